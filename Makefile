@@ -1,0 +1,27 @@
+# Two commands do everything on a new machine: `make backtest` and `make test`.
+PYTHON ?=
+export PYTHON
+python := .venv/bin/python
+
+.PHONY: backtest test check bench lock install
+
+install:
+	@.ci/bootstrap
+
+backtest: install  ## train, backtest, print the account, write the tearsheets
+	$(python) -m backtests
+
+test: install  ## every test, the slow ones too, with coverage
+	$(python) -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=90
+
+check: install  ## format, lint, types
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+bench: install  ## speed, as ratios against named baselines
+	$(python) -m benchmarks
+
+lock: install  ## renew requirements.lock from pyproject.toml
+	.venv/bin/uv pip compile pyproject.toml --group dev --extra report --universal --generate-hashes \
+		--no-annotate --no-header --python-version 3.12 --upgrade --quiet -o requirements.lock

@@ -1,0 +1,310 @@
+"""Columns of bars, trades and signals: what training, validation and batch features read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+BUYER, SELLER, NO_AGGRESSOR = 1, -1, 0
+
+
+def _column(source: Any, name: str, dtype: type) -> NDArray[Any]:
+    values = source[name]
+    values = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    if values.ndim != 1:
+        raise ValueError(f"`{name}` must be one column, its shape was {values.shape}")
+    if dtype is np.int64:
+        values = _nanoseconds(name, values)
+    try:
+        return np.ascontiguousarray(values, dtype=dtype)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"`{name}` must hold numbers: {e}") from None
+
+
+def _nanoseconds(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind == "M":  # of whatever unit: pandas 3 has microseconds
+        return values.astype("M8[ns]").view(np.int64)
+    if values.dtype.kind in "iu" or len(values) == 0:
+        return values
+    if values.dtype.kind != "f":
+        raise ValueError(
+            f"`{name}` must be UNIX nanoseconds or numpy datetimes in UTC, its type was {values.dtype}"
+        )
+    if len(bad := np.flatnonzero(~(np.isfinite(values) & (values == np.floor(values))))):
+        raise ValueError(f"`{name}` must be whole UNIX nanoseconds: row {bad[0]} is {values[bad[0]]}")
+    return values
+
+
+def _is_sequence_of_objects(source: Any) -> bool:
+    return isinstance(source, Sequence) and not isinstance(source, str | bytes)
+
+
+def _attributes(objects: Sequence[Any], names: Sequence[str], what: str) -> dict[str, list[Any]]:
+    for i, item in enumerate(objects):
+        if missing := [name for name in names if not hasattr(item, name)]:
+            raise TypeError(
+                f"{what} in a sequence must be Nautilus objects: row {i} is {type(item).__name__}, without {missing}"
+            )
+    return {name: [getattr(item, name) for item in objects] for name in names}
+
+
+def _column_names(source: Any) -> set[str]:
+    if isinstance(source, np.ndarray):
+        return set(source.dtype.names or ())
+    names = getattr(source, "column_names", None)  # pyarrow
+    if names is None:
+        names = source.keys() if isinstance(source, Mapping) else source.columns
+    return set(names)
+
+
+def _require(source: Any, required: Sequence[str], what: str) -> set[str]:
+    try:
+        names = _column_names(source)
+    except AttributeError:
+        raise TypeError(
+            f"{what} must be a DataFrame, an Arrow table, a mapping of columns or a sequence of Nautilus "
+            f"objects, was {type(source).__name__}"
+        ) from None
+    if missing := [name for name in required if name not in names]:
+        raise ValueError(f"{what} lack the columns {missing}; they have {sorted(names)}")
+    return names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    ts_event: IntArray
+
+    def __len__(self) -> int:
+        return len(self.ts_event)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """Iterate over rows as tuples of Python numbers, in the order of the fields."""
+        return zip(*(getattr(self, f.name).tolist() for f in fields(self)), strict=True)
+
+    def _check_lengths(self, what: str) -> None:
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of {what} differ in length: {lengths}")
+
+    def _check_sorted(self, what: str, *, strictly: bool) -> None:
+        steps = np.diff(self.ts_event)
+        bad = np.flatnonzero(steps <= 0 if strictly else steps < 0)
+        if len(bad):
+            i = int(bad[0])
+            rule = "strictly increasing" if strictly else "in order of time"
+            raise ValueError(
+                f"{what} must be {rule}: row {i + 1} has ts_event {self.ts_event[i + 1]} after "
+                f"{self.ts_event[i]}; sort them and drop duplicates"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bars(_Columns):
+    """Bars of one instrument, in columns.
+
+    Attributes
+    ----------
+    ts_event : int64 (n,)
+        Close of each bar, UNIX nanoseconds, strictly increasing.
+    open, high, low, close : float64 (n,)
+        Prices.
+    volume : float64 (n,)
+        Base units.
+    buy_volume : float64 (n,)
+        Part of `volume` in which the taker bought; NaN where it is not known.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    buy_volume: FloatArray
+
+    @classmethod
+    def coerce(cls, source: Any) -> "Bars":
+        """Read bars from columns (DataFrame, Arrow table, mapping) or a sequence of Nautilus `Bar`.
+
+        Columns are `ts_event` (close time), `open`, `high`, `low`, `close`, `volume`, and optionally
+        `taker_buy_volume` or `buy_volume`.
+
+        Raises
+        ------
+        TypeError
+            If `source` is of another kind.
+        ValueError
+            If columns are missing, differ in length, hold prices that are not positive and finite, or time does
+            not strictly increase.
+        """
+        if isinstance(source, Bars):
+            source._check()
+            return source
+        if _is_sequence_of_objects(source):
+            source = _columns_of_bars(source)
+        names = _require(source, ("ts_event", "open", "high", "low", "close", "volume"), "bars")
+        buy = next((name for name in ("taker_buy_volume", "buy_volume") if name in names), None)
+        ts_event = _column(source, "ts_event", np.int64)
+        open_, high, low, close, volume = (
+            _column(source, name, np.float64) for name in ("open", "high", "low", "close", "volume")
+        )
+        buy_volume = np.full(len(ts_event), np.nan) if buy is None else _column(source, buy, np.float64)
+        bars = cls(ts_event, open_, high, low, close, volume, buy_volume)
+        bars._check()
+        return bars
+
+    def _check(self) -> None:
+        self._check_lengths("bars")
+        self._check_sorted("bars", strictly=True)
+        for name in ("open", "high", "low", "close"):
+            column = getattr(self, name)
+            if len(bad := np.flatnonzero(~(np.isfinite(column) & (column > 0.0)))):
+                raise ValueError(
+                    f"bars must have positive, finite prices: `{name}` of row {bad[0]} is {column[bad[0]]}"
+                )
+
+    def interval_ns(self) -> int:
+        """Return the bar length in nanoseconds: the most common step from bar to bar."""
+        if len(self) < 2:
+            raise ValueError(f"the bar length shows only from two bars on, got {len(self)}")
+        steps, counts = np.unique(np.diff(self.ts_event), return_counts=True)
+        return int(steps[np.argmax(counts)])
+
+
+def _columns_of_bars(bars: Sequence[Any]) -> dict[str, Any]:
+    columns = _attributes(bars, ("ts_event", "open", "high", "low", "close", "volume"), "bars")
+    return {
+        name: values if name == "ts_event" else [float(value) for value in values]
+        for name, values in columns.items()
+    } | {"buy_volume": [bar_buy_volume(bar) for bar in bars]}
+
+
+def bar_buy_volume(bar: Any) -> float:
+    """Return the volume that takers bought in a Nautilus bar: `BinanceBar` carries it, others give NaN."""
+    buy = getattr(bar, "taker_buy_base_volume", None)
+    return float("nan") if buy is None else float(buy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trades(_Columns):
+    """Trades of one instrument, in columns.
+
+    Attributes
+    ----------
+    ts_event : int64 (n,)
+        Time of each trade, UNIX nanoseconds, never decreasing.
+    price, size : float64 (n,)
+        Price, and size in base units.
+    side : int8 (n,)
+        The taker's side: 1 buyer, -1 seller, 0 not known.
+    """
+
+    price: FloatArray
+    size: FloatArray
+    side: NDArray[np.int8]
+
+    @classmethod
+    def coerce(cls, source: Any) -> "Trades":
+        """Read trades from columns or a sequence of Nautilus `TradeTick`.
+
+        Columns are `ts_event`, `price`, `size`, and `side` (±1, 0) or `aggressor_side` (names).
+
+        Raises
+        ------
+        TypeError
+            If `source` is of another kind.
+        ValueError
+            If columns are missing or differ in length, a side is unknown, or time decreases.
+        """
+        if isinstance(source, Trades):
+            source._check()
+            return source
+        if _is_sequence_of_objects(source):
+            ticks = _attributes(source, ("ts_event", "price", "size", "aggressor_side"), "trades")
+            source = {
+                "ts_event": ticks["ts_event"],
+                "price": [float(price) for price in ticks["price"]],
+                "size": [float(size) for size in ticks["size"]],
+                "aggressor_side": [side.name for side in ticks["aggressor_side"]],
+            }
+        names = _require(source, ("ts_event", "price", "size"), "trades")
+        if "side" in names:
+            side = _column(source, "side", np.float64)
+            if len(bad := np.flatnonzero(~np.isin(side, (BUYER, SELLER, NO_AGGRESSOR)))):
+                raise ValueError(f"the side of trades must be 1, -1 or 0: row {bad[0]} is {side[bad[0]]}")
+        elif "aggressor_side" in names:
+            side = _sides_of(np.asarray(source["aggressor_side"]).astype(str))
+        else:
+            raise ValueError(f"trades lack a `side` or `aggressor_side` column; they have {sorted(names)}")
+        trades = cls(
+            _column(source, "ts_event", np.int64),
+            _column(source, "price", np.float64),
+            _column(source, "size", np.float64),
+            side.astype(np.int8),
+        )
+        trades._check()
+        return trades
+
+    def _check(self) -> None:
+        self._check_lengths("trades")
+        self._check_sorted("trades", strictly=False)
+
+
+def _sides_of(words: NDArray[Any]) -> NDArray[np.int8]:
+    bought, sold = words == "BUYER", words == "SELLER"
+    if len(bad := np.flatnonzero(~(bought | sold | (words == "NO_AGGRESSOR")))):
+        raise ValueError(
+            f"`aggressor_side` must be BUYER, SELLER or NO_AGGRESSOR: row {bad[0]} is {str(words[bad[0]])!r}"
+        )
+    return np.where(bought, BUYER, np.where(sold, SELLER, NO_AGGRESSOR)).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signals(_Columns):
+    """Signals of one primary strategy on one instrument, in columns.
+
+    Attributes
+    ----------
+    ts_event : int64 (n,)
+        Time of each signal, UNIX nanoseconds, never decreasing.
+    signal : int8 (n,)
+        -1, 0 or 1.
+    strength : float64 (n,)
+        In [0, 1].
+    """
+
+    signal: NDArray[np.int8]
+    strength: FloatArray
+
+    @classmethod
+    def coerce(cls, source: Any) -> "Signals":
+        """Read signals from columns (`ts_event`, `signal`, optional `strength`) or a sequence of `SignalData`."""
+        if isinstance(source, Signals):
+            source._check()
+            return source
+        if _is_sequence_of_objects(source):
+            source = _attributes(source, ("ts_event", "signal", "strength"), "signals")
+        names = _require(source, ("ts_event", "signal"), "signals")
+        ts_event = _column(source, "ts_event", np.int64)
+        side = _column(source, "signal", np.float64)
+        strength = _column(source, "strength", np.float64) if "strength" in names else np.ones(len(ts_event))
+        if len(bad := np.flatnonzero(~np.isin(side, (-1.0, 0.0, 1.0)))):
+            raise ValueError(f"signals must be -1, 0 or 1: row {bad[0]} is {side[bad[0]]}")
+        signals = cls(ts_event, side.astype(np.int8), strength)
+        signals._check()
+        return signals
+
+    def _check(self) -> None:
+        self._check_lengths("signals")
+        self._check_sorted("signals", strictly=False)
+        if len(bad := np.flatnonzero(np.abs(self.signal) > 1)):
+            raise ValueError(f"signals must be -1, 0 or 1: row {bad[0]} is {self.signal[bad[0]]}")
+        if len(bad := np.flatnonzero(~((self.strength >= 0.0) & (self.strength <= 1.0)))):
+            raise ValueError(f"signal strength must be in [0, 1]: row {bad[0]} is {self.strength[bad[0]]}")

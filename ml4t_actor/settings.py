@@ -1,0 +1,196 @@
+"""Settings of the parts, grouped: plain validated values that know nothing of NautilusTrader.
+
+`ML4TActorConfig` composes them, a bundle's manifest records them, and a training process reads them back.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+PositiveInt = Annotated[int, Meta(gt=0)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
+UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all settings: immutable, and validated however they are built."""
+
+    def __post_init__(self) -> None:
+        # msgspec checks constraints when it decodes, not when it constructs: one rule for both.
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            for key, number in value.items() if isinstance(value, dict) else ((None, value),):
+                # Infinity too: a manifest is JSON, which would store it as null.
+                if isinstance(number, float) and not math.isfinite(number):
+                    field = name if key is None else f"{name}[{key!r}]"
+                    raise ValueError(f"`{type(self).__name__}.{field}` was {number}, must be a finite number")
+        try:
+            converted = msgspec.convert(
+                {name: getattr(self, name) for name in self.__struct_fields__}, _unchecked_twin(type(self))
+            )
+        except msgspec.ValidationError as e:
+            raise ValueError(f"invalid {type(self).__name__}: {e}") from None
+        for name in self.__struct_fields__:
+            group = getattr(converted, name)
+            if isinstance(group, Settings) and not isinstance(getattr(self, name), Settings):
+                raise ValueError(
+                    f"`{type(self).__name__}.{name}` must be {type(group).__name__}, was "
+                    f"{getattr(self, name)!r}; use `msgspec.convert` to read settings from a mapping"
+                )
+
+
+def _unchecked_twin(cls: type[Settings]) -> type[msgspec.Struct]:
+    """Return a struct of the same fields without `__post_init__`, so that the check does not call itself."""
+    twin = _TWINS.get(cls)
+    if twin is None:
+        fields = [(f.name, f.type) for f in msgspec.structs.fields(cls)]
+        twin = msgspec.defstruct(f"{cls.__name__}Fields", fields, kw_only=True)
+        _TWINS[cls] = twin
+    return twin
+
+
+_TWINS: dict[type[Settings], type[msgspec.Struct]] = {}
+
+
+class LabelSettings(Settings, frozen=True):
+    """How the outcome of a signal is judged (triple barrier).
+
+    Parameters
+    ----------
+    horizon_bars : int, default 60
+        The vertical barrier, in bars after the signal.
+    profit_barrier : float, default 1.0
+        Profit barrier, in volatilities scaled to the horizon (``pt``).
+    stop_barrier : float, default 1.0
+        Stop barrier, in volatilities scaled to the horizon (``sl``).
+    cost : float, default 0.0009
+        Round-trip cost as a log return; a trade pays when it made more.
+    """
+
+    horizon_bars: PositiveInt = 60
+    profit_barrier: PositiveFloat = 1.0
+    stop_barrier: PositiveFloat = 1.0
+    cost: NonNegativeFloat = 0.0009
+
+
+class VPINSettings(Settings, frozen=True):
+    """Volume-synchronised probability of informed trading.
+
+    Parameters
+    ----------
+    buckets_per_day : int, default 288
+        Bucket size is average daily volume divided by this.
+    window_buckets : int, default 50
+        VPIN is the mean imbalance of this many full buckets.
+    history_buckets : int, default 1000
+        Toxicity is VPIN's percentile among this many trailing values.
+    volume_halflife_days : float, default 1.0
+        Half-life of the average that bucket size follows.
+    bulk_halflife_buckets : int, default 50
+        Half-life of the price-change scale in bulk volume classification.
+    """
+
+    buckets_per_day: PositiveInt = 288
+    window_buckets: PositiveInt = 50
+    history_buckets: PositiveInt = 1000
+    volume_halflife_days: PositiveFloat = 1.0
+    bulk_halflife_buckets: PositiveInt = 50
+
+
+class RegimeSettings(Settings, frozen=True):
+    """Hidden Markov regimes and their weights.
+
+    Parameters
+    ----------
+    n_regimes : int, default 3
+        Number of regimes.
+    shrinkage : float, default 200.0
+        Pseudo-signals of the overall rate that each regime's success rate is shrunk with.
+    max_iterations : int, default 50
+        Most Baum-Welch steps.
+    seed : int, default 0
+        Seed of the initial clustering.
+    """
+
+    n_regimes: Annotated[int, Meta(ge=2, le=8)] = 3
+    shrinkage: NonNegativeFloat = 200.0
+    max_iterations: PositiveInt = 50
+    seed: NonNegativeInt = 0
+
+
+class ModelSettings(Settings, frozen=True):
+    """The meta-model.
+
+    Parameters
+    ----------
+    estimator : {'logistic', 'hist_gradient_boosting'}, default 'logistic'
+        The scikit-learn estimator.
+    calibration : {'sigmoid', 'isotonic', 'none'}, default 'sigmoid'
+        How raw scores become probabilities, on later rows than the estimator saw.
+    calibration_fraction : float, default 0.5
+        Share of the rows, the latest, whose walk-forward scores calibration learns from.
+    prior_strength : float, default 3000.0
+        Weight, in labels, of the odds that each signal would have in a random walk without drift. Labels that the
+        user gives have no such prior.
+    parameters : dict, default {}
+        Overrides of the estimator's constructor arguments.
+    uniqueness_weights : bool, default True
+        Weight rows by how little their label windows overlap.
+    seed : int, default 0
+        Seed of everything random.
+    """
+
+    estimator: Literal["logistic", "hist_gradient_boosting"] = "logistic"
+    calibration: Literal["sigmoid", "isotonic", "none"] = "sigmoid"
+    calibration_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
+    prior_strength: NonNegativeFloat = 3000.0
+    parameters: dict[str, int | float | str | bool | None] = {}
+    uniqueness_weights: bool = True
+    seed: NonNegativeInt = 0
+
+
+class ValidationSettings(Settings, frozen=True):
+    """Walk-forward validation.
+
+    Parameters
+    ----------
+    n_folds : int, default 5
+        Number of consecutive test folds.
+    test_fraction : float, default 0.6
+        Share of the rows, the latest, that the folds tile.
+    embargo_bars : int, default 60
+        Bars between the last training label's end and the first test row, beyond the purge.
+    bootstrap_samples : int, default 500
+        Resamples of the block bootstrap behind every interval.
+    seed : int, default 0
+        Seed of the bootstrap.
+    """
+
+    n_folds: PositiveInt = 5
+    test_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.6
+    embargo_bars: NonNegativeInt = 60
+    bootstrap_samples: PositiveInt = 500
+    seed: NonNegativeInt = 0
+
+
+class TrainingSettings(Settings, frozen=True):
+    """Everything a training run needs besides data.
+
+    Parameters
+    ----------
+    labels, vpin, regime, model, validation
+        The groups above.
+    volatility_halflife_bars : int, default 60
+        Half-life of the exponentially weighted volatility behind barriers and features.
+    """
+
+    labels: LabelSettings = LabelSettings()
+    vpin: VPINSettings = VPINSettings()
+    regime: RegimeSettings = RegimeSettings()
+    model: ModelSettings = ModelSettings()
+    validation: ValidationSettings = ValidationSettings()
+    volatility_halflife_bars: PositiveInt = 60
