@@ -1,0 +1,308 @@
+"""Labels of signals: what became of each (triple barrier), and how much of it is its own (uniqueness)."""
+
+import math
+from operator import index
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ml4t_actor.kernels.barriers import (
+    PROFIT,
+    STOP,
+    UNRESOLVED,
+    VERTICAL,
+    barrier_step,
+    log_price,
+    log_prices,
+    resolve_barriers,
+)
+
+__all__ = [
+    "PROFIT",
+    "STOP",
+    "UNRESOLVED",
+    "VERTICAL",
+    "BarrierLabels",
+    "barrier_step",
+    "log_price",
+    "random_walk_odds",
+    "triple_barrier_labels",
+    "uniqueness_weights",
+]
+
+
+class BarrierLabels(NamedTuple):
+    """Outcomes of events, one row each.
+
+    Attributes
+    ----------
+    label : int8 (n,)
+        1 if the trade made more than its costs, 0 if not, -1 if there is no label.
+    ret : float64 (n,)
+        Gross log return in the direction of the side; NaN without a label.
+    end : int64 (n,)
+        Index of the bar at whose close the outcome was known; -1 without a label.
+    barrier : int8 (n,)
+        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0) or `UNRESOLVED` (-2).
+    """
+
+    label: NDArray[np.int8]
+    ret: NDArray[np.float64]
+    end: NDArray[np.int64]
+    barrier: NDArray[np.int8]
+
+
+def triple_barrier_labels(
+    high: ArrayLike,
+    low: ArrayLike,
+    close: ArrayLike,
+    events: ArrayLike,
+    side: ArrayLike,
+    volatility: ArrayLike,
+    *,
+    horizon: int,
+    pt: float,
+    sl: float,
+    cost: float,
+) -> BarrierLabels:
+    """Label events by the barrier that price touches first (Lopez de Prado 2018, ch. 3), over log returns.
+
+    An event enters at the close of its bar and is watched over the next `horizon` bars. Their highs and lows
+    touch the profit barrier at ``+pt * volatility`` or the stop at ``-sl * volatility`` in the direction of
+    the side; reaching a barrier exactly touches it, and where one bar touches both the stop counts. Without a
+    touch the trade ends at the close of the last watched bar. Long and short are exact mirrors.
+
+    An event is `UNRESOLVED` if nothing was touched before the data ended inside its window, or if its
+    volatility is not positive and finite.
+
+    Parameters
+    ----------
+    high, low, close : float (n_bars,)
+        Prices. A bar whose high or low is not positive and finite touches nothing.
+    events : int (n,)
+        Bar index of each event, in any order.
+    side : (n,)
+        1 or -1 for each event.
+    volatility : float (n_bars,)
+        Volatility known at each bar's close, as a log return already scaled to the horizon.
+    horizon : int
+        Bars to the vertical barrier, at least 1.
+    pt, sl : float
+        Distances of the barriers in volatilities, positive; inf disables a barrier.
+    cost : float
+        Round-trip cost as a log return. The label is 1 if the gross return is greater.
+
+    Returns
+    -------
+    BarrierLabels
+
+    Raises
+    ------
+    TypeError
+        If `horizon` or `events` are not integers.
+    ValueError
+        If lengths differ, an event is out of range, a side is not 1 or -1, a close is not positive and
+        finite, a low is above its high, or a setting is out of range.
+
+    Examples
+    --------
+    >>> close = [100.0, 101.0, 103.0, 99.0]
+    >>> labels = triple_barrier_labels(
+    ...     close, close, close, [0, 0], [1, -1], [0.02] * 4, horizon=3, pt=1.0, sl=1.0, cost=0.001
+    ... )
+    >>> labels.label.tolist(), labels.ret.tolist(), labels.end.tolist(), labels.barrier.tolist()
+    ([1, 0], [0.02, -0.02], [2, 2], [1, -1])
+
+    References
+    ----------
+    M. Lopez de Prado, *Advances in Financial Machine Learning*, Wiley, 2018, ch. 3.
+    """
+    horizon = _at_least_one("horizon", horizon)
+    for name, value in (("pt", pt), ("sl", sl)):
+        if not value > 0.0:
+            raise ValueError(f"`{name}` was {value}, must be positive (inf disables the barrier)")
+    if not (cost >= 0.0 and math.isfinite(cost)):
+        raise ValueError(f"`cost` was {cost}, must be a finite log return, not negative")
+    columns = {
+        name: _column(name, values)
+        for name, values in (("high", high), ("low", low), ("close", close), ("volatility", volatility))
+    }
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"prices and volatility need one value per bar each, their lengths were {lengths}")
+    _check_prices(columns["high"], columns["low"], columns["close"])
+    rows = _bar_indices("events", events, lengths["close"])
+    directions = _column("side", side)
+    if len(directions) != len(rows):
+        raise ValueError(f"`side` needs one value per event: {len(directions)} for {len(rows)} events")
+    if len(bad := np.flatnonzero(np.abs(directions) != 1.0)):
+        raise ValueError(
+            f"`side` of row {bad[0]} was {directions[bad[0]]:g}, must be 1 or -1; "
+            "signals of 0 have no outcome, leave them out"
+        )
+    ret, end, barrier = resolve_barriers(
+        log_prices(columns["high"]),
+        log_prices(columns["low"]),
+        log_prices(columns["close"]),
+        rows,
+        directions,
+        columns["volatility"],
+        min(horizon, lengths["close"]),  # a window of all bars never completes, and its end cannot overflow
+        float(pt),
+        float(sl),
+    )
+    label = np.where(barrier == UNRESOLVED, -1, ret > cost).astype(np.int8)
+    return BarrierLabels(label, ret, end, barrier)
+
+
+def random_walk_odds(volatility: ArrayLike, *, pt: float, sl: float, cost: float) -> NDArray[np.float64]:
+    """Return the probability that a signal pays if the price is a random walk without drift.
+
+    What is known about a label before any data: with barriers in units of volatility, the odds fall with the cost in
+    those units. The price is a Brownian motion of one volatility over the horizon, absorbed at ``pt`` and ``-sl``; the
+    label is 1 if it is absorbed above, or ends the horizon above the cost. Both follow from the eigenfunction
+    expansion on the interval (Karatzas & Shreve 1991, section 2.8).
+
+    Parameters
+    ----------
+    volatility : float (n,)
+        As a log return scaled to the horizon.
+    pt, sl : float
+        Distances of the barriers in volatilities, positive and finite.
+    cost : float
+        Round-trip cost as a log return.
+
+    Returns
+    -------
+    float64 (n,)
+        0 where the cost exceeds the profit barrier; NaN where the volatility is not positive and finite.
+
+    Examples
+    --------
+    >>> random_walk_odds([0.01], pt=1.0, sl=1.0, cost=0.0).round(6).tolist()
+    [0.5]
+    >>> bool(random_walk_odds([0.01], pt=1.0, sl=1.0, cost=0.001) < 0.5)
+    True
+    """
+    for name, value in (("pt", pt), ("sl", sl)):
+        if not (value > 0.0 and math.isfinite(value)):
+            raise ValueError(f"`{name}` was {value}, must be positive and finite")
+    if not (cost >= 0.0 and math.isfinite(cost)):
+        raise ValueError(f"`cost` was {cost}, must be a finite log return, not negative")
+    sigma = np.asarray(volatility, dtype=np.float64)
+    known = np.isfinite(sigma) & (sigma > 0.0)
+    threshold = cost / np.where(known, sigma, 1.0)
+    width = pt + sl
+    # Terms fall as exp(-n^2 pi^2 / (2 width^2)): enough of them to reach machine precision for these barriers.
+    n = np.arange(1, 3 + math.ceil(3.0 * width))[:, None]
+    decay = np.exp(-0.5 * (n * np.pi / width) ** 2) * 2.0 / (n * np.pi)
+    start = np.sin(n * np.pi * sl / width)
+    absorbed = sl / width + float(np.sum((-1.0) ** n * start * decay))
+    end = np.minimum(threshold, pt)
+    surviving = np.sum(start * decay * (np.cos(n * np.pi * (end + sl) / width) - np.cos(n * np.pi)), axis=0)
+    odds = np.where(threshold < pt, absorbed + surviving, 0.0)
+    return np.where(known, odds, np.nan)
+
+
+def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> NDArray[np.float64]:
+    """Return the average uniqueness of overlapping labels (Lopez de Prado 2018, ch. 4).
+
+    A label is alive on the bars in ``(start, end]``. Its weight is the mean over these of one divided by the
+    number of labels alive there: 1 for a label that overlaps with none, about ``1 / k`` for one of k that
+    always overlap.
+
+    Parameters
+    ----------
+    start : int (n,)
+        Bar index of each event.
+    end : int (n,)
+        Bar index at which each outcome was known, after `start`; -1 for a row without a label, which weighs 0
+        and does not count as alive.
+    n_bars : int
+        Number of bars that the indices refer to.
+
+    Returns
+    -------
+    float64 (n,)
+        In [0, 1].
+
+    Raises
+    ------
+    TypeError
+        If indices are not integers.
+    ValueError
+        If lengths differ, an index is out of range, or an end is not after its start.
+
+    Examples
+    --------
+    >>> uniqueness_weights([0, 1, 5], [2, 3, 6], n_bars=8).tolist()
+    [0.75, 0.75, 1.0]
+
+    References
+    ----------
+    M. Lopez de Prado, *Advances in Financial Machine Learning*, Wiley, 2018, ch. 4.
+    """
+    n_bars = _at_least_one("n_bars", n_bars)
+    starts = _bar_indices("start", start, n_bars)
+    ends = _bar_indices("end", end, n_bars, lowest=-1)
+    if len(starts) != len(ends):
+        raise ValueError(f"`start` and `end` differ in length: {len(starts)} and {len(ends)}")
+    labelled = ends >= 0
+    if len(bad := np.flatnonzero(labelled & (ends <= starts))):
+        raise ValueError(
+            f"a label must end after it starts: row {bad[0]} starts at bar {starts[bad[0]]} and ends at "
+            f"{ends[bad[0]]} (-1 marks a row without a label)"
+        )
+    # Entry i of a running sum covers bars 0 to i, so a difference of two covers (start, end].
+    births = np.bincount(starts[labelled] + 1, minlength=n_bars + 1)
+    deaths = np.bincount(ends[labelled] + 1, minlength=n_bars + 1)
+    alive = np.cumsum(births - deaths)[:n_bars]
+    share = np.cumsum(1.0 / np.maximum(alive, 1))
+    weights = np.zeros(len(starts))
+    first, last = starts[labelled], ends[labelled]
+    # A running sum rounds, which must not lift a weight above its bound.
+    weights[labelled] = np.minimum((share[last] - share[first]) / (last - first), 1.0)
+    return weights
+
+
+def _at_least_one(name: str, value: int) -> int:
+    try:
+        whole = index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer, was {value!r}") from None
+    if whole < 1:
+        raise ValueError(f"`{name}` was {value}, must be at least 1")
+    return whole
+
+
+def _column(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    column = np.ascontiguousarray(values, dtype=np.float64)
+    if np.ndim(values) != 1:
+        raise ValueError(f"`{name}` must have one dimension, its shape was {np.shape(values)}")
+    return column
+
+
+def _bar_indices(name: str, values: ArrayLike, n_bars: int, *, lowest: int = 0) -> NDArray[np.int64]:
+    array: NDArray[Any] = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"`{name}` must have one dimension, its shape was {array.shape}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"`{name}` must be integers (bar indices), their type was {array.dtype}")
+    if len(bad := np.flatnonzero((array < lowest) | (array >= n_bars))):
+        raise ValueError(
+            f"`{name}` must be bar indices from {lowest} to {n_bars - 1}: row {bad[0]} was {array[bad[0]]}"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_prices(high: NDArray[np.float64], low: NDArray[np.float64], close: NDArray[np.float64]) -> None:
+    if len(bad := np.flatnonzero(~(np.isfinite(close) & (close > 0.0)))):
+        raise ValueError(
+            f"`close` of bar {bad[0]} was {close[bad[0]]}, must be positive and finite; drop the bar"
+        )
+    usable = np.isfinite(high) & np.isfinite(low) & (high > 0.0) & (low > 0.0)
+    if len(bad := np.flatnonzero(usable & (low > high))):
+        raise ValueError(
+            f"bar {bad[0]} has its low {low[bad[0]]} above its high {high[bad[0]]}; drop or repair it"
+        )
