@@ -1,0 +1,54 @@
+"""Walk-forward validation and honest scores of a meta-model whose labels overlap."""
+
+from ml4t_actor.validation.bootstrap import BootstrapIntervals, block_bootstrap, block_length
+from ml4t_actor.validation.evaluation import Scores, Verdict, evaluate, verdict
+from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
+from ml4t_actor.validation.scores import (
+    Interval,
+    ReliabilityBin,
+    SideAUC,
+    accuracy,
+    auc,
+    auc_within_side,
+    base_rate,
+    brier,
+    expected_calibration_error,
+    log_loss,
+    majority_accuracy,
+    reliability_table,
+    skill,
+    wilson_interval,
+)
+from ml4t_actor.validation.splits import LeakageError, Split, audit_splits, walk_forward_splits
+
+__all__ = [
+    "BootstrapIntervals",
+    "Interval",
+    "LeakageError",
+    "ReliabilityBin",
+    "Scores",
+    "SharpeInterval",
+    "SideAUC",
+    "Split",
+    "Verdict",
+    "accuracy",
+    "auc",
+    "auc_within_side",
+    "audit_splits",
+    "base_rate",
+    "block_bootstrap",
+    "block_length",
+    "brier",
+    "evaluate",
+    "expected_calibration_error",
+    "log_loss",
+    "majority_accuracy",
+    "max_drawdown",
+    "probabilistic_sharpe",
+    "reliability_table",
+    "sharpe_interval",
+    "skill",
+    "verdict",
+    "walk_forward_splits",
+    "wilson_interval",
+]
