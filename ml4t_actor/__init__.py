@@ -1,0 +1,83 @@
+"""ml4t_actor: a NautilusTrader actor that says how far to trust each trading signal."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml4t_actor.actor import ML4TActor
+    from ml4t_actor.config import ML4TActorConfig
+    from ml4t_actor.data import EnrichedSignal, SignalData, Status
+    from ml4t_actor.features import FeatureEngine
+    from ml4t_actor.inference import InferenceLoop
+    from ml4t_actor.labeling import triple_barrier_labels
+    from ml4t_actor.meta_model import MetaModel
+    from ml4t_actor.persistence import ModelBundle, ModelStore
+    from ml4t_actor.regime import RegimeModel
+    from ml4t_actor.risk import RiskLimits, RiskStage
+    from ml4t_actor.settings import TrainingSettings
+    from ml4t_actor.sizing import IntegratedSizer
+    from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
+    from ml4t_actor.training import TrainingLoop, TrainingResult
+    from ml4t_actor.vpin import VPINIndicator
+
+# Imported on first use: serving must not load scikit-learn, nor training NautilusTrader.
+_MODULE_OF = {
+    "EnrichedSignal": "data",
+    "EnrichedSignalStrategy": "strategy",
+    "EnrichedSignalStrategyConfig": "strategy",
+    "FeatureEngine": "features",
+    "InferenceLoop": "inference",
+    "IntegratedSizer": "sizing",
+    "ML4TActor": "actor",
+    "ML4TActorConfig": "config",
+    "MetaModel": "meta_model",
+    "ModelBundle": "persistence",
+    "ModelStore": "persistence",
+    "RegimeModel": "regime",
+    "RiskLimits": "risk",
+    "RiskStage": "risk",
+    "SignalData": "data",
+    "Status": "data",
+    "TrainingLoop": "training",
+    "TrainingResult": "training",
+    "TrainingSettings": "settings",
+    "VPINIndicator": "vpin",
+    "triple_barrier_labels": "labeling",
+}
+
+__all__ = [
+    "EnrichedSignal",
+    "EnrichedSignalStrategy",
+    "EnrichedSignalStrategyConfig",
+    "FeatureEngine",
+    "InferenceLoop",
+    "IntegratedSizer",
+    "ML4TActor",
+    "ML4TActorConfig",
+    "MetaModel",
+    "ModelBundle",
+    "ModelStore",
+    "RegimeModel",
+    "RiskLimits",
+    "RiskStage",
+    "SignalData",
+    "Status",
+    "TrainingLoop",
+    "TrainingResult",
+    "TrainingSettings",
+    "VPINIndicator",
+    "triple_barrier_labels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ml4t_actor' has no attribute {name!r}")
+    value = getattr(import_module(f"ml4t_actor.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

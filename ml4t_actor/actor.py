@@ -1,0 +1,247 @@
+"""The actor: a thin shell between Nautilus's message bus and the inference loop."""
+
+from collections import Counter, OrderedDict
+from datetime import timedelta
+
+from nautilus_trader.common.actor import Actor
+from nautilus_trader.common.component import TestClock
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.data import Bar, BarType, DataType, TradeTick
+from nautilus_trader.model.enums import AggressorSide
+from nautilus_trader.model.identifiers import ClientId, InstrumentId
+
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.data import EnrichedSignal, SignalData, Status
+from ml4t_actor.features import load_feature_classes
+from ml4t_actor.frames import BUYER, NO_AGGRESSOR, SELLER, bar_buy_volume
+from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.persistence import BundleError, ModelStore
+
+_SIDES = {AggressorSide.BUYER: BUYER, AggressorSide.SELLER: SELLER, AggressorSide.NO_AGGRESSOR: NO_AGGRESSOR}
+_WARN_ONCE = {
+    Status.UNKNOWN_INSTRUMENT: "is not for a configured instrument; add a bar type for it to `bar_types`",
+    Status.FUTURE_SIGNAL: "is from the future; check the clock of its source",
+    Status.NO_MODEL: "finds no model; train one into `model_path`",
+    Status.STALE_DATA: "comes when the last bar is too old; check the data feed",
+    Status.BAD_FEATURES: "meets a feature that is not finite",
+    Status.NOVEL_INPUT: "meets a market outside what the model was trained on",
+    Status.LATE: "took longer than `inference_timeout_ms`",
+}
+
+
+class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Enriches every `SignalData` on the message bus and publishes an `EnrichedSignal` for it.
+
+    Subscribes to signals, to the bars of `config.bar_types`, and with `config.trade_ticks` to their trades. A signal is
+    judged by everything the cache holds when it arrives, also by a bar that another component was handed first.
+
+    A signal whose `signal_id` its source has used before is dropped and counted as `repeated`; every other one is
+    answered, with the reason in `status` where it could not be judged. Each kind of trouble is logged once.
+
+    Parameters
+    ----------
+    config : ML4TActorConfig
+        The configuration.
+    """
+
+    def __init__(self, config: ML4TActorConfig) -> None:
+        super().__init__(config)
+        self._custom_features = load_feature_classes(config.custom_features)
+        self._bar_types = [BarType.from_str(bar_type) for bar_type in config.bar_types]
+        self._enriched_type = DataType(EnrichedSignal)
+        self._reset_state()
+
+    def _reset_state(self) -> None:
+        config = self.config
+        self.counts: Counter[str] = Counter()
+        self._logged: set[str] = set()
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Taken from the cache ahead of their delivery, which must then pass them over.
+        self._bar_ahead: dict[InstrumentId, int] = {}
+        self._trades_ahead: dict[InstrumentId, set[str]] = {}
+        self._last_trade: dict[InstrumentId, str] = {}
+        self._bar_type_of: dict[InstrumentId, BarType] = {}
+        self.loop = InferenceLoop(
+            default_confidence=config.default_confidence,
+            feature_names=config.feature_names,
+            custom_features=self._custom_features,
+            labels=config.labels,
+            vpin=config.vpin,
+            volatility_halflife_bars=config.volatility_halflife_bars,
+            max_bar_age_bars=config.max_bar_age_bars,
+            max_clock_skew_ns=config.max_clock_skew_ms * 1_000_000,
+            timeout_ns=config.inference_timeout_ms * 1_000_000,
+        )
+        for bar_type in self._bar_types:
+            instrument_id = bar_type.instrument_id
+            self._bar_type_of[instrument_id] = bar_type
+            self.loop.add_instrument(instrument_id, _interval_ns(bar_type), trades=config.trade_ticks)
+
+    def on_start(self) -> None:
+        """Load the newest bundle that fits, compile, and subscribe."""
+        # Wall time must not change what a backtest does.
+        self.loop.flag_late = not isinstance(self.clock, TestClock)
+        if not self._bar_types:
+            self.log.warning("`bar_types` is empty: every signal will be answered `unknown_instrument`")
+        self._load_model()
+        self.loop.compile()
+        # The bus itself carries signals of either topic, `data.SignalData*` of an actor and
+        # `data.SignalData.<venue>.<symbol>` of the data engine; `subscribe_data` is for clients that must be told to
+        # deliver.
+        if self.config.client_id is None:
+            self.msgbus.subscribe(topic=f"data.{SignalData.__name__}*", handler=self.handle_data)
+        else:
+            self.subscribe_data(DataType(SignalData), client_id=ClientId(self.config.client_id))
+        for bar_type in self._bar_types:
+            self.subscribe_bars(bar_type)
+            if self.config.trade_ticks:
+                self.subscribe_trade_ticks(bar_type.instrument_id)
+
+    def on_bar(self, bar: Bar) -> None:
+        """Step the features of the bar's instrument."""
+        instrument_id = bar.bar_type.instrument_id
+        if self._bar_ahead.get(instrument_id) == bar.ts_event:
+            del self._bar_ahead[instrument_id]
+            return
+        self._guard("on_bar", self._take_bar, bar)
+
+    def on_trade_tick(self, tick: TradeTick) -> None:
+        """Step VPIN and the taker flow of the trade's instrument."""
+        ahead = self._trades_ahead.get(tick.instrument_id)
+        trade_id = tick.trade_id.value
+        if ahead:
+            if trade_id in ahead:
+                ahead.discard(trade_id)
+                return
+            ahead.clear()
+        self._guard("on_trade_tick", self._take_trade, tick)
+
+    def on_data(self, data: Data) -> None:
+        """Enrich a signal and publish the result."""
+        if not isinstance(data, SignalData):
+            return  # a topic is a prefix pattern: a user's class may begin with the same name
+        if self._is_repeated(data):
+            self._note("repeated", f"signal {data.signal_id!r} of {data.source!r} was given before; dropped")
+            return
+        self.publish_data(self._enriched_type, self.process_signal(data))
+
+    def on_stop(self) -> None:
+        """Log what became of the signals."""
+        self.log.info(f"signals by status: {dict(self.loop.counts)}, otherwise: {dict(self.counts)}")
+
+    def on_reset(self) -> None:
+        """Forget everything but the configuration."""
+        self._reset_state()
+
+    def process_signal(self, signal: SignalData) -> EnrichedSignal:
+        """Return `signal` enriched with what the cache holds now, without publishing it.
+
+        Must be called on the event thread. Repeated ids are answered anew here.
+        """
+        if signal.instrument_id in self._bar_type_of:
+            self._guard("catching up with the cache", self._catch_up, signal.instrument_id)
+        enriched = self.loop.process_signal(signal, now_ns=self.clock.timestamp_ns())
+        if enriched.status != Status.OK:
+            self._log_status(enriched)
+        return enriched
+
+    def _load_model(self) -> None:
+        store = ModelStore(self.config.model_path)
+        for version in reversed(store.versions()):
+            try:
+                self.loop.swap(store.load(version))
+            except (BundleError, ValueError) as e:
+                self.log.error(f"model {version} is refused: {e}")
+                continue
+            self.log.info(f"model {version} serves")
+            return
+        self.log.warning(
+            f"no model in {self.config.model_path!r}: signals get the default confidence and status `no_model`"
+        )
+
+    def _catch_up(self, instrument_id: InstrumentId) -> None:
+        """Take what the cache holds and was not delivered yet: a signal may come out of the same bar or trade."""
+        if self.config.trade_ticks:
+            self._catch_up_trades(instrument_id)
+        bar_type = self._bar_type_of[instrument_id]
+        last_ts = self.loop.features(instrument_id).last_ts
+        missed: list[Bar] = []
+        while (bar := self.cache.bar(bar_type, len(missed))) is not None and bar.ts_event > last_ts:
+            missed.append(bar)
+        if missed:
+            self._bar_ahead[instrument_id] = missed[0].ts_event
+        for bar in reversed(missed):
+            self._take_bar(bar)
+
+    def _catch_up_trades(self, instrument_id: InstrumentId) -> None:
+        last = self._last_trade.get(instrument_id)
+        missed: list[TradeTick] = []
+        while (tick := self.cache.trade_tick(instrument_id, len(missed))) is not None:
+            if tick.trade_id.value == last:
+                break
+            missed.append(tick)
+        for tick in reversed(missed):
+            self._trades_ahead.setdefault(instrument_id, set()).add(tick.trade_id.value)
+            self._take_trade(tick)
+
+    def _take_bar(self, bar: Bar) -> None:
+        self.loop.update_bar(
+            bar.bar_type.instrument_id,
+            bar.ts_event,
+            bar.open.as_double(),
+            bar.high.as_double(),
+            bar.low.as_double(),
+            bar.close.as_double(),
+            bar.volume.as_double(),
+            bar_buy_volume(bar),
+        )
+
+    def _take_trade(self, tick: TradeTick) -> None:
+        self._last_trade[tick.instrument_id] = tick.trade_id.value
+        self.loop.update_trade(
+            tick.instrument_id,
+            tick.ts_event,
+            tick.price.as_double(),
+            tick.size.as_double(),
+            _SIDES[tick.aggressor_side],
+        )
+
+    def _is_repeated(self, signal: SignalData) -> bool:
+        key = (signal.source, signal.signal_id)
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > self.config.dedup_capacity:
+            self._seen.popitem(last=False)
+        return False
+
+    def _guard(self, where: str, function: object, *args: object) -> None:
+        """Call; an exception that left a handler would end a live node's process."""
+        try:
+            function(*args)  # type: ignore[operator]
+        except Exception as e:
+            self._note(f"error in {where}", f"{where} failed: {e!r}")
+
+    def _log_status(self, enriched: EnrichedSignal) -> None:
+        status = Status(enriched.status)
+        if status in self._logged:
+            return
+        self._logged.add(status)
+        signal = f"signal {enriched.signal_id!r} of {enriched.source!r} for {enriched.instrument_id}"
+        if status is Status.ERROR:
+            self.log.error(f"{signal} failed: {self.loop.last_error!r}")
+        elif status in _WARN_ONCE:
+            self.log.warning(f"{signal} {_WARN_ONCE[status]} (logged once)")
+
+    def _note(self, kind: str, message: str) -> None:
+        self.counts[kind] += 1
+        if kind not in self._logged:
+            self._logged.add(kind)
+            self.log.warning(f"{message} (logged once)")
+
+
+def _interval_ns(bar_type: BarType) -> int:
+    if not bar_type.spec.is_time_aggregated():
+        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
+    interval: timedelta = bar_type.spec.timedelta
+    return interval // timedelta(microseconds=1) * 1_000

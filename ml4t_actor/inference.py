@@ -1,0 +1,407 @@
+"""Inference: what a signal is worth, from what is known when it arrives."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from nautilus_trader.model.identifiers import InstrumentId
+
+from ml4t_actor.data import EnrichedSignal, SignalData, Status
+from ml4t_actor.features import DEFAULT_FEATURE_NAMES, FeatureEngine, FeatureFactory, check_feature_names
+from ml4t_actor.frames import Bars, FloatArray
+from ml4t_actor.kernels.features import BUILTIN_NAMES, row_fault
+from ml4t_actor.persistence import ModelBundle
+from ml4t_actor.regime import RegimeModel, rule_regime, rule_weight
+from ml4t_actor.settings import LabelSettings, VPINSettings
+from ml4t_actor.vpin import VPINIndicator
+
+_REGIME_HISTORY_BARS = 256
+_COLUMN = {name: i for i, name in enumerate(BUILTIN_NAMES)}
+_SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
+_DEFAULT_LABELS = LabelSettings()
+_DEFAULT_VPIN = VPINSettings()
+
+
+class _Market:
+    """What is known of one instrument."""
+
+    __slots__ = ("bars_feed_vpin", "features", "regime_history", "vpin")
+
+    def __init__(self, features: FeatureEngine, vpin: VPINIndicator, bars_feed_vpin: bool) -> None:
+        self.features = features
+        self.vpin = vpin
+        self.bars_feed_vpin = bars_feed_vpin
+        # The latest regime inputs, oldest first once full, so that a new bundle's regimes start warm.
+        self.regime_history = np.full((_REGIME_HISTORY_BARS, 2), np.nan)
+
+
+class _Serving:
+    """A bundle, and all that is derived from it: swapped as one reference."""
+
+    __slots__ = ("bundle", "columns", "regimes")
+
+    def __init__(self, bundle: ModelBundle | None, markets: Mapping[InstrumentId, _Market]) -> None:
+        self.bundle = bundle
+        self.columns: Any = None
+        self.regimes: dict[InstrumentId, FloatArray] = {}
+        if bundle is None:
+            return
+        if all(name in _COLUMN for name in bundle.feature_names):
+            self.columns = np.array([_COLUMN[name] for name in bundle.feature_names])
+        if bundle.regime is not None:
+            for instrument_id, market in markets.items():
+                self.regimes[instrument_id] = _filtered(bundle.regime, market)
+
+
+def _identifier(instrument_id: InstrumentId | str) -> InstrumentId:
+    return InstrumentId.from_str(instrument_id) if isinstance(instrument_id, str) else instrument_id
+
+
+def _check_interval(bundle: ModelBundle, instrument_id: InstrumentId, interval_ns: int) -> None:
+    if interval_ns != bundle.bar_interval_ns:
+        raise ValueError(
+            f"the bundle was trained on bars of {bundle.bar_interval_ns / 1e9:g} s, but {instrument_id} has bars of "
+            f"{interval_ns / 1e9:g} s; train on the same bars"
+        )
+
+
+def _filtered(model: RegimeModel, market: _Market) -> FloatArray:
+    seen = min(market.features.bars, _REGIME_HISTORY_BARS)
+    probabilities = model.initial_state()
+    for row in market.regime_history[_REGIME_HISTORY_BARS - seen :]:
+        probabilities = model.step(probabilities, row)
+    return probabilities
+
+
+class InferenceLoop:
+    """Gives each signal a meta-confidence, a toxicity and a regime weight, in microseconds.
+
+    Works with an engine (the actor feeds it) and without one (`process_signal` with `bars`). Not thread-safe: all
+    calls belong on one thread.
+
+    Fails closed: whenever a value cannot be vouched for, the enriched signal carries the default confidence, toxicity
+    1.0 and regime weight 0.0, and its `status` says why. In order of precedence:
+
+    ===================== ===============================================================
+    `unknown_instrument`  the instrument was not configured
+    `future_signal`       the signal's time is after the clock's, beyond the allowed skew
+    `no_model`            no bundle is loaded
+    `stale_data`          the last bar closed too long before the clock's time
+    `warming_up`          features or VPIN have not seen enough yet
+    `bad_features`        a feature is not finite
+    `novel_input`         a feature is outside the range seen in training
+    `error`               an unexpected failure, counted and kept in `last_error`
+    ===================== ===============================================================
+
+    Parameters
+    ----------
+    bundle : ModelBundle, optional
+        What serves; see `swap`.
+    default_confidence : float, default 0.5
+        Confidence given when there is no answer.
+    feature_names : sequence of str, optional
+        Names to check; the bundle says which of them its model reads.
+    custom_features : mapping of str to type, optional
+        Users' own features, by name.
+    labels, vpin, volatility_halflife_bars
+        As in training; a bundle trained with others is refused.
+    max_bar_age_bars : float, default 3.0
+        Oldest last bar, in bar lengths, that still counts as live.
+    max_clock_skew_ns : int, default 1 s
+        How far ahead of the clock a signal may be.
+    timeout_ns : int, default 10 ms
+        An enrichment that takes longer is counted in ``counts["late"]``.
+    flag_late : bool, default False
+        Whether such an enrichment also has the status `late` (its values stand). Off in a backtest, whose results must
+        not depend on the machine's speed.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle | None = None,
+        *,
+        default_confidence: float = 0.5,
+        feature_names: Sequence[str] = DEFAULT_FEATURE_NAMES,
+        custom_features: Mapping[str, FeatureFactory] | None = None,
+        labels: LabelSettings = _DEFAULT_LABELS,
+        vpin: VPINSettings = _DEFAULT_VPIN,
+        volatility_halflife_bars: int = 60,
+        max_bar_age_bars: float = 3.0,
+        max_clock_skew_ns: int = 1_000_000_000,
+        timeout_ns: int = 10_000_000,
+        flag_late: bool = False,
+    ) -> None:
+        if not 0.0 <= default_confidence <= 1.0:
+            raise ValueError(f"`default_confidence` was {default_confidence}, must be in [0, 1]")
+        self.default_confidence = default_confidence
+        self.custom_features = dict(custom_features or {})
+        self.feature_names = check_feature_names(feature_names, self.custom_features)
+        self.labels = labels
+        self.vpin_settings = vpin
+        self.volatility_halflife_bars = volatility_halflife_bars
+        self.max_bar_age_bars = max_bar_age_bars
+        self.max_clock_skew_ns = max_clock_skew_ns
+        self.timeout_ns = timeout_ns
+        self.flag_late = flag_late
+        self.counts: Counter[str] = Counter()
+        self.last_error: BaseException | None = None
+        self._sqrt_horizon = labels.horizon_bars**0.5
+        self._markets: dict[InstrumentId, _Market] = {}
+        self._serving = _Serving(None, self._markets)
+        if bundle is not None:
+            self.swap(bundle)
+
+    @property
+    def bundle(self) -> ModelBundle | None:
+        """The bundle that serves."""
+        return self._serving.bundle
+
+    @property
+    def instruments(self) -> tuple[InstrumentId, ...]:
+        """The instruments that are followed."""
+        return tuple(self._markets)
+
+    def check(self, bundle: ModelBundle) -> None:
+        """Raise `ValueError` with the reason if `bundle` cannot serve here."""
+        known = (*BUILTIN_NAMES, *self.custom_features)
+        if unknown := [name for name in bundle.feature_names if name not in known]:
+            raise ValueError(
+                f"the bundle reads feature(s) {unknown} that are not registered here; "
+                "add them to `custom_features`, or train without them"
+            )
+        for name, theirs, ours in (
+            ("labels", bundle.settings.labels, self.labels),
+            ("vpin", bundle.settings.vpin, self.vpin_settings),
+            (
+                "volatility_halflife_bars",
+                bundle.settings.volatility_halflife_bars,
+                self.volatility_halflife_bars,
+            ),
+        ):
+            if theirs != ours:
+                raise ValueError(
+                    f"the bundle was trained with `{name}` {theirs}, but {ours} is configured; make them the same"
+                )
+        for instrument_id, market in self._markets.items():
+            _check_interval(bundle, instrument_id, market.features.interval_ns)
+
+    def swap(self, bundle: ModelBundle) -> None:
+        """Let `bundle` serve from the next signal on.
+
+        Raises
+        ------
+        ValueError
+            If it cannot serve here, with the reason; the present one then stays.
+        """
+        self.check(bundle)
+        self._serving = _Serving(bundle, self._markets)
+
+    def add_instrument(
+        self, instrument_id: InstrumentId | str, bar_interval_ns: int, *, trades: bool = False
+    ) -> None:
+        """Follow an instrument with bars of `bar_interval_ns`; with `trades`, VPIN and taker flow come from trades.
+
+        Raises
+        ------
+        ValueError
+            If it is followed already, or the bundle was trained on bars of another length.
+        """
+        instrument_id = _identifier(instrument_id)
+        if instrument_id in self._markets:
+            raise ValueError(f"{instrument_id} is followed already; one bar type per instrument")
+        bundle = self._serving.bundle
+        if bundle is not None:
+            _check_interval(bundle, instrument_id, bar_interval_ns)
+        market = _Market(
+            FeatureEngine(
+                self.feature_names,
+                interval_ns=bar_interval_ns,
+                halflife_bars=self.volatility_halflife_bars,
+                custom=self.custom_features,
+            ),
+            VPINIndicator(self.vpin_settings),
+            bars_feed_vpin=not trades,
+        )
+        self._markets[instrument_id] = market
+        if bundle is not None and bundle.regime is not None:
+            self._serving.regimes[instrument_id] = bundle.regime.initial_state()
+
+    def compile(self) -> None:
+        """Run every kernel once, on a market of its own, so that no live signal waits for the compiler."""
+        scratch = InferenceLoop(labels=self.labels, vpin=self.vpin_settings)
+        scratch.add_instrument(_SCRATCH, 60_000_000_000)
+        for minute in range(1, 4):
+            scratch.update_bar(_SCRATCH, minute * 60_000_000_000, 1.0, 1.0, 1.0, 1.0, 1.0)
+        scratch.update_trade(_SCRATCH, 181_000_000_000, 1.0, 1.0, 1)
+        features = scratch.features(_SCRATCH)
+        row = features.full_row(1, 1.0, 0.5, 0.5)
+        features.note_signal(1)
+        rule_weight(features.volatility_percentile, features.trend_strength)
+        row_fault(row, row, row)
+        bundle = self._serving.bundle
+        if bundle is not None:
+            x = np.zeros(len(bundle.feature_names))
+            row_fault(x, bundle.feature_low, bundle.feature_high)
+            bundle.model.predict(x)
+            if bundle.regime is not None:
+                _filtered(bundle.regime, scratch._markets[_SCRATCH])
+                bundle.regime.weight(bundle.regime.initial_state())
+
+    def features(self, instrument_id: InstrumentId | str) -> FeatureEngine:
+        """Return the feature engine of an instrument, to look at."""
+        return self._markets[_identifier(instrument_id)].features
+
+    def vpin(self, instrument_id: InstrumentId | str) -> VPINIndicator:
+        """Return the VPIN indicator of an instrument, to look at."""
+        return self._markets[_identifier(instrument_id)].vpin
+
+    def update_bar(
+        self,
+        instrument_id: InstrumentId | str,
+        ts_event: int,
+        open: float,
+        high: float,
+        low: float,
+        close: float,
+        volume: float,
+        buy_volume: float = float("nan"),
+    ) -> bool:
+        """Take one closed bar (see `FeatureEngine.update_bar`); return whether it was accepted."""
+        instrument_id = _identifier(instrument_id)
+        market = self._markets[instrument_id]
+        if not market.features.update_bar(ts_event, open, high, low, close, volume, buy_volume):
+            return False
+        if market.bars_feed_vpin:
+            market.vpin.update_bar_raw(ts_event, close, volume, buy_volume)
+        inputs = market.features.regime_inputs()
+        history = market.regime_history
+        history[:-1] = history[1:]
+        history[-1] = inputs
+        serving = self._serving
+        if serving.bundle is not None and serving.bundle.regime is not None:
+            regimes = serving.regimes
+            regimes[instrument_id] = serving.bundle.regime.step(regimes[instrument_id], inputs)
+        return True
+
+    def update_trade(
+        self, instrument_id: InstrumentId | str, ts_event: int, price: float, size: float, side: int
+    ) -> None:
+        """Take one trade (`side`: 1 buyer, -1 seller, 0 not known)."""
+        market = self._markets[_identifier(instrument_id)]
+        market.features.update_trade(ts_event, size, side)
+        market.vpin.update_raw(ts_event, price, size, side)
+
+    def process_signal(
+        self, signal: SignalData, bars: Any = None, *, now_ns: int | None = None
+    ) -> EnrichedSignal:
+        """Enrich one signal.
+
+        Parameters
+        ----------
+        signal : SignalData
+            The signal.
+        bars : see `Bars.coerce`, optional
+            Without an engine: the instrument's history up to now. Bars already seen, and those that closed after the
+            signal, are passed over; an instrument not yet followed is added with their bar length.
+        now_ns : int, optional
+            The clock's time, UNIX nanoseconds; the signal's own by default.
+
+        Returns
+        -------
+        EnrichedSignal
+            Always: a failure inside is counted and answered with the status `error`.
+        """
+        started = perf_counter_ns()
+        now = signal.ts_event if now_ns is None else now_ns
+        try:
+            if bars is not None:
+                self._feed(signal, bars)
+            answer = self._answer(signal, now)
+        except Exception as e:  # nothing may escape into Nautilus: in a live node it would end the process
+            self.last_error = e
+            answer = {"status": Status.ERROR}
+        status = answer["status"]
+        latency_ns = perf_counter_ns() - started
+        if latency_ns > self.timeout_ns:
+            self.counts["late"] += 1
+            if self.flag_late and status is Status.OK:
+                answer["status"] = status = Status.LATE
+        self.counts[status] += 1
+        answer.setdefault("meta_confidence", self.default_confidence)
+        return EnrichedSignal.from_signal(signal, latency_ns=latency_ns, ts_init=now, **answer)
+
+    def _answer(self, signal: SignalData, now: int) -> dict[str, Any]:
+        market = self._markets.get(signal.instrument_id)
+        if market is None:
+            return {"status": Status.UNKNOWN_INSTRUMENT}
+        serving = self._serving
+        bundle = serving.bundle
+        features = market.features
+        vpin = market.vpin.value
+        toxicity = market.vpin.toxicity
+        sigma = features.volatility
+        probabilities = serving.regimes.get(signal.instrument_id)
+        if bundle is not None and bundle.regime is not None and probabilities is not None:
+            regime = bundle.regime.regime(probabilities)
+            regime_weight = bundle.regime.weight(probabilities)
+        else:
+            percentile, strength = features.volatility_percentile, features.trend_strength
+            regime = rule_regime(percentile, strength) if features.initialized else -1
+            regime_weight = rule_weight(percentile, strength)
+        answer: dict[str, Any] = {
+            "vpin": vpin if vpin == vpin else 1.0,
+            "regime": regime,
+            "volatility": sigma * self._sqrt_horizon if sigma == sigma else 0.0,
+            "model_version": "" if bundle is None else bundle.version,
+        }
+        row = None
+        if features.bars:
+            row = features.full_row(signal.signal, signal.strength, vpin, toxicity)
+        status = Status.OK
+        if signal.ts_event > now + self.max_clock_skew_ns:
+            status = Status.FUTURE_SIGNAL
+        elif bundle is None:
+            status = Status.NO_MODEL
+        elif row is None:
+            status = Status.WARMING_UP
+        elif now - features.last_ts > self.max_bar_age_bars * features.interval_ns:
+            status = Status.STALE_DATA
+        elif not (features.initialized and market.vpin.initialized):
+            status = Status.WARMING_UP
+        elif signal.signal == 0:
+            # There is nothing to win by being flat: a zero signal closes, and its confidence stays the default.
+            answer["toxicity"] = toxicity
+            answer["regime_weight"] = regime_weight
+        else:
+            x = (
+                row[serving.columns]
+                if serving.columns is not None
+                else features.select(row, bundle.feature_names, signal.signal)
+            )
+            fault = row_fault(x, bundle.feature_low, bundle.feature_high)
+            if fault:
+                status = Status.BAD_FEATURES if fault == 1 else Status.NOVEL_INPUT
+            else:
+                answer["meta_confidence"] = bundle.model.predict(x)
+                answer["toxicity"] = toxicity
+                answer["regime_weight"] = regime_weight
+        if status is not Status.FUTURE_SIGNAL:
+            features.note_signal(signal.signal)
+        answer["status"] = status
+        return answer
+
+    def _feed(self, signal: SignalData, bars: Any) -> None:
+        columns = Bars.coerce(bars)
+        instrument_id = signal.instrument_id
+        if instrument_id not in self._markets:
+            self.add_instrument(instrument_id, columns.interval_ns())
+        first, end = np.searchsorted(
+            columns.ts_event, [self._markets[instrument_id].features.last_ts, signal.ts_event], side="right"
+        )
+        for bar in columns[slice(int(first), int(end))].tuples():
+            self.update_bar(instrument_id, *bar)
+
+
+__all__ = ["InferenceLoop"]
