@@ -1,0 +1,249 @@
+"""The account as fixed-width plain text."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from ml4t_actor.report.account import Account, SizingDifference, regime_table
+from ml4t_actor.report.judgement import basis_points, interval, judge, number, sharpe_ratio
+from ml4t_actor.validation import ReliabilityBin, Scores
+
+WIDTH = 100
+TOP_FEATURES = 8
+
+
+def account_text(account: Account) -> str:
+    """Return the account as ASCII text, no line longer than 100 columns, ending in "Did it help?".
+
+    The first line says SYNTHETIC where the market is made up. Names are shown with control and other
+    characters outside ASCII escaped.
+    """
+    judgement = judge(account)
+    lines: list[str] = []
+    if account.synthetic:
+        lines += [" SYNTHETIC DATA: A MADE-UP MARKET, NOT A REAL ONE ".center(WIDTH, "*")]
+    lines += [*_wrapped(account.title), "=" * WIDTH, *_data(account), ""]
+    lines += [*_signals(account), ""]
+    lines += _scores(account)
+    lines += ["", *_reliability("validation", account.validation)]
+    if account.test is not None:
+        lines += ["", *_reliability("test", account.test)]
+    lines += ["", *_features(account), "", *_traded(account), "", "Did it help?"]
+    lines += _wrapped(f"{judgement.outcome[0].upper()}{judgement.outcome[1:]}.", "  ")
+    for sentence in judgement.sentences:
+        lines += _wrapped(sentence, "  - ", "    ")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def utc(ns: int) -> str:
+    """Return a time in UTC, to the minute."""
+    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M}"
+
+
+def ascii_only(text: str) -> str:
+    """Return `text` on one line, with what is not printable ASCII escaped."""
+    one_line = " ".join(str(text).split())
+    escaped = one_line.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped)
+
+
+def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        ascii_only(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+    ) or [first.rstrip()]
+
+
+def _named(name: str, text: str) -> list[str]:
+    return _wrapped(text, f"  {name:<14}", " " * 16)
+
+
+def _cut(text: str, width: int) -> str:
+    plain = ascii_only(text)
+    return plain if len(plain) <= width else plain[: width - 3] + "..."
+
+
+def _table(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> list[str]:
+    return [
+        "  " + _cut(row[0], widths[0]).ljust(widths[0])
+        + "".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]  # fmt: skip
+
+
+def _data(account: Account) -> list[str]:
+    return [
+        "Data",
+        *_named("data", account.data_label + (" (SYNTHETIC)" if account.synthetic else "")),
+        *_named("instruments", ", ".join(account.instruments) or "none"),
+        *_named("primary", account.primary),
+        *_named("trained on", f"{utc(account.train_start)} to {utc(account.train_end)} UTC"),
+        *_named("tested on", f"{utc(account.test_start)} to {utc(account.test_end)} UTC"),
+        *_named("costs", f"{1e4 * account.costs:.1f} bp a round trip"),
+        *_named("model", f"{account.model_kind}, version {account.model_version}"),
+    ]
+
+
+def _signals(account: Account) -> list[str]:
+    known = sum(account.statuses.values())
+    by_count = sorted(account.statuses.items(), key=lambda item: (-item[1], item[0]))
+    counts = [f"{name} {n}" for name, n in by_count]
+    if known < account.signals:
+        counts.append(f"without an answer {account.signals - known}")
+    latency = account.latency_us()
+    lines = [
+        "Signals in the test period",
+        *_named("signals", str(account.signals)),
+        *_named("by status", ", ".join(counts) or "none"),
+        *_named(
+            "latency",
+            ", ".join(f"{name} {number(us, '.1f')}" for name, us in latency.items())
+            + " us (measured on this machine; varies from run to run)",
+        ),
+    ]
+    n = len(account.confidence)
+    if not n:
+        return [*lines, *_named("confidence", "no signal has status ok")]
+    return [
+        *lines,
+        *_named(
+            "confidence",
+            f"above break-even ({account.break_even:.3f}) on {account.above_break_even} of {n} signals with "
+            f"status ok; highest {number(account.highest_confidence, '.3f')}",
+        ),
+        *_named(
+            "regimes",
+            ", ".join(f"{i}: {k / n:.0%} (weight {number(w, '.2f')})" for i, k, w in regime_table(account)),
+        ),
+    ]
+
+
+def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
+    """Return name, value and yardstick of each score."""
+    return [
+        ("rows", str(scores.n), f"worth about {number(scores.n_effective, '.0f')} independent"),
+        ("base rate", number(scores.base_rate, ".3f"), interval(scores.base_rate_interval, ".3f")),
+        (
+            "AUC within side",
+            f"{number(scores.auc_within_side, '.3f')} {interval(scores.auc_within_side_interval, '.3f')}",
+            "chance 0.500",
+        ),
+        (
+            "log-loss skill",
+            f"{number(scores.log_loss_skill, '+.4f')} {interval(scores.log_loss_skill_interval, '+.4f')}",
+            "constant base rate 0",
+        ),
+        (
+            "Brier score",
+            number(scores.brier, ".4f"),
+            f"constant base rate {number(scores.brier_baseline, '.4f')}",
+        ),
+        ("accuracy", number(scores.accuracy, ".3f"), f"majority {number(scores.majority_accuracy, '.3f')}"),
+        ("calibration", number(scores.expected_calibration_error, ".3f"), "mean gap, 0 is best"),
+    ]
+
+
+def _scores(account: Account) -> list[str]:
+    lines = ["Meta-model (95 % intervals by block bootstrap)"]
+    parts = (("validation, walk-forward on the training part", account.validation), ("test", account.test))
+    for title, scores in parts:
+        if scores is None:
+            lines.append(f"  {title}: too few labelled signals to score")
+            continue
+        lines.append(f"  {title}:")
+        lines += [f"    {name:<18}{value:<28}{yardstick}" for name, value, yardstick in score_rows(scores)]
+        lines += _wrapped(f"verdict: {scores.verdict}", "    ")
+    if account.fold_aucs:
+        lines += _named("fold AUCs", " ".join(number(value, ".3f") for value in account.fold_aucs))
+    return lines
+
+
+def agrees(part: ReliabilityBin) -> bool:
+    """Whether the mean prediction of a bin lies in the interval of its observed rate."""
+    return part.rate_low <= part.mean_p <= part.rate_high
+
+
+def _reliability(title: str, scores: Scores) -> list[str]:
+    if not scores.reliability:
+        return [f"Reliability, {title}: no rows"]
+    return [
+        f"Reliability, {title} (predicted lies in the interval of observed in "
+        f"{sum(map(agrees, scores.reliability))} of {len(scores.reliability)} bins)",
+        *_table(
+            [
+                ("", "predicted", "observed", "interval", "n"),
+                *(
+                    (
+                        "" if agrees(part) else "off",
+                        number(part.mean_p, ".3f"),
+                        number(part.rate, ".3f"),
+                        interval((part.rate_low, part.rate_high), ".3f"),
+                        str(part.n),
+                    )
+                    for part in scores.reliability
+                ),
+            ],
+            (6, 11, 11, 18, 9),
+        ),
+    ]
+
+
+def top_features(account: Account, most: int) -> list[tuple[str, float]]:
+    """Return the most important features, largest first."""
+    return sorted(account.feature_importance.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+
+def _features(account: Account) -> list[str]:
+    if not account.feature_importance:
+        return ["Feature importance: none"]
+    shown = top_features(account, TOP_FEATURES)
+    return [
+        f"Feature importance, top {len(shown)} of {len(account.feature_importance)}",
+        *_table([(name, number(value, ".3f")) for name, value in shown], (40, 8)),
+    ]
+
+
+def _fitting(value: float, sign: str, width: int) -> str:
+    cents = f"{value:{sign}.2f}"
+    return cents if len(cents) <= width else f"{value:{sign}.3e}"
+
+
+def _traded(account: Account) -> list[str]:
+    if not account.runs:
+        return ["Traded: no run"]
+    rows = [("", "PnL", "% of start", "Sharpe [95 %]", "P(SR>0)", "drawdown", "trades", "fees")]
+    rows += [
+        (
+            run.name,
+            _fitting(run.pnl, "+", 12),
+            f"{run.pnl_fraction:+.2%}",
+            sharpe_ratio(run),
+            number(run.probabilistic_sharpe, ".2f"),
+            f"{run.max_drawdown:.2%}",
+            str(run.trades),
+            _fitting(run.fees, "", 11),
+        )
+        for run in account.runs
+    ]
+    lines = [
+        "Traded, the same signals at flat and at enriched size, after fees",
+        *_table(rows, (9, 13, 12, 25, 9, 10, 8, 12)),
+    ]
+    if account.sizing is not None:
+        for note in sizing_notes(account.sizing):
+            lines += _wrapped(note, "  ")
+    return lines
+
+
+def sizing_notes(sizing: SizingDifference) -> tuple[str, str]:
+    """Return the difference of the two runs in words, and what the intervals rest on."""
+    turnover = "not known" if math.isnan(sizing.turnover) else f"{sizing.turnover:.1%} of flat"
+    return (
+        f"enriched less flat: {basis_points(sizing.per_day)} a day; with flat scaled to the same turnover "
+        f"({turnover}, by fees): {basis_points(sizing.at_equal_turnover)} a day",
+        f"Sharpe ratios are annualised over 365 days; intervals from {sizing.days} days in blocks of "
+        f"{sizing.block_days}, 95 %",
+    )
