@@ -1,0 +1,1 @@
+"""Runnable backtests: the market data they use, primary strategies, and the runs themselves."""

@@ -1,0 +1,346 @@
+"""One backtest: train on the earlier part, trade the later one flat and enriched, and account for it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from nautilus_trader.backtest.config import BacktestEngineConfig
+from nautilus_trader.backtest.engine import BacktestEngine
+from nautilus_trader.common.actor import Actor
+from nautilus_trader.common.config import ActorConfig, ImportableActorConfig
+from nautilus_trader.config import LoggingConfig
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.currencies import USD, USDC, USDT
+from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.events import OrderFilled
+from nautilus_trader.model.identifiers import TraderId
+from nautilus_trader.model.objects import Money
+from nautilus_trader.trading.config import ImportableStrategyConfig
+
+from backtests.market import Market, nautilus_bars
+from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_signals
+from ml4t_actor.data import EnrichedSignal, Status
+from ml4t_actor.dataset import build_dataset
+from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.frames import Signals
+from ml4t_actor.persistence import ModelStore
+from ml4t_actor.report import Account, TradedRun
+from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
+from ml4t_actor.sizing import break_even_probability
+from ml4t_actor.training import Progress, TrainingLoop, TrainingResult
+from ml4t_actor.validation import Scores, block_length, evaluate
+
+STARTING_EQUITY = 100_000.0
+FLAT_FRACTION = 0.25
+TRAIN_SHARE = 0.6
+PRIMARIES: dict[str, Callable[[], Primary]] = {"trend": TrendFollower, "mean_reversion": MeanReverter}
+_CURRENCIES = {"USDC": USDC, "USDT": USDT, "USD": USD}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRun:
+    """What one run of the engine left behind."""
+
+    enriched: list[EnrichedSignal]
+    signals: int
+    equity_ts: np.ndarray
+    equity: np.ndarray
+    trades: int
+    fees: float
+    counts: Counter[str]
+
+
+class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Keeps every enriched signal, and the equity once a day."""
+
+    def __init__(self, config: ActorConfig | None = None) -> None:
+        super().__init__(config)
+        self.enriched: list[EnrichedSignal] = []
+        self.signals = 0
+        self.equity: list[tuple[int, float]] = []
+
+    def on_start(self) -> None:
+        self.msgbus.subscribe(topic="data.SignalData*", handler=self._count)
+        self.msgbus.subscribe(topic="data.EnrichedSignal*", handler=self._keep)
+        self.clock.set_timer("equity", interval=timedelta(days=1), callback=self._sample)
+
+    def on_stop(self) -> None:
+        pass  # subscriptions end with the engine; Nautilus warns where the method is missing
+
+    def _count(self, _data: Data) -> None:
+        self.signals += 1
+
+    def _keep(self, data: Data) -> None:
+        if isinstance(data, EnrichedSignal):
+            self.enriched.append(data)
+
+    def _sample(self, event: Any) -> None:
+        self.equity.append((event.ts_event, self.now()))
+
+    def now(self) -> float:
+        """Return balances plus open profit, marked at the last bars."""
+        equity = 0.0
+        for account in self.cache.accounts():
+            equity += sum(balance.total.as_double() for balance in account.balances().values())
+        for position in self.cache.positions_open():
+            instrument = self.cache.instrument(position.instrument_id)
+            for bar_type in self.cache.bar_types(instrument_id=position.instrument_id):
+                close = self.cache.bar(bar_type).close
+                equity += position.unrealized_pnl(instrument.make_price(close)).as_double()
+        return equity
+
+
+def actor_config(markets: list[Market], settings: TrainingSettings, model_path: Path) -> dict[str, Any]:
+    """Return the enriching actor as a configuration by path, as it would stand in a JSON file."""
+    return {
+        "actor_path": "ml4t_actor.actor:ML4TActor",
+        "config_path": "ml4t_actor.config:ML4TActorConfig",
+        "config": {
+            "model_path": str(model_path),
+            "feature_names": list(META_FEATURE_NAMES),
+            "bar_types": [str(market.bar_type) for market in markets],
+            "labels": msgspec.to_builtins(settings.labels),
+            "vpin": msgspec.to_builtins(settings.vpin),
+            "volatility_halflife_bars": settings.volatility_halflife_bars,
+        },
+    }
+
+
+def run_engine(
+    markets: list[Market],
+    primary: str,
+    settings: TrainingSettings,
+    model_path: Path,
+    *,
+    sizing: str,
+    start: int | None = None,
+    end: int | None = None,
+    log_level: str = "ERROR",
+) -> EngineRun:
+    """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds)."""
+    bar_types = [str(market.bar_type) for market in markets]
+    engine = BacktestEngine(
+        BacktestEngineConfig(
+            trader_id=TraderId("BACKTESTER-001"),
+            logging=LoggingConfig(log_level=log_level),
+            run_analysis=False,
+            actors=[
+                ImportableActorConfig(
+                    actor_path="backtests.primaries:PrimaryActor",
+                    config_path="backtests.primaries:PrimaryConfig",
+                    config={
+                        "bar_types": bar_types,
+                        "primary": f"backtests.primaries:{type(PRIMARIES[primary]()).__name__}",
+                    },
+                ),
+                ImportableActorConfig(**actor_config(markets, settings, model_path)),
+            ],
+            strategies=[
+                ImportableStrategyConfig(
+                    strategy_path="ml4t_actor.strategy:EnrichedSignalStrategy",
+                    config_path="ml4t_actor.strategy:EnrichedSignalStrategyConfig",
+                    config={
+                        "bar_types": bar_types,
+                        "sizing": sizing,
+                        "fraction": FLAT_FRACTION if sizing == "flat" else 1.0,
+                        "labels": msgspec.to_builtins(settings.labels),
+                        # Each trade a position of its own: with netting, Nautilus re-reads all past snapshots at
+                        # every close, which takes longer than the whole rest. The venue nets all the same.
+                        "oms_type": "HEDGING",
+                    },
+                )
+            ],
+        )
+    )
+    recorder = Recorder()
+    engine.add_actor(recorder)
+    for venue in {market.instrument.id.venue for market in markets}:
+        currency = _CURRENCIES[str(markets[0].instrument.quote_currency)]
+        settlement = getattr(markets[0].instrument, "settlement_currency", currency)
+        engine.add_venue(
+            venue=venue,
+            oms_type=OmsType.NETTING,
+            account_type=AccountType.MARGIN,
+            base_currency=None,
+            starting_balances=[Money(STARTING_EQUITY, settlement)],
+        )
+    for market in markets:
+        engine.add_instrument(market.instrument)
+    for market in markets:
+        engine.add_data(nautilus_bars(market, start, end), sort=False)
+    engine.sort_data()
+    engine.run()
+    samples = [*recorder.equity, (engine.kernel.clock.timestamp_ns(), recorder.now())]
+    fills = [
+        event for order in engine.cache.orders() for event in order.events if isinstance(event, OrderFilled)
+    ]
+    run = EngineRun(
+        enriched=recorder.enriched,
+        signals=recorder.signals,
+        equity_ts=np.array([ts for ts, _ in samples], dtype=np.int64),
+        equity=np.array([value for _, value in samples]),
+        trades=len(engine.trader.generate_positions_report()),
+        fees=sum(fill.commission.as_double() for fill in fills),
+        counts=Counter(engine.trader.strategies()[0].counts),
+    )
+    engine.dispose()
+    return run
+
+
+def out_of_sample_scores(
+    markets: list[Market],
+    enriched: list[EnrichedSignal],
+    training: TrainingResult,
+    settings: TrainingSettings,
+    start: int,
+) -> Scores | None:
+    """Label the signals that the engine enriched with status ok, and score their confidences."""
+    rows: list[tuple[int, int, float, int, float, float]] = []
+    for market in markets:
+        own = [e for e in enriched if e.instrument_id == market.instrument.id and e.status == Status.OK]
+        bars = market.bars[market.bars.ts_event >= start]
+        if not own:
+            continue
+        signals = Signals(
+            np.array([e.ts_event for e in own], dtype=np.int64),
+            np.array([e.signal for e in own], dtype=np.int8),
+            np.array([e.strength for e in own]),
+        )
+        labelled = build_dataset(bars, signals, settings=settings, feature_names=("volatility",))
+        confidence = dict(zip(signals.ts_event.tolist(), (e.meta_confidence for e in own), strict=True))
+        rows.extend(
+            zip(
+                labelled.label_start.tolist(),
+                labelled.label_end.tolist(),
+                (confidence[ts] for ts in labelled.label_start.tolist()),
+                labelled.side.tolist(),
+                labelled.y.tolist(),
+                labelled.weight.tolist(),
+                strict=True,
+            )
+        )
+    if len(rows) < 2:
+        return None
+    rows.sort()
+    label_start, label_end, p, side, y, weight = (np.array(column) for column in zip(*rows, strict=True))
+    base_rate = float(np.average(training.dataset.y, weights=training.dataset.weight))
+    return evaluate(
+        y,
+        p,
+        side,
+        np.full(len(y), base_rate),
+        weight=weight,
+        block=block_length(label_start, label_end),
+        settings=settings.validation,
+    )
+
+
+def run_backtest(
+    name: str,
+    markets: list[Market],
+    primary: str,
+    out: Path,
+    *,
+    estimator: str = "logistic",
+    progress: Progress | None = None,
+) -> Account:
+    """Train, backtest flat and enriched, and return the account, under the universe's `name`.
+
+    The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
+    no label of the training part reaches past the split.
+    """
+    tell = progress or (lambda _what, _share: None)
+    settings = TrainingSettings(labels=LabelSettings(cost=_round_trip_cost(markets)), model=_model(estimator))
+    first = max(int(market.bars.ts_event[0]) for market in markets)
+    last = min(int(market.bars.ts_event[-1]) for market in markets)
+    split = first + int(TRAIN_SHARE * (last - first))
+    train_bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
+    train_signals = {name: batch_signals(PRIMARIES[primary](), bars) for name, bars in train_bars.items()}
+    model_path = out / "models" / f"{name}-{primary}"
+    loop = TrainingLoop(
+        settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path), progress=progress
+    )
+    training = loop.train(train_bars, train_signals)
+    runs: dict[str, EngineRun] = {}
+    for sizing in ("flat", "enriched"):
+        tell(f"backtest, {sizing} size", 0.0)
+        runs[sizing] = run_engine(markets, primary, settings, model_path, sizing=sizing, start=split)
+    enriched = runs["enriched"].enriched
+    answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]
+    return Account(
+        title=f"{primary.replace('_', ' ')} on {name}",
+        data_label=_data_label(markets),
+        synthetic=any(market.synthetic for market in markets),
+        primary=primary,
+        instruments=tuple(market.name for market in markets),
+        train_start=first,
+        train_end=split,
+        test_start=split,
+        test_end=last,
+        costs=settings.labels.cost,
+        signals=runs["enriched"].signals,
+        statuses=dict(Counter(str(e.status) for e in enriched)),
+        latency_ns=np.array([e.latency_ns for e in enriched], dtype=np.int64),
+        ts=np.array([e.ts_event for e in answered], dtype=np.int64),
+        confidence=np.array([e.meta_confidence for e in answered]),
+        toxicity=np.array([e.toxicity for e in answered]),
+        regime_weight=np.array([e.regime_weight for e in answered]),
+        regime=np.array([e.regime for e in answered], dtype=np.int64),
+        break_even=_median_break_even(answered, settings),
+        model_version=training.bundle.version,
+        model_kind=settings.model.estimator,
+        feature_importance=training.feature_importance,
+        fold_aucs=tuple(fold.auc for fold in training.folds),
+        validation=training.scores,
+        test=out_of_sample_scores(markets, enriched, training, settings, split),
+        runs=tuple(
+            TradedRun(
+                name=sizing,
+                ts=run.equity_ts,
+                equity=run.equity,
+                trades=run.trades,
+                fees=run.fees,
+                starting_equity=STARTING_EQUITY,
+            )
+            for sizing, run in runs.items()
+        ),
+    )
+
+
+def _data_label(markets: list[Market]) -> str:
+    """Return the markets' labels in one: what they are (real or SYNTHETIC), how many, and since when."""
+    kinds = dict.fromkeys(market.label.split(" of ")[0] for market in markets)
+    first, last = (
+        str(np.datetime64(bound(int(market.bars.ts_event[i]) for market in markets), "ns"))[:10]
+        for bound, i in ((min, 0), (max, -1))
+    )
+    bars = sum(len(market.bars) for market in markets)
+    return f"{'; '.join(kinds)}, {len(markets)} instruments, {first} to {last}, {bars:,} bars"
+
+
+def _median_break_even(answered: list[EnrichedSignal], settings: TrainingSettings) -> float:
+    """Return the middle one of the break-even probabilities that the strategy sized these signals by."""
+    labels = settings.labels
+    if not answered:
+        return labels.stop_barrier / (labels.stop_barrier + labels.profit_barrier)
+    return float(
+        np.median(
+            [
+                break_even_probability(labels.profit_barrier, labels.stop_barrier, labels.cost, e.volatility)
+                for e in answered
+            ]
+        )
+    )
+
+
+def _model(estimator: str) -> ModelSettings:
+    return ModelSettings(estimator=estimator)  # type: ignore[arg-type]  # checked by the settings themselves
+
+
+def _round_trip_cost(markets: list[Market]) -> float:
+    return 2.0 * max(float(market.instrument.taker_fee) for market in markets)
