@@ -1,0 +1,1 @@
+"""Speed and spread, measured: ratios against a named baseline in the same run."""

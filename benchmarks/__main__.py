@@ -1,0 +1,21 @@
+"""Run every benchmark: ``python -m benchmarks``."""
+
+from typing import Any
+
+from backtests.market import data_root
+from benchmarks import enrichment, predict_one_row, skill, training, vpin_quantiles
+
+
+def main() -> None:
+    modules: list[Any] = [predict_one_row, enrichment, training, skill]
+    if data_root() is None:
+        print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
+    else:
+        modules.append(vpin_quantiles)
+    for module in modules:
+        print(f"\n== {module.__name__.removeprefix('benchmarks.')}")
+        module.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""How long one enrichment takes, and what it adds to a backtest.
+
+Named baselines, in the same run: scikit-learn's `predict_proba` on one row, and an actor in `BacktestEngine` that
+republishes each signal without looking at it.
+
+    python -m benchmarks.enrichment
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from nautilus_trader.backtest.config import BacktestEngineConfig
+from nautilus_trader.backtest.engine import BacktestEngine
+from nautilus_trader.common.actor import Actor
+from nautilus_trader.config import ActorConfig, LoggingConfig
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.data import Bar, DataType
+from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.objects import Money
+
+from backtests.market import Market, load_markets, nautilus_bars
+from ml4t_actor.actor import ML4TActor
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.data import EnrichedSignal, SignalData, Status
+from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.persistence import ModelBundle, ModelStore
+from ml4t_actor.training import TrainingLoop
+
+N_TRAIN, N_RUN = 20_000, 40_000
+
+
+class PassThrough(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Receives signals and bars as the real actor does, and publishes a constant answer."""
+
+    def __init__(self, market: Market) -> None:
+        super().__init__(ActorConfig(component_id="PassThrough"))
+        self._bar_type = market.bar_type
+
+    def on_start(self) -> None:
+        self.msgbus.subscribe(topic="data.SignalData*", handler=self.handle_data)
+        self.subscribe_bars(self._bar_type)
+
+    def on_bar(self, bar: Bar) -> None:
+        pass
+
+    def on_data(self, data: Data) -> None:
+        if isinstance(data, SignalData):
+            enriched = EnrichedSignal.from_signal(data, meta_confidence=0.5, status=Status.OK)
+            self.publish_data(DataType(EnrichedSignal), enriched)
+
+
+class EveryBar(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Gives a signal on every bar."""
+
+    def __init__(self, market: Market) -> None:
+        super().__init__(ActorConfig(component_id="EveryBar"))
+        self._bar_type = market.bar_type
+
+    def on_start(self) -> None:
+        self.subscribe_bars(self._bar_type)
+
+    def on_bar(self, bar: Bar) -> None:
+        self.publish_data(DataType(SignalData), signal_at(bar.bar_type.instrument_id, bar.ts_event))
+
+
+class Sink(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Keeps the latencies."""
+
+    def __init__(self) -> None:
+        super().__init__(ActorConfig(component_id="Sink"))
+        self.latency_ns: list[int] = []
+
+    def on_start(self) -> None:
+        self.msgbus.subscribe(topic="data.EnrichedSignal*", handler=self._keep)
+
+    def _keep(self, enriched: EnrichedSignal) -> None:
+        self.latency_ns.append(enriched.latency_ns)
+
+
+def signal_at(instrument_id: Any, ts: int) -> SignalData:
+    return SignalData(
+        instrument_id=instrument_id,
+        signal=1,
+        strength=1.0,
+        source="b",
+        signal_id=str(ts),
+        ts_event=ts,
+        ts_init=ts,
+    )
+
+
+def report(name: str, ns: list[int]) -> float:
+    p50, p99, p999 = np.percentile(ns, [50, 99, 99.9]) / 1e3
+    print(f"{name:44} p50 {p50:9.1f}   p99 {p99:9.1f}   p99.9 {p999:9.1f} us")
+    return float(p99)
+
+
+def in_engine(market: Market, actor: Actor) -> tuple[float, list[int]]:
+    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
+    instrument = market.instrument
+    engine.add_venue(
+        instrument.id.venue, OmsType.NETTING, AccountType.MARGIN, [Money(1_000, instrument.quote_currency)]
+    )
+    engine.add_instrument(instrument)
+    sink = Sink()
+    for component in (EveryBar(market), actor, sink):
+        engine.add_actor(component)
+    first = int(market.bars.ts_event[N_TRAIN])
+    last = int(market.bars.ts_event[N_TRAIN + N_RUN])
+    engine.add_data(nautilus_bars(market, first, last))
+    started = time.perf_counter()
+    engine.run()
+    taken = time.perf_counter() - started
+    engine.dispose()
+    return taken, sink.latency_ns
+
+
+def without_engine(market: Market, bundle: ModelBundle) -> tuple[list[int], list[int]]:
+    loop = InferenceLoop(bundle, feature_names=META_FEATURE_NAMES)
+    instrument_id = market.instrument.id
+    loop.add_instrument(instrument_id, bundle.bar_interval_ns)
+    loop.compile()
+    bars, signals = [], []
+    for bar in market.bars[N_TRAIN : N_TRAIN + N_RUN].tuples():
+        started = time.perf_counter_ns()
+        loop.update_bar(instrument_id, *bar)
+        bars.append(time.perf_counter_ns() - started)
+        enriched = loop.process_signal(signal_at(instrument_id, bar[0]))
+        if enriched.is_ok:
+            signals.append(enriched.latency_ns)
+    return bars, signals
+
+
+def timed(function: Callable[[], object], times: int) -> list[int]:
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter_ns()
+        function()
+        taken.append(time.perf_counter_ns() - started)
+    return taken
+
+
+def main() -> None:
+    import tempfile
+
+    market = load_markets("binance_1m")[0]
+    print(market.label)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = TrainingLoop(feature_names=META_FEATURE_NAMES, store=ModelStore(folder)).train(
+            market.bars[:N_TRAIN]
+        )
+        bars, signals = without_engine(market, trained.bundle)
+        report("step all state by one bar", bars)
+        p99 = report("enrich one signal (status ok)", signals)
+        row = trained.dataset.X[:1]
+        model: Any = trained.bundle.estimator
+        baseline = report(
+            "baseline: scikit-learn predict_proba, one row", timed(lambda: model.predict_proba(row), 2_000)
+        )
+        print(f"enrichment at p99 is {p99 / baseline:.3f} of the baseline")
+
+        passing, _ = in_engine(market, PassThrough(market))
+        config = ML4TActorConfig(
+            model_path=folder, bar_types=[str(market.bar_type)], feature_names=list(META_FEATURE_NAMES)
+        )
+        enriching, latency_ns = in_engine(market, ML4TActor(config))
+        report("enrich in BacktestEngine, all statuses", latency_ns)
+        print(
+            f"backtest of {N_RUN:,} bars with a signal on each: {enriching:.2f} s; baseline, a pass-through actor: "
+            f"{passing:.2f} s; ratio {enriching / passing:.2f}, {(enriching - passing) / N_RUN * 1e6:.1f} us a bar more"
+        )
+
+
+if __name__ == "__main__":
+    main()
