@@ -1,0 +1,57 @@
+"""The README stays true: its Python runs, and its commands are run."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+# `.ci/run` itself runs these two; running them from within the tests would never end.
+RUN_BY_CI = {"make check", "make test"}
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line and line not in RUN_BY_CI
+]
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 3
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["enriched"].status in ("ok", "novel_input")
+    assert [path.name for path in (tmp_path / "models").iterdir()]
+
+
+@pytest.mark.slow
+def test_commands_run():
+    # One test, since later commands read what earlier ones wrote.
+    assert COMMANDS
+    for command in COMMANDS:
+        done = subprocess.run(
+            command, shell=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""}
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def test_files_that_are_linked_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_settings_of_the_readme_exist():
+    from ml4t_actor.config import ML4TActorConfig
+    from ml4t_actor.data import Status
+
+    statuses = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert sorted(statuses) == sorted(Status)
+    for field in ("model_path", "bar_types", "feature_names", "custom_features", "max_bar_age_bars"):
+        assert field in README
+        assert field in ML4TActorConfig.__struct_fields__
