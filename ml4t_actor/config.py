@@ -9,9 +9,8 @@ from msgspec.structs import force_setattr
 from nautilus_trader.common.config import ActorConfig
 from nautilus_trader.model.data import BarType
 
+from ml4t_actor.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.settings import LabelSettings, RegimeSettings, VPINSettings
-
-DEFAULT_FEATURE_NAMES = ("volatility", "momentum", "regime", "trend_strength")
 
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 

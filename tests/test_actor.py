@@ -343,3 +343,68 @@ def test_bars_without_a_length_are_refused():
 def test_an_unknown_feature_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="known are volatility"):
         ML4TActor(ML4TActorConfig(feature_names=["sharpness"]))
+
+
+@pytest.mark.parametrize("cut", [800, 1_200])
+def test_nothing_sees_the_future_of_trades_and_signals(cut, market, test_market, tmp_path):
+    ticks = ticks_of(test_market, 12_000)
+    train_market = dataclasses.replace(market, bars=market.bars[:N_TRAIN])
+    train_ticks = ticks_of(train_market, 48_000)
+    trades = {
+        "ts_event": [t.ts_event for t in train_ticks],
+        "price": [t.price.as_double() for t in train_ticks],
+        "size": [t.size.as_double() for t in train_ticks],
+        "side": [1 if t.aggressor_side == AggressorSide.BUYER else -1 for t in train_ticks],
+    }
+    loop = TrainingLoop(SETTINGS, feature_names=NAMES, store=ModelStore(tmp_path))
+    loop.train(train_market.bars, trades=trades)
+    last = int(test_market.bars.ts_event[cut - 1])
+    instrument = test_market.instrument
+
+    def run(seed):
+        rng = np.random.default_rng(seed or 0)
+        bars, run_ticks = nautilus_bars(test_market), ticks
+        if seed is not None:
+            factor = np.where(np.arange(N_TEST) >= cut, np.exp(np.cumsum(rng.normal(0, 0.01, N_TEST))), 1.0)
+            b = test_market.bars
+            other = Bars(
+                b.ts_event,
+                b.open * factor,
+                b.high * factor,
+                b.low * factor,
+                b.close * factor,
+                b.volume,
+                b.buy_volume,
+            )
+            bars = nautilus_bars(dataclasses.replace(test_market, bars=other))
+            run_ticks = [
+                t
+                if t.ts_event <= last
+                else TradeTick(
+                    instrument.id, t.price, instrument.make_qty(float(rng.exponential(5.0) + 0.01)),
+                    AggressorSide.BUYER if rng.random() < 0.8 else AggressorSide.SELLER,
+                    t.trade_id, t.ts_event, t.ts_init,
+                )
+                for t in ticks
+            ]  # fmt: skip
+
+        def make(bar):
+            if bar.ts_event <= last or seed is None:
+                return every(5, instrument.id)(bar)
+            return signal_at(
+                instrument.id, bar.ts_event, signal=int(rng.integers(-1, 2)), strength=rng.random()
+            )
+
+        enriched, _, _ = run_engine(
+            test_market,
+            [*bars, *run_ticks],
+            ["actor", EmittingActor(make, [test_market.bar_type])],
+            config_of(test_market, tmp_path, trade_ticks=True),
+        )
+        return enriched
+
+    whole, other = run(None), run(1)
+    upto = [[e for e in e_run if e.ts_event <= last] for e_run in (whole, other)]
+    assert sum(e.is_ok for e in upto[0]) > 20
+    assert without_latency(upto[0]) == without_latency(upto[1])
+    assert without_latency(whole) != without_latency(other)
