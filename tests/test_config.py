@@ -1,3 +1,4 @@
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def test_names_and_defaults():
 
 
 def test_every_field_is_documented():
-    doc = ML4TActorConfig.__doc__ or ""
-    assert [name for name in DEFAULTS if f"\n    {name} : " not in doc] == []
+    doc = inspect.getdoc(ML4TActorConfig) or ""
+    assert [name for name in DEFAULTS if f"\n{name} : " not in doc] == []
 
 
 def test_two_configs_share_no_default():

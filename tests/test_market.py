@@ -125,8 +125,11 @@ def test_time_ranges_are_half_open_and_tile(hyperliquid_market):
 @given(st.floats(1e-3, 1e6), st.integers(0, 8))
 def test_rounding_is_to_the_nearest_tick_and_survives_nautilus(value, precision):
     rounded = float(nautilus_floats(np.array([value]), precision)[0])
-    assert float(Price(rounded, precision)) == rounded
-    assert abs(rounded - value) <= 0.5 * 10.0**-precision * (1.0 + 1e-6)
+    tick = Price(rounded, precision)
+    assert float(tick) == rounded
+    # Exactly, but for what the float itself can resolve: at 1e6 that is a hundredth of the finest tick.
+    half = Decimal(10) ** -precision / 2
+    assert abs(tick.as_decimal() - Decimal(value)) <= half + Decimal(float(np.spacing(value)))
 
 
 def test_an_unknown_universe_is_an_error_that_lists_the_known():
