@@ -15,7 +15,6 @@ from nautilus_trader.common.actor import Actor
 from nautilus_trader.common.config import ActorConfig, ImportableActorConfig
 from nautilus_trader.config import LoggingConfig
 from nautilus_trader.core.data import Data
-from nautilus_trader.model.currencies import USD, USDC, USDT
 from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.events import OrderFilled
 from nautilus_trader.model.identifiers import TraderId
@@ -39,7 +38,6 @@ STARTING_EQUITY = 100_000.0
 FLAT_FRACTION = 0.25
 TRAIN_SHARE = 0.6
 PRIMARIES: dict[str, Callable[[], Primary]] = {"trend": TrendFollower, "mean_reversion": MeanReverter}
-_CURRENCIES = {"USDC": USDC, "USDT": USDT, "USD": USD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +158,14 @@ def run_engine(
     recorder = Recorder()
     engine.add_actor(recorder)
     for venue in {market.instrument.id.venue for market in markets}:
-        currency = _CURRENCIES[str(markets[0].instrument.quote_currency)]
-        settlement = getattr(markets[0].instrument, "settlement_currency", currency)
+        instrument = next(m.instrument for m in markets if m.instrument.id.venue == venue)
+        currency = getattr(instrument, "settlement_currency", instrument.quote_currency)
         engine.add_venue(
             venue=venue,
             oms_type=OmsType.NETTING,
             account_type=AccountType.MARGIN,
             base_currency=None,
-            starting_balances=[Money(STARTING_EQUITY, settlement)],
+            starting_balances=[Money(STARTING_EQUITY, currency)],
         )
     for market in markets:
         engine.add_instrument(market.instrument)
