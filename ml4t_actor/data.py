@@ -105,11 +105,7 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
         ts_init: int = 0,
     ) -> None:
         fields = self.__dict__  # the class is frozen: setattr raises
-        fields["instrument_id"] = _instrument_id(instrument_id)
-        fields["signal"] = _side(signal)
-        fields["strength"] = _unit("strength", strength)
-        fields["source"] = _text("source", source)
-        fields["signal_id"] = _text("signal_id", signal_id)
+        _set_signal(fields, instrument_id, signal, strength, source, signal_id)
         fields["_ts_event"] = _integer("ts_event", ts_event)
         fields["_ts_init"] = _integer("ts_init", ts_init)
 
@@ -229,20 +225,19 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         ts_init: int = 0,
     ) -> None:
         fields = self.__dict__  # the class is frozen: setattr raises
-        fields["instrument_id"] = _instrument_id(instrument_id)
-        fields["signal"] = _side(signal)
-        fields["strength"] = _unit("strength", strength)
-        fields["source"] = _text("source", source)
-        fields["signal_id"] = _text("signal_id", signal_id)
-        fields["meta_confidence"] = _unit("meta_confidence", meta_confidence)
-        fields["toxicity"] = _unit("toxicity", toxicity)
-        fields["vpin"] = _unit("vpin", vpin)
-        fields["regime_weight"] = _unit("regime_weight", regime_weight)
-        fields["regime"] = _integer("regime", regime, -1)
-        fields["volatility"] = _volatility(volatility)
-        fields["model_version"] = _text("model_version", model_version, 0)
-        fields["status"] = _status(status)
-        fields["latency_ns"] = _integer("latency_ns", latency_ns)
+        _set_signal(fields, instrument_id, signal, strength, source, signal_id)
+        _set_enrichment(
+            fields,
+            meta_confidence,
+            toxicity,
+            vpin,
+            regime_weight,
+            regime,
+            volatility,
+            model_version,
+            status,
+            latency_ns,
+        )
         fields["_ts_event"] = _integer("ts_event", ts_event)
         fields["_ts_init"] = _integer("ts_init", ts_init)
 
@@ -283,15 +278,18 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         enriched = cls.__new__(cls)
         fields = enriched.__dict__
         fields.update(signal.__dict__)
-        fields["meta_confidence"] = _unit("meta_confidence", meta_confidence)
-        fields["toxicity"] = _unit("toxicity", toxicity)
-        fields["vpin"] = _unit("vpin", vpin)
-        fields["regime_weight"] = _unit("regime_weight", regime_weight)
-        fields["regime"] = _integer("regime", regime, -1)
-        fields["volatility"] = _volatility(volatility)
-        fields["model_version"] = _text("model_version", model_version, 0)
-        fields["status"] = _status(status)
-        fields["latency_ns"] = _integer("latency_ns", latency_ns)
+        _set_enrichment(
+            fields,
+            meta_confidence,
+            toxicity,
+            vpin,
+            regime_weight,
+            regime,
+            volatility,
+            model_version,
+            status,
+            latency_ns,
+        )
         if ts_init is not None:
             fields["_ts_init"] = _integer("ts_init", ts_init)
         return enriched
@@ -411,6 +409,39 @@ def _text(name: str, value: Any, shortest: int = 1) -> str:
     if isinstance(value, str) and shortest <= len(value) <= TEXT_LENGTH_MAX and value.isprintable():
         return value if type(value) is str else str.__str__(value)
     raise _refused(name, value, f"must be a string of {shortest} to {TEXT_LENGTH_MAX} printable characters")
+
+
+def _set_signal(
+    fields: dict[str, Any], instrument_id: Any, signal: Any, strength: Any, source: Any, signal_id: Any
+) -> None:
+    fields["instrument_id"] = _instrument_id(instrument_id)
+    fields["signal"] = _side(signal)
+    fields["strength"] = _unit("strength", strength)
+    fields["source"] = _text("source", source)
+    fields["signal_id"] = _text("signal_id", signal_id)
+
+
+def _set_enrichment(
+    fields: dict[str, Any],
+    meta_confidence: Any,
+    toxicity: Any,
+    vpin: Any,
+    regime_weight: Any,
+    regime: Any,
+    volatility: Any,
+    model_version: Any,
+    status: Any,
+    latency_ns: Any,
+) -> None:
+    fields["meta_confidence"] = _unit("meta_confidence", meta_confidence)
+    fields["toxicity"] = _unit("toxicity", toxicity)
+    fields["vpin"] = _unit("vpin", vpin)
+    fields["regime_weight"] = _unit("regime_weight", regime_weight)
+    fields["regime"] = _integer("regime", regime, -1)
+    fields["volatility"] = _volatility(volatility)
+    fields["model_version"] = _text("model_version", model_version, 0)
+    fields["status"] = _status(status)
+    fields["latency_ns"] = _integer("latency_ns", latency_ns)
 
 
 def _status(value: Any) -> Status:
