@@ -1,7 +1,7 @@
 """One backtest: train on the earlier part, trade the later one flat and enriched, and account for it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +23,12 @@ from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from backtests.market import Market, nautilus_bars
 from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_signals
+from ml4t_actor.actor import ML4TActor
 from ml4t_actor.data import EnrichedSignal, Status
 from ml4t_actor.dataset import build_dataset
 from ml4t_actor.features import META_FEATURE_NAMES
 from ml4t_actor.frames import Signals
+from ml4t_actor.ledger import Ledger
 from ml4t_actor.persistence import ModelStore
 from ml4t_actor.report import Account, TradedRun
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
@@ -51,6 +53,7 @@ class EngineRun:
     trades: int
     fees: float
     counts: Counter[str]
+    ledger: Ledger
 
 
 class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
@@ -93,7 +96,12 @@ class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no 
         return equity
 
 
-def actor_config(markets: list[Market], settings: TrainingSettings, model_path: Path) -> dict[str, Any]:
+FROZEN = {"retrain": "off"}  # the account of one model is of that model
+
+
+def actor_config(
+    markets: list[Market], settings: TrainingSettings, model_path: Path, learning: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the enriching actor as a configuration by path, as it would stand in a JSON file."""
     return {
         "actor_path": "ml4t_actor.actor:ML4TActor",
@@ -105,6 +113,7 @@ def actor_config(markets: list[Market], settings: TrainingSettings, model_path: 
             "labels": msgspec.to_builtins(settings.labels),
             "vpin": msgspec.to_builtins(settings.vpin),
             "volatility_halflife_bars": settings.volatility_halflife_bars,
+            **learning,
         },
     }
 
@@ -118,9 +127,13 @@ def run_engine(
     sizing: str,
     start: int | None = None,
     end: int | None = None,
+    learning: Mapping[str, Any] = FROZEN,
     log_level: str = "ERROR",
 ) -> EngineRun:
-    """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds)."""
+    """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds).
+
+    `learning` is added to the actor's configuration.
+    """
     bar_types = [str(market.bar_type) for market in markets]
     engine = BacktestEngine(
         BacktestEngineConfig(
@@ -136,7 +149,7 @@ def run_engine(
                         "primary": f"backtests.primaries:{type(PRIMARIES[primary]()).__name__}",
                     },
                 ),
-                ImportableActorConfig(**actor_config(markets, settings, model_path)),
+                ImportableActorConfig(**actor_config(markets, settings, model_path, learning)),
             ],
             strategies=[
                 ImportableStrategyConfig(
@@ -185,6 +198,7 @@ def run_engine(
         trades=len(engine.trader.generate_positions_report()),
         fees=sum(fill.commission.as_double() for fill in fills),
         counts=Counter(engine.trader.strategies()[0].counts),
+        ledger=next(a for a in engine.trader.actors() if isinstance(a, ML4TActor)).learning.ledger,
     )
     engine.dispose()
     return run
@@ -253,7 +267,7 @@ def run_backtest(
     no label of the training part reaches past the split.
     """
     tell = progress or (lambda _what, _share: None)
-    settings = TrainingSettings(labels=LabelSettings(cost=_round_trip_cost(markets)), model=_model(estimator))
+    settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)), model=_model(estimator))
     first = max(int(market.bars.ts_event[0]) for market in markets)
     last = min(int(market.bars.ts_event[-1]) for market in markets)
     split = first + int(TRAIN_SHARE * (last - first))
@@ -340,5 +354,6 @@ def _model(estimator: str) -> ModelSettings:
     return ModelSettings(estimator=estimator)  # type: ignore[arg-type]  # checked by the settings themselves
 
 
-def _round_trip_cost(markets: list[Market]) -> float:
+def round_trip_cost(markets: list[Market]) -> float:
+    """Return what entry and exit cost as taker, of the dearest market, as a share of the price."""
     return 2.0 * max(float(market.instrument.taker_fee) for market in markets)

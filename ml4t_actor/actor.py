@@ -1,7 +1,12 @@
-"""The actor: a thin shell between Nautilus's message bus and the inference loop."""
+"""The actor: a thin shell between Nautilus's engine and the two loops, inference and learning."""
 
+import asyncio
+import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from nautilus_trader.common.actor import Actor
 from nautilus_trader.common.component import TestClock
@@ -11,13 +16,17 @@ from nautilus_trader.model.enums import AggressorSide
 from nautilus_trader.model.identifiers import ClientId, InstrumentId
 
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, SignalData, Status
+from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
 from ml4t_actor.features import load_feature_classes
 from ml4t_actor.frames import BUYER, NO_AGGRESSOR, SELLER, bar_buy_volume
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.persistence import BundleError, ModelStore
+from ml4t_actor.learning import LearningLoop
+from ml4t_actor.ledger import Ledger, LedgerError
+from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
+from ml4t_actor.retrain.worker import InlineTrainer, RetrainWorker, Trainer
 
 _SIDES = {AggressorSide.BUYER: BUYER, AggressorSide.SELLER: SELLER, AggressorSide.NO_AGGRESSOR: NO_AGGRESSOR}
+_TYPES = {SignalOutcome: DataType(SignalOutcome), ModelUpdate: DataType(ModelUpdate)}
 _WARN_ONCE = {
     Status.UNKNOWN_INSTRUMENT: "is not for a configured instrument; add a bar type for it to `bar_types`",
     Status.FUTURE_SIGNAL: "is from the future; check the clock of its source",
@@ -38,6 +47,14 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     A signal whose `signal_id` its source has used before is dropped and counted as `repeated`; every other one is
     answered, with the reason in `status` where it could not be judged. Each kind of trouble is logged once.
 
+    What becomes of each signal is followed bar by bar, published as a `SignalOutcome`, and kept with the signal in a
+    ledger. On a timer the actor looks whether the model has got worse or is due; if so a child process trains a
+    challenger, which serves from then on if it does better on signals that neither has seen. Each decision is published
+    as a `ModelUpdate`. With ``retrain="off"`` the model stays as it is.
+
+    In a backtest nothing is written to disk: the ledger and retrained models are in memory, training happens at
+    once and takes effect after `retrain_delay` of simulated time.
+
     Parameters
     ----------
     config : ML4TActorConfig
@@ -49,6 +66,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._custom_features = load_feature_classes(config.custom_features)
         self._bar_types = [BarType.from_str(bar_type) for bar_type in config.bar_types]
         self._enriched_type = DataType(EnrichedSignal)
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._event_thread = 0
+        self._saved: dict[str, bytes] = {}
         self._reset_state()
 
     def _reset_state(self) -> None:
@@ -61,6 +81,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._trades_ahead: dict[InstrumentId, set[str]] = {}
         self._last_trade: dict[InstrumentId, str] = {}
         self._bar_type_of: dict[InstrumentId, BarType] = {}
+        self._learning: LearningLoop | None = None
+        self._deliveries = 0
         self.loop = InferenceLoop(
             default_confidence=config.default_confidence,
             feature_names=config.feature_names,
@@ -77,14 +99,35 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._bar_type_of[instrument_id] = bar_type
             self.loop.add_instrument(instrument_id, _interval_ns(bar_type), trades=config.trade_ticks)
 
+    @property
+    def learning(self) -> LearningLoop:
+        """The learning loop, with the ledger and the monitor to look at; there from the start of the engine on."""
+        if self._learning is None:
+            raise RuntimeError("the learning loop begins when the engine starts the actor")
+        return self._learning
+
     def on_start(self) -> None:
-        """Load the newest bundle that fits, compile, and subscribe."""
+        """Load the newest bundle that fits, take up what was going on, compile, and subscribe."""
+        live = not isinstance(self.clock, TestClock)
         # Wall time must not change what a backtest does.
-        self.loop.flag_late = not isinstance(self.clock, TestClock)
+        self.loop.flag_late = live
+        if live:
+            self._event_loop = asyncio.get_running_loop()
+        self._event_thread = threading.get_ident()
         if not self._bar_types:
             self.log.warning("`bar_types` is empty: every signal will be answered `unknown_instrument`")
-        self._load_model()
+        store = ModelStore(self.config.model_path)
+        self._load_model(store)
         self.loop.compile()
+        self._learning = self._begin_learning(store, live)
+        if live:
+            for key in self._learning.ledger.recent_ids(self.config.dedup_capacity):
+                self._seen[key] = None
+        self.clock.set_timer(
+            f"{self.id}-check",
+            interval=timedelta(seconds=self.config.retraining.check_seconds),
+            callback=self._on_timer,
+        )
         # The bus itself carries signals of either topic, `data.SignalData*` of an actor and
         # `data.SignalData.<venue>.<symbol>` of the data engine; `subscribe_data` is for clients that must be told to
         # deliver.
@@ -117,17 +160,38 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._guard("on_trade_tick", self._take_trade, tick)
 
     def on_data(self, data: Data) -> None:
-        """Enrich a signal and publish the result."""
+        """Enrich a signal and publish the result, on the event thread wherever it comes from."""
         if not isinstance(data, SignalData):
             return  # a topic is a prefix pattern: a user's class may begin with the same name
+        if self._event_loop is not None and threading.get_ident() != self._event_thread:
+            self._event_loop.call_soon_threadsafe(
+                self.on_data, data
+            )  # an external stream delivers on its own
+            return
         if self._is_repeated(data):
             self._note("repeated", f"signal {data.signal_id!r} of {data.source!r} was given before; dropped")
             return
-        self.publish_data(self._enriched_type, self.process_signal(data))
+        enriched = self.process_signal(data)
+        # Before it is published: a subscriber may ask for another answer from within its handler.
+        served = self.loop.served(data.instrument_id, data.signal)
+        self.publish_data(self._enriched_type, enriched)
+        if self._learning is not None:
+            self._guard("recording a signal", self._learning.on_signal, enriched, served)
 
     def on_stop(self) -> None:
-        """Log what became of the signals."""
+        """End a retraining under way, write the ledger to its end, and log what became of the signals."""
+        self.clock.cancel_timer(f"{self.id}-check")
+        if self._learning is not None:
+            self._guard("stopping", self._learning.stop)
         self.log.info(f"signals by status: {dict(self.loop.counts)}, otherwise: {dict(self.counts)}")
+
+    def on_save(self) -> dict[str, bytes]:
+        """Return the state of every market, where the node saves it."""
+        return {} if self._learning is None else self._learning.save()
+
+    def on_load(self, state: dict[str, bytes]) -> None:
+        """Take up a saved state at the next start, where it is newer than the ledger's."""
+        self._saved = dict(state)
 
     def on_reset(self) -> None:
         """Forget everything but the configuration."""
@@ -145,8 +209,119 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._log_status(enriched)
         return enriched
 
-    def _load_model(self) -> None:
-        store = ModelStore(self.config.model_path)
+    def hot_swap_model(self, bundle: ModelBundle) -> None:
+        """Let `bundle` serve from the next signal on; callable from any thread.
+
+        A restart serves the newest version in `model_path`, so save it there.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is frozen, or the engine has not started.
+        ValueError
+            If the bundle has no version, or cannot serve here.
+        """
+        self.learning.check_swap(bundle)
+        self._on_event_thread("swapping", self.learning.hot_swap_model, bundle)
+
+    def rollback(self) -> None:
+        """Let the model before the present one serve again, and after a restart too; callable from any thread.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is frozen, there was none before it, or the engine has not started.
+        """
+        self.learning.check_rollback()
+        self._on_event_thread("rolling back", self.learning.rollback)
+
+    def request_retrain(self, reason: str = "asked for") -> None:
+        """Have a challenger trained at the next check, whatever the monitor says; callable from any thread.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is frozen, or the engine has not started.
+        """
+        self.learning.refuse_if_frozen("retrain")
+        self._on_event_thread("asking for a retraining", self.learning.request_retrain, reason)
+
+    def _begin_learning(self, store: ModelStore, live: bool) -> LearningLoop:
+        config = self.config
+        ledger, path = self._open_ledger(live)
+        trainer: Trainer | None = None
+        if config.retrain == "on":
+            if path is None:
+                trainer = InlineTrainer(ledger, store)
+            else:
+                trainer = RetrainWorker(
+                    ledger,
+                    path,
+                    store,
+                    timeout_s=config.retraining.timeout_seconds,
+                    accept=self.loop.check,
+                    progress=self._tell_progress,
+                )
+        learning = LearningLoop(
+            self.loop,
+            ledger,
+            store,
+            trainer,
+            settings=config.retraining,
+            training=config.training_settings(),
+            feature_names=config.feature_names,
+            accuracy_drop_threshold=config.retrain_accuracy_drop_threshold,
+            interval_bars=config.retrain_interval_bars,
+            min_samples=config.retrain_min_samples,
+            publish=self._publish_learned,
+            deliver=self._deliver if live else self._deliver_later,
+            now=self.clock.timestamp_ns,
+            log=self.log,
+            live=live,
+        )
+        learning.start(self._saved)
+        return learning
+
+    def _open_ledger(self, live: bool) -> tuple[Ledger, Path | None]:
+        config, path = self.config, None
+        if live:
+            path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return Ledger(path, self.id.value, config.ledger), path
+            except (LedgerError, OSError) as e:
+                self.log.error(f"{e}; signals are kept in memory only, and the model stays as it is")
+        return Ledger(None, self.id.value, config.ledger), None
+
+    def _publish_learned(self, data: Data) -> None:
+        self.publish_data(_TYPES[type(data)], data)
+
+    def _deliver(self, function: Callable[[], None]) -> None:
+        self._on_event_thread("taking up a challenger", function)
+
+    def _deliver_later(self, function: Callable[[], None]) -> None:
+        """Call after the simulated time that training takes."""
+        self._deliveries += 1
+        self.clock.set_time_alert(
+            f"{self.id}-challenger-{self._deliveries}",
+            self.clock.utc_now() + timedelta(seconds=self.config.retrain_delay),
+            callback=lambda _event: self._guard("taking up a challenger", function),
+        )
+
+    def _tell_progress(self, what: str, share: float) -> None:
+        self._on_event_thread("telling progress", self.log.info, f"retraining: {what} ({share:.0%})")
+
+    def _on_timer(self, _event: Any) -> None:
+        self._on_event_thread("checking", self.learning.check)
+
+    def _on_event_thread(self, where: str, function: Callable[..., Any], *args: Any) -> None:
+        """Call on the event thread: now if this is it, else when its loop comes to it."""
+        if self._event_loop is None or threading.get_ident() == self._event_thread:
+            self._guard(where, function, *args)
+        elif not self._event_loop.is_closed():
+            self._event_loop.call_soon_threadsafe(self._guard, where, function, *args)
+
+    def _load_model(self, store: ModelStore) -> None:
         for version in reversed(store.versions()):
             try:
                 self.loop.swap(store.load(version))
@@ -185,16 +360,20 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._take_trade(tick)
 
     def _take_bar(self, bar: Bar) -> None:
-        self.loop.update_bar(
-            bar.bar_type.instrument_id,
+        instrument_id = bar.bar_type.instrument_id
+        high, low, close = bar.high.as_double(), bar.low.as_double(), bar.close.as_double()
+        accepted = self.loop.update_bar(
+            instrument_id,
             bar.ts_event,
             bar.open.as_double(),
-            bar.high.as_double(),
-            bar.low.as_double(),
-            bar.close.as_double(),
+            high,
+            low,
+            close,
             bar.volume.as_double(),
             bar_buy_volume(bar),
         )
+        if accepted and self._learning is not None:
+            self._learning.on_bar(instrument_id, bar.ts_event, high, low, close)
 
     def _take_trade(self, tick: TradeTick) -> None:
         self._last_trade[tick.instrument_id] = tick.trade_id.value
@@ -215,10 +394,10 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._seen.popitem(last=False)
         return False
 
-    def _guard(self, where: str, function: object, *args: object) -> None:
+    def _guard(self, where: str, function: Callable[..., Any], *args: Any) -> None:
         """Call; an exception that left a handler would end a live node's process."""
         try:
-            function(*args)  # type: ignore[operator]
+            function(*args)
         except Exception as e:
             self._note(f"error in {where}", f"{where} failed: {e!r}")
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -10,7 +10,14 @@ from nautilus_trader.common.config import ActorConfig
 from nautilus_trader.model.data import BarType
 
 from ml4t_actor.features import DEFAULT_FEATURE_NAMES
-from ml4t_actor.settings import LabelSettings, RegimeSettings, VPINSettings
+from ml4t_actor.settings import (
+    LabelSettings,
+    LedgerSettings,
+    RegimeSettings,
+    RetrainSettings,
+    TrainingSettings,
+    VPINSettings,
+)
 
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -28,15 +35,20 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         Folder of the `ModelStore` whose newest valid bundle is loaded at start.
     default_confidence : float, default 0.5
         `meta_confidence` of a signal that no model could judge, in [0, 1].
+    retrain : {'on', 'off'}, default 'on'
+        'off' freezes the model: it is neither retrained nor swapped, only watched.
     retrain_accuracy_drop_threshold : float, default 0.10
-        Fall of the live accuracy below the validated one that starts a retraining, in (0, 1].
-        Not used yet by this version: the retraining loop comes with a later release.
+        Fall of the live accuracy below the validated one that is to start a retraining, in (0, 1].
     retrain_min_samples : int, default 1000
-        Fewest judged signals that a retraining needs.
-        Not used yet by this version: the retraining loop comes with a later release.
+        Fewest judged signals that no model has seen before one is trained.
     retrain_interval_bars : int, optional
-        Retrain every so many bars; by default only when accuracy has fallen.
-        Not used yet by this version: the retraining loop comes with a later release.
+        Retrain every so many bars; by default only when the monitor finds that the model got worse.
+    retrain_delay : float, default 60.0
+        In a backtest: seconds of simulated time between the start of a retraining and its effect.
+    retraining : RetrainSettings
+        The timer, the monitor, the training process and the gate.
+    ledger : LedgerSettings
+        The record of every signal and what became of it.
     redis_enabled : bool, default True
         Exchange signals with processes outside the node through Redis streams.
         Not used yet by this version: Redis comes with a later release. Nothing connects, whatever it is.
@@ -88,9 +100,11 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
 
     model_path: str = "models"
     default_confidence: float = 0.5
+    retrain: Literal["on", "off"] = "on"
     retrain_accuracy_drop_threshold: float = 0.10
     retrain_min_samples: int = 1000
     retrain_interval_bars: int | None = None
+    retrain_delay: float = 60.0
     redis_enabled: bool = True
     redis_channel_signals: str = "nautilus:signals"
     redis_channel_enriched: str = "nautilus:enriched_signals"
@@ -106,6 +120,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     labels: LabelSettings = LabelSettings()
     vpin: VPINSettings = VPINSettings()
     regime: RegimeSettings = RegimeSettings()
+    retraining: RetrainSettings = RetrainSettings()
+    ledger: LedgerSettings = LedgerSettings()
     volatility_halflife_bars: int = 60
 
     def __post_init__(self) -> None:
@@ -113,6 +129,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         _check_integer("retrain_min_samples", self.retrain_min_samples, 1)
         if self.retrain_interval_bars is not None:
             _check_integer("retrain_interval_bars", self.retrain_interval_bars, 1)
+        if self.retrain not in ("on", "off"):
+            raise _refused("retrain", self.retrain, "must be 'on' or 'off'")
         _check_bool("redis_enabled", self.redis_enabled)
         _check_channels(self.redis_channel_signals, self.redis_channel_enriched)
         _check_integer("inference_timeout_ms", self.inference_timeout_ms, 1)
@@ -124,6 +142,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         _check_group("labels", self.labels, LabelSettings)
         _check_group("vpin", self.vpin, VPINSettings)
         _check_group("regime", self.regime, RegimeSettings)
+        _check_group("retraining", self.retraining, RetrainSettings)
+        _check_group("ledger", self.ledger, LedgerSettings)
         _check_integer("volatility_halflife_bars", self.volatility_halflife_bars, 1)
 
         # One spelling per meaning, since `id` hashes the JSON; and no list or dict shared with the caller.
@@ -132,6 +152,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
             "retrain_accuracy_drop_threshold": _unit(
                 "retrain_accuracy_drop_threshold", self.retrain_accuracy_drop_threshold, zero=False
             ),
+            "retrain_delay": _positive("retrain_delay", self.retrain_delay),
             "max_bar_age_bars": _positive("max_bar_age_bars", self.max_bar_age_bars),
             "feature_names": _names("feature_names", self.feature_names),
             "bar_types": _bar_types(self.bar_types),
@@ -139,6 +160,15 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         }
         for name, value in checked.items():
             force_setattr(self, name, value)
+
+    def training_settings(self) -> TrainingSettings:
+        """Return the settings of a model that is trained for this actor."""
+        return TrainingSettings(
+            labels=self.labels,
+            vpin=self.vpin,
+            regime=self.regime,
+            volatility_halflife_bars=self.volatility_halflife_bars,
+        )
 
 
 def _refused(name: str, value: object, rule: str) -> ValueError:

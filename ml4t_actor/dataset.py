@@ -14,9 +14,10 @@ from ml4t_actor.features import (
     feature_matrix,
 )
 from ml4t_actor.frames import Bars, FloatArray, IntArray, Signals, Trades
+from ml4t_actor.history import LabelledRows, join_rows
 from ml4t_actor.kernels.events import cusum_sides
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params, vpin_trades_sampled
-from ml4t_actor.labeling import UNRESOLVED, random_walk_odds, triple_barrier_labels, uniqueness_weights
+from ml4t_actor.labeling import random_walk_odds, spans_gap, triple_barrier_labels, uniqueness_weights
 from ml4t_actor.settings import TrainingSettings
 
 MIN_BARS = 1_000
@@ -24,26 +25,14 @@ MAX_BAR_AGE_BARS = 3.0  # as `ML4TActorConfig.max_bar_age_bars`: later signals a
 CUSUM_HORIZON_VOLATILITIES = 0.25
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
-    """Labelled signals of one or more instruments, in order of time.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Dataset(LabelledRows):
+    """Labelled signals of one or more instruments, in order of time, and the bars' regime inputs.
 
     Attributes
     ----------
-    X : float64 (n, n_features)
-        What each signal is judged by.
-    y : int8 (n,)
-        1 if acting on it paid after costs.
-    side : int8 (n,)
-        -1 or 1.
-    ret : float64 (n,)
-        Gross log return in the signal's direction; NaN where the user gave the labels.
-    weight : float64 (n,)
-        Average uniqueness of the label.
-    prior : float64 (n,)
-        Odds in a random walk without drift (`random_walk_odds`); NaN where the user gave the labels.
-    label_start, label_end : int64 (n,)
-        When the signal was given and its outcome known, UNIX nanoseconds.
+    X, y, side, ret, weight, prior, label_start, label_end, regime
+        See `LabelledRows`; `regime` has no columns before a model is fitted.
     regime_inputs : list of float64 (n_bars, 2)
         Of every bar, one array per instrument.
     regime_rows : int64 (n, 2)
@@ -56,23 +45,12 @@ class Dataset:
         Bar length.
     """
 
-    X: FloatArray
-    y: NDArray[np.int8]
-    side: NDArray[np.int8]
-    ret: FloatArray
-    weight: FloatArray
-    prior: FloatArray
-    label_start: IntArray
-    label_end: IntArray
     regime_inputs: list[FloatArray]
     regime_rows: IntArray
     dropped: dict[str, int]
     n_bars: int
     n_signals: int
     interval_ns: int
-
-    def __len__(self) -> int:
-        return len(self.y)
 
 
 def cusum_signals(
@@ -113,9 +91,9 @@ def build_dataset(
 
     A signal's row holds what was known when it was given: bars closed, and trades made, at or before its time.
     Left out and counted are signals of 0, those more than three bar lengths after the last bar, those before the
-    features are warm, those with a feature that is not finite, and those whose label window runs past the last bar.
-    (The last even where a barrier was already touched: keeping only those would bias the newest rows towards quick
-    outcomes.)
+    features are warm, those with a feature that is not finite, those open across a gap of more than
+    `max_gap_bars` bar lengths, and those whose label window runs past the last bar. (The last even where a barrier was
+    already touched: keeping only those would bias the newest rows towards quick outcomes.)
 
     Parameters
     ----------
@@ -184,9 +162,11 @@ def build_dataset(
     drop("warming_up", events < 4 * settings.volatility_halflife_bars - 1)
     drop("window_incomplete", events + horizon > len(bars) - 1)
     drop("bad_features", ~np.isfinite(features.rows).all(axis=1))
+    y, ret, end = np.full(len(events), -1, dtype=np.int8), np.full(len(events), np.nan), events + horizon
     if given is not None:
-        drop("no_label", ~np.isin(given, (0.0, 1.0)))
-    elif keep.any():
+        labelled = np.isin(given, (0.0, 1.0))
+        y[labelled] = given[labelled]
+    else:
         outcome = triple_barrier_labels(
             bars.high,
             bars.low,
@@ -199,26 +179,21 @@ def build_dataset(
             sl=settings.labels.stop_barrier,
             cost=settings.labels.cost,
         )
-        unresolved = np.zeros(len(keep), dtype=bool)
-        unresolved[np.flatnonzero(keep)] = outcome.barrier == UNRESOLVED
-        resolved = outcome.barrier != UNRESOLVED
-        drop("no_label", unresolved)
+        y[keep], ret[keep], end[keep] = outcome.label, outcome.ret, outcome.end
+    drop("no_label", y < 0)
+    across = np.zeros(len(events), dtype=bool)
+    across[keep] = spans_gap(
+        bars.ts_event, events[keep], end[keep], settings.labels.max_gap_bars * interval_ns
+    )
+    drop("gap", across)
     rows = np.flatnonzero(keep)
-    start = events[rows]
-    if given is not None or len(rows) == 0:
-        y, ret, end = (
-            (given[rows] if given is not None else np.empty(0)).astype(np.int8),
-            np.full(len(rows), np.nan),
-            start + horizon,
-        )
-    else:
-        y, ret, end = outcome.label[resolved], outcome.ret[resolved], outcome.end[resolved]
+    start, end = events[rows], end[rows]
     return Dataset(
         X=np.ascontiguousarray(features.rows[rows]),
-        y=y,
+        y=y[rows],
         side=kept_signals.signal[rows],
-        ret=ret,
-        weight=uniqueness_weights(start, end, len(bars)) if len(rows) else np.empty(0),
+        ret=ret[rows],
+        weight=uniqueness_weights(start, end, len(bars)),
         prior=np.full(len(rows), np.nan)
         if given is not None
         else random_walk_odds(
@@ -229,6 +204,7 @@ def build_dataset(
         ),
         label_start=kept_signals.ts_event[rows],
         label_end=bars.ts_event[end],
+        regime=np.empty((len(rows), 0)),
         regime_inputs=[features.regime_inputs],
         regime_rows=np.column_stack([np.zeros(len(rows), dtype=np.int64), start]),
         dropped=dropped,
@@ -251,22 +227,12 @@ def pool(datasets: Sequence[Dataset]) -> Dataset:
     intervals = {d.interval_ns for d in datasets}
     if len(intervals) > 1:
         raise ValueError(f"pooled instruments need bars of one length, got {sorted(intervals)} ns")
+    # `join_rows` orders in the same way: by time, of equal times the earlier dataset first.
     order = np.argsort(np.concatenate([d.label_start for d in datasets]), kind="stable")
-
-    def joined(name: str) -> Any:
-        return np.concatenate([getattr(d, name) for d in datasets])[order]
-
     regime_rows = np.concatenate([d.regime_rows + np.array([i, 0]) for i, d in enumerate(datasets)])[order]
     reasons = dict.fromkeys(reason for d in datasets for reason in d.dropped)
     return Dataset(
-        X=joined("X"),
-        y=joined("y"),
-        side=joined("side"),
-        ret=joined("ret"),
-        weight=joined("weight"),
-        prior=joined("prior"),
-        label_start=joined("label_start"),
-        label_end=joined("label_end"),
+        **join_rows(datasets).to_arrays(),
         regime_inputs=[inputs for d in datasets for inputs in d.regime_inputs],
         regime_rows=regime_rows,
         dropped={reason: sum(d.dropped.get(reason, 0) for d in datasets) for reason in reasons},

@@ -277,9 +277,25 @@ class FeatureEngine:
             ]
         )
 
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names of what `served_row` holds: every built-in feature, then the custom ones."""
+        return (*BUILTIN_NAMES, *self._custom)
+
+    def served_row(self, side: int) -> FloatArray:
+        """Return a copy of what the last `full_row` gave, custom features appended, shape (len(served_names),)."""
+        if not self._custom:
+            return self._row.copy()
+        return np.append(self._row, [_custom_value(feature, side) for feature in self._custom.values()])
+
     def note_signal(self, side: int) -> None:
         """Note that a signal was given, for `signal_record` and `signal_age`; call it after `row`."""
         kernels.feature_signal_step(self._state, float(side))
+
+    @property
+    def has_custom(self) -> bool:
+        """Whether there are users' own features, whose state only they know."""
+        return bool(self._custom)
 
     @property
     def state(self) -> tuple[FloatArray, FloatArray]:

@@ -1,10 +1,12 @@
 """Inference: what a signal is worth, from what is known when it arrives."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from nautilus_trader.model.identifiers import InstrumentId
 
@@ -19,9 +21,43 @@ from ml4t_actor.vpin import VPINIndicator
 
 _REGIME_HISTORY_BARS = 256
 _COLUMN = {name: i for i, name in enumerate(BUILTIN_NAMES)}
+_LAYOUT = 1  # of a saved state
+_ENCODER = msgspec.msgpack.Encoder()
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
 _DEFAULT_LABELS = LabelSettings()
 _DEFAULT_VPIN = VPINSettings()
+
+
+class Served(NamedTuple):
+    """What the last answer for an instrument was made from.
+
+    Attributes
+    ----------
+    features : float64 (n,)
+        Every built-in feature, then the custom ones (`FeatureEngine.served_names`).
+    regime_probabilities : float64 (n_regimes,) or None
+        Of the serving bundle's regimes.
+    regime_model : str
+        Digest of these regimes; "" if there are none.
+    """
+
+    features: FloatArray
+    regime_probabilities: FloatArray | None
+    regime_model: str
+
+
+class _State(msgspec.Struct, array_like=True):
+    """What is known of one instrument, as bytes."""
+
+    layout: int
+    version: str
+    interval_ns: int
+    halflife_bars: int
+    features: bytes
+    flow: bytes
+    vpin: bytes
+    regime_history: bytes
+    regimes: bytes | None
 
 
 class _Market:
@@ -40,11 +76,12 @@ class _Market:
 class _Serving:
     """A bundle, and all that is derived from it: swapped as one reference."""
 
-    __slots__ = ("bundle", "columns", "regimes")
+    __slots__ = ("bundle", "columns", "regime_model", "regimes")
 
     def __init__(self, bundle: ModelBundle | None, markets: Mapping[InstrumentId, _Market]) -> None:
         self.bundle = bundle
         self.columns: Any = None
+        self.regime_model = "" if bundle is None or bundle.regime is None else bundle.regime.digest
         self.regimes: dict[InstrumentId, FloatArray] = {}
         if bundle is None:
             return
@@ -147,7 +184,7 @@ class InferenceLoop:
         self.flag_late = flag_late
         self.counts: Counter[str] = Counter()
         self.last_error: BaseException | None = None
-        self._sqrt_horizon = labels.horizon_bars**0.5
+        self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
         self._markets: dict[InstrumentId, _Market] = {}
         self._serving = _Serving(None, self._markets)
         if bundle is not None:
@@ -256,6 +293,72 @@ class InferenceLoop:
     def vpin(self, instrument_id: InstrumentId | str) -> VPINIndicator:
         """Return the VPIN indicator of an instrument, to look at."""
         return self._markets[_identifier(instrument_id)].vpin
+
+    def served(self, instrument_id: InstrumentId, side: int) -> Served | None:
+        """Return what the last answer for the instrument, to a signal of `side`, was made from; None before a bar."""
+        market = self._markets.get(instrument_id)
+        if market is None or not market.features.bars:
+            return None
+        serving = self._serving
+        return Served(
+            market.features.served_row(side), serving.regimes.get(instrument_id), serving.regime_model
+        )
+
+    def state(self, instrument_id: InstrumentId) -> bytes | None:
+        """Return all that is known of an instrument, for `restore`; None with custom features.
+
+        Those alone know their state, and a warm market with cold features would be an optimistic one.
+        """
+        market = self._markets[instrument_id]
+        if market.features.has_custom:
+            return None
+        features, flow = market.features.state
+        bundle = self._serving.bundle
+        regimes = self._serving.regimes.get(instrument_id)
+        return _ENCODER.encode(
+            _State(
+                _LAYOUT,
+                "" if bundle is None else bundle.version,
+                market.features.interval_ns,
+                market.features.halflife_bars,
+                features.tobytes(),
+                flow.tobytes(),
+                market.vpin.state.tobytes(),
+                market.regime_history.tobytes(),
+                None if regimes is None else regimes.tobytes(),
+            )
+        )
+
+    def restore(self, instrument_id: InstrumentId, state: bytes) -> None:
+        """Continue, to the last bit, where the `state` of an instrument was taken.
+
+        Raises
+        ------
+        ValueError
+            If it was taken with other settings, or is no state; the instrument then starts cold.
+        """
+        market = self._markets[instrument_id]
+        try:
+            saved = msgspec.msgpack.decode(state, type=_State)
+            expected = (_LAYOUT, market.features.interval_ns, market.features.halflife_bars)
+            if (found := (saved.layout, saved.interval_ns, saved.halflife_bars)) != expected:
+                raise ValueError(f"it is of layout, bar length and half-life {found}, not {expected}")
+            if market.features.has_custom:
+                raise ValueError("custom features keep no state")
+            history = np.frombuffer(saved.regime_history).reshape(market.regime_history.shape).copy()
+            vpin = VPINIndicator(self.vpin_settings)
+            vpin.restore(np.frombuffer(saved.vpin))
+            market.features.restore((np.frombuffer(saved.features), np.frombuffer(saved.flow)))
+        except (msgspec.MsgspecError, ValueError) as e:
+            raise ValueError(f"the saved state of {instrument_id} is refused: {e}; it starts cold") from None
+        market.vpin = vpin
+        market.regime_history = history
+        bundle = self._serving.bundle
+        if bundle is not None and bundle.regime is not None:
+            same = saved.regimes is not None and saved.version == bundle.version
+            self._serving.regimes[instrument_id] = (
+                np.frombuffer(saved.regimes or b"").copy() if same else _filtered(bundle.regime, market)
+            )
 
     def update_bar(
         self,
@@ -404,4 +507,4 @@ class InferenceLoop:
             self.update_bar(instrument_id, *bar)
 
 
-__all__ = ["InferenceLoop"]
+__all__ = ["InferenceLoop", "Served"]

@@ -27,6 +27,7 @@ __all__ = [
     "barrier_step",
     "log_price",
     "random_walk_odds",
+    "spans_gap",
     "triple_barrier_labels",
     "uniqueness_weights",
 ]
@@ -244,16 +245,7 @@ def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> NDArray
     M. Lopez de Prado, *Advances in Financial Machine Learning*, Wiley, 2018, ch. 4.
     """
     n_bars = _at_least_one("n_bars", n_bars)
-    starts = _bar_indices("start", start, n_bars)
-    ends = _bar_indices("end", end, n_bars, lowest=-1)
-    if len(starts) != len(ends):
-        raise ValueError(f"`start` and `end` differ in length: {len(starts)} and {len(ends)}")
-    labelled = ends >= 0
-    if len(bad := np.flatnonzero(labelled & (ends <= starts))):
-        raise ValueError(
-            f"a label must end after it starts: row {bad[0]} starts at bar {starts[bad[0]]} and ends at "
-            f"{ends[bad[0]]} (-1 marks a row without a label)"
-        )
+    starts, ends, labelled = _spans(start, end, n_bars)
     # Entry i of a running sum covers bars 0 to i, so a difference of two covers (start, end].
     births = np.bincount(starts[labelled] + 1, minlength=n_bars + 1)
     deaths = np.bincount(ends[labelled] + 1, minlength=n_bars + 1)
@@ -264,6 +256,61 @@ def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> NDArray
     # A running sum rounds, which must not lift a weight above its bound.
     weights[labelled] = np.minimum((share[last] - share[first]) / (last - first), 1.0)
     return weights
+
+
+def spans_gap(ts_event: ArrayLike, start: ArrayLike, end: ArrayLike, max_gap_ns: int) -> NDArray[np.bool_]:
+    """Return which labels are open across a gap in the bars: what price did meanwhile is not known.
+
+    Parameters
+    ----------
+    ts_event : int (n_bars,)
+        Close of each bar, UNIX nanoseconds, increasing.
+    start : int (n,)
+        Bar index of each event.
+    end : int (n,)
+        Bar index at which each outcome was known, after `start`; -1 for a row without a label, which spans none.
+    max_gap_ns : int
+        A longer step from one bar to the next is a gap.
+
+    Returns
+    -------
+    bool (n,)
+        Whether one of the bars in ``(start, end]`` comes after a gap.
+
+    Raises
+    ------
+    TypeError
+        If indices are not integers.
+    ValueError
+        If lengths differ, an index is out of range, or an end is not after its start.
+
+    Examples
+    --------
+    >>> spans_gap([0, 60, 120, 900, 960], [0, 1, 2, 3], [2, 3, 3, 4], max_gap_ns=600).tolist()
+    [False, True, True, False]
+    """
+    times = np.asarray(ts_event)
+    starts, ends, labelled = _spans(start, end, len(times))
+    gaps_until = np.concatenate([[0], np.cumsum(np.diff(times) > max_gap_ns)])
+    across: NDArray[np.bool_] = labelled & (gaps_until[ends] != gaps_until[starts])
+    return across
+
+
+def _spans(
+    start: ArrayLike, end: ArrayLike, n_bars: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Check and return starts and ends of labels, and which rows have one."""
+    starts = _bar_indices("start", start, n_bars)
+    ends = _bar_indices("end", end, n_bars, lowest=-1)
+    if len(starts) != len(ends):
+        raise ValueError(f"`start` and `end` differ in length: {len(starts)} and {len(ends)}")
+    labelled = ends >= 0
+    if len(bad := np.flatnonzero(labelled & (ends <= starts))):
+        raise ValueError(
+            f"a label must end after it starts: row {bad[0]} starts at bar {starts[bad[0]]} and ends at "
+            f"{ends[bad[0]]} (-1 marks a row without a label)"
+        )
+    return starts, ends, labelled
 
 
 def _at_least_one(name: str, value: int) -> int:

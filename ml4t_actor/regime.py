@@ -1,5 +1,6 @@
 """Market regimes: a Gaussian hidden Markov model, fitted in training, filtered forward one bar at a time."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -234,6 +235,14 @@ class RegimeModel:
             weights=np.zeros(k),
             log_likelihood=np.array(path),
         )
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits that tell whether two models filter alike; the weights do not count."""
+        digest = hashlib.sha256()
+        for name in ("location", "scale", "initial", "transition", "means", "variances"):
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def n_regimes(self) -> int:

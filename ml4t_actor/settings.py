@@ -69,12 +69,16 @@ class LabelSettings(Settings, frozen=True):
         Stop barrier, in volatilities scaled to the horizon (``sl``).
     cost : float, default 0.0009
         Round-trip cost as a log return; a trade pays when it made more.
+    max_gap_bars : int, default 10
+        A trade that is open across a step of more bar lengths than this between two bars has no label: what price
+        did meanwhile is not known.
     """
 
     horizon_bars: PositiveInt = 60
     profit_barrier: PositiveFloat = 1.0
     stop_barrier: PositiveFloat = 1.0
     cost: NonNegativeFloat = 0.0009
+    max_gap_bars: PositiveInt = 10
 
 
 class VPINSettings(Settings, frozen=True):
@@ -194,3 +198,108 @@ class TrainingSettings(Settings, frozen=True):
     model: ModelSettings = ModelSettings()
     validation: ValidationSettings = ValidationSettings()
     volatility_halflife_bars: PositiveInt = 60
+
+
+class MonitorSettings(Settings, frozen=True):
+    """When a model is taken to have got worse.
+
+    Parameters
+    ----------
+    window : int, default 1000
+        Outcomes, and served rows, of the rolling figures.
+    min_outcomes : int, default 100
+        Fewest outcomes since the model began to serve before any of them can trigger.
+    calibration_drift : float, default 0.10
+        Gap between mean confidence and success rate to be found.
+    loss_drift : float, default 0.2
+        Rise of the mean log loss to be found, in standard deviations of the loss of one signal.
+    feature_drift : float, default 0.25
+        Smallest population stability index of a feature that can trigger; windows of the training data that were
+        as far from the whole raise the limit of their feature.
+    cooldown_bars : int, default 1440
+        Bars after a retraining before the next one, but for one that is asked for.
+    max_age_days : float, optional
+        A model whose newest training label is older than this is due for retraining.
+    """
+
+    window: PositiveInt = 1000
+    min_outcomes: PositiveInt = 100
+    calibration_drift: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.10
+    loss_drift: PositiveFloat = 0.2
+    feature_drift: PositiveFloat = 0.25
+    cooldown_bars: NonNegativeInt = 1440
+    max_age_days: PositiveFloat | None = None
+
+
+class GateSettings(Settings, frozen=True):
+    """When a challenger replaces the model in use.
+
+    Parameters
+    ----------
+    holdout_fraction : float, default 0.5
+        Share of the signals judged since the serving model was made, the latest, that no model is trained on and
+        both are compared on.
+    confidence : float, default 0.99
+        How sure the bootstrap must be that the challenger's log loss is lower.
+    bootstrap_samples : int, default 2000
+        Resamples of the paired block bootstrap.
+    seed : int, default 0
+        Its seed.
+    """
+
+    holdout_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
+    confidence: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.99
+    bootstrap_samples: PositiveInt = 2000
+    seed: NonNegativeInt = 0
+
+
+class RetrainSettings(Settings, frozen=True):
+    """The retraining loop.
+
+    Parameters
+    ----------
+    check_seconds : float, default 60.0
+        Time between two looks at the monitor, on the clock of the engine.
+    timeout_seconds : float, default 1800.0
+        A training process that takes longer is ended.
+    max_rows : int, default 200_000
+        Most rows to train on, the newest.
+    age_halflife_days : float, optional
+        Age at which a row weighs half. By default age does not matter but through `max_rows`.
+    monitor : MonitorSettings
+        When to retrain.
+    gate : GateSettings
+        When to let the result serve.
+    """
+
+    check_seconds: PositiveFloat = 60.0
+    timeout_seconds: PositiveFloat = 1800.0
+    max_rows: PositiveInt = 200_000
+    age_halflife_days: PositiveFloat | None = None
+    monitor: MonitorSettings = MonitorSettings()
+    gate: GateSettings = GateSettings()
+
+
+class LedgerSettings(Settings, frozen=True):
+    """The record of every signal.
+
+    Parameters
+    ----------
+    path : str, optional
+        The SQLite file; by default ``ledger.sqlite`` in the folder of the models. A backtest keeps its ledger in
+        memory and touches no file.
+    flush_ms : int, default 1000
+        Most time between an event and its place on disk; what a killed process can lose.
+    buffer_rows : int, default 100_000
+        Rows held in memory while the disk does not take them; beyond that the oldest are dropped and counted.
+    max_age_days : float, default 730.0
+        Older rows are deleted.
+    max_megabytes : float, default 1024.0
+        When the file is larger, the oldest rows are deleted.
+    """
+
+    path: str | None = None
+    flush_ms: PositiveInt = 1000
+    buffer_rows: PositiveInt = 100_000
+    max_age_days: PositiveFloat = 730.0
+    max_megabytes: PositiveFloat = 1024.0

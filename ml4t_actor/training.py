@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from ml4t_actor.dataset import Dataset, build_dataset, pool
 from ml4t_actor.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.frames import FloatArray
+from ml4t_actor.history import LabelledRows
 from ml4t_actor.meta_model import MetaModel
 from ml4t_actor.persistence import ModelBundle, ModelStore
 from ml4t_actor.regime import RegimeModel
-from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.retrain.baseline import MonitorBaseline
+from ml4t_actor.settings import MonitorSettings, TrainingSettings
 from ml4t_actor.validation import (
     Scores,
     auc_within_side,
@@ -27,6 +29,7 @@ from ml4t_actor.validation import (
 
 Progress = Callable[[str, float], None]
 
+DAY_NS = 86_400_000_000_000
 _NOVELTY_MARGIN = 0.25  # of the range seen in training, on either side
 _DEFAULT_SETTINGS = TrainingSettings()
 
@@ -79,8 +82,8 @@ class TrainingResult:
         ``majority_accuracy``, ``auc`` (0.5), ``log_loss`` and ``brier`` of the constant training base rate.
     out_of_fold : float64 (n_tested,)
         Predicted probabilities; `out_of_fold_rows` are the rows of `dataset` that they belong to.
-    dataset : Dataset
-        What was learned from.
+    dataset : LabelledRows
+        What was learned from; a `Dataset` where it was made from bars.
     """
 
     bundle: ModelBundle
@@ -90,7 +93,7 @@ class TrainingResult:
     baselines: dict[str, float]
     out_of_fold: FloatArray
     out_of_fold_rows: NDArray[np.int64]
-    dataset: Dataset
+    dataset: LabelledRows
 
     @property
     def accuracy(self) -> float:
@@ -118,6 +121,8 @@ class TrainingLoop:
         Where the bundle is saved; without one it is only returned.
     progress : callable, optional
         Called with what is being done and the share done so far, in [0, 1].
+    age_halflife_days : float, optional
+        Age at which a row weighs half of what the newest does. By default age does not matter.
     """
 
     def __init__(
@@ -128,7 +133,9 @@ class TrainingLoop:
         custom_features: Mapping[str, FeatureFactory] | None = None,
         store: ModelStore | None = None,
         progress: Progress | None = None,
+        age_halflife_days: float | None = None,
     ) -> None:
+        self.age_halflife_days = age_halflife_days
         self.settings = settings
         self.custom_features = dict(custom_features or {})
         self.feature_names = check_feature_names(feature_names, self.custom_features)
@@ -188,58 +195,121 @@ class TrainingLoop:
         return self.train_dataset(pool(datasets), instruments=tuple(name for name in by_instrument if name))
 
     def train_dataset(self, dataset: Dataset, instruments: Sequence[str] = ()) -> TrainingResult:
-        """Validate and fit on rows that are already labelled.
+        """Validate and fit on signals that are already labelled, and fit regimes on their bars.
 
         Raises
         ------
         ValueError
             If no row is left, all have one label, or there are too few for the folds.
         """
-        _check_classes(dataset)
-        p, baseline, rows, fold, folds = self._walk_forward(dataset)
+        _check_classes(dataset, f"the {dataset.n_signals:,} signals", dataset.dropped)
+        regime, probabilities = self._fit_regime(dataset)
+        return self._train(
+            dataset.replace(regime=probabilities),
+            regime,
+            dataset.interval_ns,
+            {
+                "instruments": list(instruments),
+                "bars": dataset.n_bars,
+                "signals": dataset.n_signals,
+                "dropped": dataset.dropped,
+            },
+        )
+
+    def train_rows(
+        self,
+        rows: LabelledRows,
+        regime: RegimeModel | None,
+        *,
+        interval_ns: int,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> TrainingResult:
+        """Validate and fit on rows without their bars, as a retraining has them: regimes keep their shape.
+
+        Parameters
+        ----------
+        rows : LabelledRows
+            What to learn from. Rows with a NaN in `regime` do not take part in weighing the regimes.
+        regime : RegimeModel or None
+            Whose weights are learned anew from the rows.
+        interval_ns : int
+            Bar length.
+        provenance : mapping, optional
+            What else the bundle shall say of its origin.
+
+        Raises
+        ------
+        ValueError
+            If there is no row, all have one label, or there are too few for the folds.
+        """
+        _check_classes(rows, "the rows", {})
+        if regime is not None:
+            known = np.isfinite(rows.regime).all(axis=1)
+            regime = regime.with_weights(
+                rows.regime[known],
+                rows.y[known],
+                self._weights(rows)[known],
+                self.settings.regime.shrinkage,
+            )
+        return self._train(rows, regime, interval_ns, provenance or {})
+
+    def _train(
+        self,
+        rows: LabelledRows,
+        regime: RegimeModel | None,
+        interval_ns: int,
+        provenance: Mapping[str, Any],
+    ) -> TrainingResult:
+        p, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
         self._progress("scoring out-of-fold predictions", 0.8)
+        weights = self._weights(rows)[tested]
         scores = evaluate(
-            dataset.y[rows],
+            rows.y[tested],
             p,
-            dataset.side[rows],
+            rows.side[tested],
             baseline,
-            weight=self._weights(dataset)[rows],
+            weight=weights,
             fold=fold,
-            block=block_length(dataset.label_start[rows], dataset.label_end[rows]),
+            block=block_length(rows.label_start[tested], rows.label_end[tested]),
             settings=self.settings.validation,
         )
         self._progress("fitting the model on all rows", 0.9)
-        model = self._fit(dataset, np.arange(len(dataset)))
+        model = self._fit(rows, np.arange(len(rows)))
         importance = dict(
             sorted(
                 zip(self.feature_names, (float(v) for v in model.feature_importances), strict=True),
                 key=lambda item: -item[1],
             )
         )
-        low, high = _seen_range(dataset.X)
+        low, high = _seen_range(rows.X)
+        expected = MonitorBaseline.measure(
+            rows.y[tested], p, weights, rows.X, self.feature_names, MonitorSettings().window
+        )
         bundle = ModelBundle(
             feature_names=self.feature_names,
-            bar_interval_ns=dataset.interval_ns,
+            bar_interval_ns=interval_ns,
             model=model.serving,
-            regime=self._fit_regime(dataset),
+            regime=regime,
             settings=self.settings,
-            break_even=_break_even(dataset, self.settings),
+            break_even=_break_even(rows, self.settings),
             feature_low=low,
             feature_high=high,
-            metrics={"out_of_fold": scores.to_dict(), "feature_importance": importance},
+            metrics={
+                "out_of_fold": scores.to_dict(),
+                "feature_importance": importance,
+                "monitor": expected.to_dict(),
+            },
             provenance={
-                "instruments": list(instruments),
-                "bars": dataset.n_bars,
-                "signals": dataset.n_signals,
-                "rows": len(dataset),
-                "dropped": dataset.dropped,
-                "first_signal_ns": int(dataset.label_start[0]),
-                "last_signal_ns": int(dataset.label_start[-1]),
-                "last_label_end_ns": int(dataset.label_end.max()),
+                "rows": len(rows),
+                "first_signal_ns": int(rows.label_start[0]),
+                "last_signal_ns": int(rows.label_start[-1]),
+                "last_label_end_ns": int(rows.label_end.max()),
                 "python": platform.python_version(),
                 "scikit_learn": library_version("scikit-learn"),
+                **provenance,
             },
             estimator=model,
+            history=rows[:],
         )
         if self.store is not None:
             bundle = self.store.save(bundle)
@@ -256,27 +326,32 @@ class TrainingLoop:
                 "brier": scores.brier_baseline,
             },
             out_of_fold=p,
-            out_of_fold_rows=rows,
-            dataset=dataset,
+            out_of_fold_rows=tested,
+            dataset=rows,
         )
 
-    def _weights(self, dataset: Dataset) -> FloatArray:
+    def _weights(self, dataset: LabelledRows) -> FloatArray:
         return dataset.weight if self.settings.model.uniqueness_weights else np.ones(len(dataset))
 
-    def _fit(self, dataset: Dataset, rows: NDArray[np.int64]) -> MetaModel:
+    def _fit(self, dataset: LabelledRows, rows: NDArray[np.int64]) -> MetaModel:
+        weight = self._weights(dataset)[rows]
+        if self.age_halflife_days is not None:
+            # From the newest row of this very fit, so that the folds weigh theirs as the final fit does.
+            age_days = (dataset.label_start[rows[-1]] - dataset.label_start[rows]) / DAY_NS
+            weight = weight * 0.5 ** (age_days / self.age_halflife_days)
         return MetaModel(self.settings.model).fit(
             dataset.X[rows],
             dataset.y[rows],
-            self._weights(dataset)[rows],
+            weight,
             label_start=dataset.label_start[rows],
             label_end=dataset.label_end[rows],
             prior=None if np.isnan(dataset.prior).any() else dataset.prior[rows],
         )
 
     def _walk_forward(
-        self, dataset: Dataset
+        self, dataset: LabelledRows, interval_ns: int
     ) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64], tuple[FoldResult, ...]]:
-        embargo_ns = self.settings.validation.embargo_bars * dataset.interval_ns
+        embargo_ns = self.settings.validation.embargo_bars * interval_ns
         splits = walk_forward_splits(
             dataset.label_start, dataset.label_end, self.settings.validation, embargo_ns
         )
@@ -315,13 +390,15 @@ class TrainingLoop:
         fold = np.repeat(np.arange(len(splits)), [len(split.test) for split in splits])
         return np.concatenate(predictions), np.concatenate(baselines), rows, fold, tuple(folds)
 
-    def _fit_regime(self, dataset: Dataset) -> RegimeModel:
+    def _fit_regime(self, dataset: Dataset) -> tuple[RegimeModel, FloatArray]:
+        """Fit regimes on all bars; return the model and each row's filtered probabilities."""
         model = RegimeModel.fit(np.concatenate(dataset.regime_inputs), self.settings.regime)
         filtered = [model.filter(inputs) for inputs in dataset.regime_inputs]
         at_signals = np.array([filtered[i][bar] for i, bar in dataset.regime_rows])
-        return model.with_weights(
+        model = model.with_weights(
             at_signals, dataset.y, self._weights(dataset), self.settings.regime.shrinkage
         )
+        return model, at_signals
 
 
 def _by_instrument(bars: Any) -> dict[str, Any]:
@@ -349,11 +426,9 @@ def _of(source: Any, name: str) -> Any:
     return next(value for key, value in source.items() if str(key) == name)
 
 
-def _check_classes(dataset: Dataset) -> None:
+def _check_classes(dataset: LabelledRows, what: str, dropped: Mapping[str, int]) -> None:
     if len(dataset) == 0:
-        raise ValueError(
-            f"none of the {dataset.n_signals:,} signals became a labelled row; left out: {dataset.dropped}"
-        )
+        raise ValueError(f"none of {what} became a labelled row; left out: {dict(dropped)}")
     paid = int(dataset.y.sum())
     if paid in (0, len(dataset)):
         raise ValueError(
@@ -370,7 +445,7 @@ def _seen_range(X: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.where(constant, -np.inf, low - margin), np.where(constant, np.inf, high + margin)
 
 
-def _break_even(dataset: Dataset, settings: TrainingSettings) -> float:
+def _break_even(dataset: LabelledRows, settings: TrainingSettings) -> float:
     """Return the success rate at which the average win pays for the average loss, after costs."""
     net = dataset.ret - settings.labels.cost
     if np.isnan(net).any():  # the user's own labels: nothing is known but the barriers

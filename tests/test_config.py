@@ -13,7 +13,15 @@ from nautilus_trader.common.config import ActorFactory, ImportableActorConfig, r
 from nautilus_trader.model.identifiers import ComponentId
 
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.settings import LabelSettings, RegimeSettings, VPINSettings
+from ml4t_actor.settings import (
+    GateSettings,
+    LabelSettings,
+    LedgerSettings,
+    MonitorSettings,
+    RegimeSettings,
+    RetrainSettings,
+    VPINSettings,
+)
 
 BTC = "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-EXTERNAL"
 ETH = "ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
@@ -22,9 +30,11 @@ BACKTEST_JSON = Path(__file__).parent.parent / "configs" / "backtest.json"
 DEFAULTS = {
     "model_path": "models",
     "default_confidence": 0.5,
+    "retrain": "on",
     "retrain_accuracy_drop_threshold": 0.10,
     "retrain_min_samples": 1000,
     "retrain_interval_bars": None,
+    "retrain_delay": 60.0,
     "redis_enabled": True,
     "redis_channel_signals": "nautilus:signals",
     "redis_channel_enriched": "nautilus:enriched_signals",
@@ -40,6 +50,8 @@ DEFAULTS = {
     "labels": LabelSettings(),
     "vpin": VPINSettings(),
     "regime": RegimeSettings(),
+    "retraining": RetrainSettings(),
+    "ledger": LedgerSettings(),
     "volatility_halflife_bars": 60,
 }
 
@@ -91,6 +103,15 @@ configs = st.fixed_dictionaries(
         "component_id": st.just(ComponentId("ML4T-1")),
         "default_confidence": st.floats(0, 1),
         "retrain_accuracy_drop_threshold": st.floats(0, 1, exclude_min=True),
+        "retrain": st.sampled_from(["on", "off"]),
+        "retrain_delay": st.floats(0.001, 1e6),
+        "retraining": st.builds(
+            RetrainSettings,
+            age_halflife_days=st.none() | st.floats(1.0, 1e3),
+            gate=st.builds(GateSettings, confidence=st.floats(0.6, 0.999)),
+            monitor=st.builds(MonitorSettings, window=st.integers(10, 10**4)),
+        ),
+        "ledger": st.builds(LedgerSettings, path=st.none() | st.just("ledger.sqlite")),
         "retrain_interval_bars": st.none() | st.integers(1, 10**6),
         "feature_names": st.lists(
             st.sampled_from(["volatility", "momentum", "x y", "hour"]), min_size=1, unique=True
@@ -156,6 +177,8 @@ REFUSED: dict[str, list[Any]] = {
     "model_path": [*BAD_TEXTS, None, Path("models")],
     "default_confidence": [-0.1, 1.1, NAN, INF, True, "0.5", None],
     "retrain_accuracy_drop_threshold": [0.0, -0.1, 1.1, NAN, None],
+    "retrain": ["auto", "", True, None],
+    "retrain_delay": [0.0, -1.0, NAN, INF, True, "60", None],
     "retrain_min_samples": BAD_COUNTS,
     "retrain_interval_bars": BAD_COUNTS[:-1],
     "redis_enabled": [1, "true", None],
@@ -190,6 +213,8 @@ REFUSED: dict[str, list[Any]] = {
     "labels": [{"horizon_bars": 5}, VPINSettings(), None],
     "vpin": [{}, LabelSettings(), None],
     "regime": [{}, LabelSettings(), None],
+    "retraining": [{}, LabelSettings(), None],
+    "ledger": [{}, "ledger.sqlite", None],
     "volatility_halflife_bars": BAD_COUNTS,
 }
 

@@ -20,7 +20,7 @@ SETTINGS = TrainingSettings(
     vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
     volatility_halflife_bars=HALFLIFE,
 )
-ARRAYS = ("X", "y", "side", "ret", "weight", "prior", "label_start", "label_end", "regime_rows")
+ARRAYS = ("X", "y", "side", "ret", "weight", "prior", "label_start", "label_end", "regime", "regime_rows")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_row_is_judged_at_the_last_bar_at_or_before_its_signal(bars):
     assert dataset.label_start.tolist() == signals.ts_event[taken].tolist()
     assert dataset.side.tolist() == signals.signal[taken].tolist()
     assert dataset.X[:, 2].tolist() == signals.strength[taken].tolist()
-    assert dataset.dropped == dropped | {"bad_features": 0, "no_label": 0}
+    assert dataset.dropped == dropped | {"bad_features": 0, "no_label": 0, "gap": 0}
     assert len(dataset) + sum(dataset.dropped.values()) == dataset.n_signals == 400
     assert dataset.n_bars == len(bars)
     assert dataset.interval_ns == MINUTE
@@ -354,13 +354,45 @@ def test_every_column_of_a_dataset_is_pooled():
     }  # fmt: skip
 
 
+def with_gap(bars, first, last):
+    """Leave out the bars from `first` to before `last`."""
+    return bars[np.r_[0:first, last : len(bars)]]
+
+
 def test_a_signal_in_a_gap_of_the_data_is_no_row_as_live_it_would_be_stale(synthetic_bars):
     bars = synthetic_bars[:3_000]
-    rows = np.r_[0:2_000, 2_010:3_000]
-    gapped = bars[rows]
+    gapped = with_gap(bars, 2_000, 2_009)
     times = [int(bars.ts_event[i]) for i in (1_500, 1_999, 2_002, 2_003, 2_500)]
     signals = Signals(np.array(times), np.ones(5, np.int8), np.ones(5))
     dataset = build_dataset(gapped, signals, settings=TrainingSettings())
     assert dataset.dropped["stale_data"] == 1
     assert times[3] not in dataset.label_start.tolist()
     assert len(dataset) == 4
+
+
+def test_a_label_that_is_open_across_a_gap_is_no_row_and_one_touched_before_it_is(synthetic_bars):
+    bars = synthetic_bars[:3_000]
+    signals = Signals(bars.ts_event[1_900:2_000], np.tile(np.array([1, -1], np.int8), 50), np.ones(100))
+    settings = TrainingSettings(labels=LabelSettings(horizon_bars=60, profit_barrier=0.5, stop_barrier=0.5))
+    longest, longer = (with_gap(bars, 2_000, last) for last in (2_009, 2_010))
+    # Ten bar lengths from the bar before to the bar after are no gap yet, eleven are.
+    kept, dataset = (build_dataset(b, signals, settings=settings) for b in (longest, longer))
+    assert len(kept) == 100
+    assert kept.dropped["gap"] == 0
+    before = kept.label_end <= bars.ts_event[1_999]
+    assert 20 < before.sum() < 100
+    assert dataset.dropped["gap"] == 100 - before.sum()
+    for name in ("y", "side", "ret", "label_start", "label_end"):
+        np.testing.assert_array_equal(getattr(dataset, name), getattr(kept, name)[before])
+    expected = uniqueness_weights(
+        dataset.regime_rows[:, 1], np.searchsorted(longer.ts_event, dataset.label_end), len(longer)
+    )
+    np.testing.assert_array_equal(dataset.weight, expected)
+
+
+def test_the_users_own_labels_hold_for_the_horizon_so_a_gap_in_it_takes_them(synthetic_bars):
+    bars = with_gap(synthetic_bars[:3_000], 2_000, 2_010)
+    signals = Signals(bars.ts_event[1_900:2_050], np.ones(150, np.int8), np.ones(150))
+    dataset = build_dataset(bars, signals, np.ones(150), settings=TrainingSettings())
+    assert dataset.dropped["gap"] == 60
+    assert dataset.regime_rows[:, 1].tolist() == [*range(1_900, 1_940), *range(2_000, 2_050)]

@@ -14,6 +14,7 @@ from ml4t_actor.labeling import (
     barrier_step,
     log_price,
     random_walk_odds,
+    spans_gap,
     triple_barrier_labels,
     uniqueness_weights,
 )
@@ -405,6 +406,26 @@ def test_the_weights_of_real_labels_ignore_what_is_unresolved():
     np.testing.assert_allclose(weights[kept], uniqueness_weights(events[kept], found.end[kept], 500))
 
 
+@given(st.data(), st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_a_label_spans_a_gap_if_a_step_after_its_start_up_to_its_end_is_too_long(data, steps, max_gap):
+    ts = np.cumsum([0, *steps])
+    spans = data.draw(
+        st.lists(
+            st.integers(0, len(steps) - 1).flatmap(
+                lambda s: st.tuples(st.just(s), st.one_of(st.just(-1), st.integers(s + 1, len(steps))))
+            ),
+            max_size=20,
+        )
+    )
+    start = np.array([s for s, _ in spans], dtype=np.int64)
+    end = np.array([e for _, e in spans], dtype=np.int64)
+    expected = [any(steps[bar - 1] > max_gap for bar in range(s + 1, e + 1)) for s, e in spans]
+    found = spans_gap(ts, start, end, max_gap)
+    assert found.dtype == np.bool_
+    assert found.tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("start", "end", "n_bars", "error", "message"),
     [
@@ -419,6 +440,9 @@ def test_the_weights_of_real_labels_ignore_what_is_unresolved():
 def test_bad_spans_are_named(start, end, n_bars, error, message):
     with pytest.raises(error, match=message):
         uniqueness_weights(start, end, n_bars)
+    if n_bars:
+        with pytest.raises(error, match=message):
+            spans_gap(np.arange(n_bars), start, end, 1)
 
 
 STEPS = 400  # of a random walk over the horizon, each of a twentieth of the volatility

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ml4t_actor.history import LabelledRows
 from ml4t_actor.regime import RegimeModel
 from ml4t_actor.serving import ServingModel
 from ml4t_actor.settings import TrainingSettings
@@ -70,7 +71,9 @@ class ModelBundle:
         here, so that a loaded bundle equals the saved one: numpy scalars and arrays become numbers and lists,
         and **numbers that are not finite become None**, since JSON has none.
     estimator : object, optional
-        The fitted scikit-learn object, for retraining and inspection; serving never reads it.
+        The fitted scikit-learn object, for inspection; serving never reads it.
+    history : LabelledRows, optional
+        The rows that the model was trained on, for its successor; serving never reads it.
     version : str
         Set by `ModelStore`; empty until stored.
 
@@ -93,6 +96,7 @@ class ModelBundle:
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     estimator: object | None = None
+    history: LabelledRows | None = None
     version: str = ""
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 SERVING_FILE = "serving.npz"
 ESTIMATOR_FILE = "estimator.joblib"
+HISTORY_FILE = "history.npz"
 MAX_MANIFEST_BYTES = 4 * 2**20
 
 _VERSION = re.compile(r"v([0-9]{6}|[1-9][0-9]{6,14})-[0-9a-f]{12}", re.ASCII)
@@ -119,7 +120,7 @@ def decode_manifest(version: str, raw: bytes) -> Manifest:
     except (ValueError, RecursionError) as e:  # msgspec's errors are ValueErrors, as are those of Settings
         raise BundleError(version, "incompatible", f"{MANIFEST_FILE}: {e}", _RETRAIN) from None
     names = set(manifest.files)
-    if SERVING_FILE not in names or names - {SERVING_FILE, ESTIMATOR_FILE}:
+    if SERVING_FILE not in names or names - {SERVING_FILE, ESTIMATOR_FILE, HISTORY_FILE}:
         raise BundleError(version, "foreign", f"{MANIFEST_FILE} lists the files {sorted(names)}", _RESTORE)
     return manifest
 

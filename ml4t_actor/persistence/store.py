@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ml4t_actor.history import LabelledRows
 from ml4t_actor.persistence.arrays import pack_arrays, unpack_arrays
 from ml4t_actor.persistence.bundle import BundleError, ModelBundle
 from ml4t_actor.persistence.folders import list_files, publish, read_bounded, read_verified
@@ -17,6 +18,7 @@ from ml4t_actor.persistence.manifest import (
     ESTIMATOR_FILE,
     FORMAT,
     FORMAT_VERSION,
+    HISTORY_FILE,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SERVING_FILE,
@@ -38,9 +40,9 @@ class ModelStore:
     """Keep model bundles as immutable versions, one folder each.
 
     A version's folder holds `manifest.json` (checksums, feature names, settings, metrics, provenance),
-    `serving.npz` (plain arrays) and, where the bundle has one, `estimator.joblib`. Its name is an increasing
-    number and the beginning of the manifest's sha256: the name vouches for the manifest, the manifest for the
-    files. That finds damage and mix-ups; it is no signature against someone who can write to the folder.
+    `serving.npz` (plain arrays) and, where the bundle has them, `estimator.joblib` and `history.npz`. Its name is an
+    increasing number and the beginning of the manifest's sha256: the name vouches for the manifest, the manifest for
+    the files. That finds damage and mix-ups; it is no signature against someone who can write to the folder.
 
     A folder copied under a higher number becomes the latest version, which is how to roll back by hand.
 
@@ -75,6 +77,8 @@ class ModelStore:
         contents = {SERVING_FILE: pack_arrays(_arrays_of(bundle))}
         if bundle.estimator is not None:
             contents[ESTIMATOR_FILE] = _dump_estimator(bundle.estimator)
+        if bundle.history is not None:
+            contents[HISTORY_FILE] = pack_arrays(bundle.history.to_arrays())
         manifest = Manifest(
             format=FORMAT,
             format_version=FORMAT_VERSION,
@@ -95,6 +99,29 @@ class ModelStore:
         _check_round_trip(f"v000000-{digest}", bundle, contents)
         return dataclasses.replace(bundle, version=publish(self.root, contents, digest))
 
+    def adopt(self, other: "ModelStore", version: str) -> ModelBundle:
+        """Store a copy of another store's version, or of one of this store's own, as the newest one here.
+
+        Its files are checked and copied as they are; nothing is unpickled. Adopting an older version of this very
+        store is how to roll back so that a restart serves it.
+
+        Raises
+        ------
+        BundleError
+            As `load`.
+        OSError
+            If the folder cannot be written.
+        """
+        manifest = other.read_manifest(version)
+        contents = {
+            name: read_verified(version, other.root / version / name, record)
+            for name, record in manifest.files.items()
+        }
+        bundle = _decode_bundle(version, manifest, contents[SERVING_FILE])
+        contents[MANIFEST_FILE] = encode_manifest(manifest)
+        digest = manifest_digest(contents[MANIFEST_FILE])
+        return dataclasses.replace(bundle, version=publish(self.root, contents, digest))
+
     def versions(self) -> list[str]:
         """Return the names of all versions, oldest first, without checking what is in them."""
         try:
@@ -105,7 +132,7 @@ class ModelStore:
         return [name for _, name in sorted(numbered)]
 
     def load(self, version: str) -> ModelBundle:
-        """Return the bundle of one version, without its estimator.
+        """Return the bundle of one version, without its estimator and history.
 
         Every file is checked against the manifest, and the manifest against the folder's name, before any of
         it is decoded. Nothing is unpickled.
@@ -117,8 +144,8 @@ class ModelStore:
         """
         manifest = self.read_manifest(version)
         folder = self.root / version
-        if ESTIMATOR_FILE in manifest.files:
-            read_verified(version, folder / ESTIMATOR_FILE, manifest.files[ESTIMATOR_FILE], keep=False)
+        for name in manifest.files.keys() - {SERVING_FILE}:
+            read_verified(version, folder / name, manifest.files[name], keep=False)
         serving = read_verified(version, folder / SERVING_FILE, manifest.files[SERVING_FILE])
         return _decode_bundle(version, manifest, serving)
 
@@ -166,8 +193,27 @@ class ModelStore:
             )
         return manifest
 
+    def load_history(self, version: str) -> LabelledRows | None:
+        """Return the rows that one version was trained on, None if it was saved without.
+
+        Raises
+        ------
+        BundleError
+            As `load`.
+        """
+        manifest = self.read_manifest(version)
+        record = manifest.files.get(HISTORY_FILE)
+        if record is None:
+            return None
+        raw = read_verified(version, self.root / version / HISTORY_FILE, record)
+        try:
+            return LabelledRows.from_arrays(unpack_arrays(raw))
+        except (TypeError, ValueError) as e:
+            detail = f"{HISTORY_FILE} does not decode: {e}"
+            raise BundleError(version, "incompatible", detail, "train a new model") from None
+
     def load_estimator(self, version: str) -> object:
-        """Return the fitted scikit-learn object of one version, for retraining and inspection.
+        """Return the fitted scikit-learn object of one version, for inspection.
 
         This unpickles, so it is only for folders that nobody else can write to. The checksum is verified
         first, on the very bytes that are unpickled.

@@ -76,7 +76,8 @@ def charts(account: Account, prefix: str) -> Iterator[Chart]:
     )
 
 
-def _html(traces: list[Any], div_id: str, **layout: Any) -> str:
+def chart_html(traces: list[Any], div_id: str, **layout: Any) -> str:
+    """Return a chart of Plotly traces as a fragment of HTML."""
     import plotly.graph_objects as go
 
     axis = {"gridcolor": LINE, "zerolinecolor": LINE, "linecolor": LINE, "automargin": True}
@@ -102,7 +103,8 @@ def _html(traces: list[Any], div_id: str, **layout: Any) -> str:
     )
 
 
-def _times(ts: IntArray) -> NDArray[np.datetime64]:
+def times(ts: IntArray) -> NDArray[np.datetime64]:
+    """Return UNIX nanoseconds as times that Plotly shows, to the second."""
     return ts.view("M8[ns]").astype("M8[s]")
 
 
@@ -119,7 +121,7 @@ def _equity(account: Account, div_id: str) -> str:
         rows = _thinned(len(run.ts), MOST_POINTS)
         traces.append(
             go.Scatter(
-                x=_times(run.ts[rows]),
+                x=times(run.ts[rows]),
                 y=100.0 * run.equity[rows] / run.starting_equity,
                 name=escape(run.name),
                 mode="lines" if len(rows) > 1 else "markers",
@@ -128,7 +130,7 @@ def _equity(account: Account, div_id: str) -> str:
         )
     if not traces:
         return ""
-    return _html(
+    return chart_html(
         traces,
         div_id,
         yaxis={"title": "% of start"},
@@ -191,7 +193,7 @@ def _reliability(account: Account, div_id: str) -> str:
         hoverinfo="skip",
         showlegend=False,
     )
-    return _html(
+    return chart_html(
         [diagonal, *traces],
         div_id,
         xaxis={"title": "predicted", "range": [least, most]},
@@ -221,7 +223,7 @@ def _confidence(account: Account, div_id: str) -> str:
     low = min(float(values.min()), account.break_even)
     high = max(float(values.max()), account.break_even)
     pad = 0.02 * (high - low) or 0.01
-    return _html(
+    return chart_html(
         [_histogram(values, np.linspace(low - pad, high + pad, 51), COLOURS["enriched"])],
         div_id,
         xaxis={"title": "confidence"},
@@ -254,7 +256,7 @@ def _context(account: Account, div_id: str) -> str:
     size = np.diff(np.append(starts, n))
     traces = [
         go.Scatter(
-            x=_times(account.ts[starts]),
+            x=times(account.ts[starts]),
             y=np.add.reduceat(column, starts) / size,
             name=name,
             mode="lines" if n > 1 else "markers",
@@ -265,7 +267,7 @@ def _context(account: Account, div_id: str) -> str:
             ("regime weight", account.regime_weight, "#1a7f37"),
         )
     ]
-    return _html(traces, div_id, yaxis={"range": [0, 1.02]}, showlegend=True)
+    return chart_html(traces, div_id, yaxis={"range": [0, 1.02]}, showlegend=True)
 
 
 def _features(account: Account, div_id: str) -> str:
@@ -282,7 +284,7 @@ def _features(account: Account, div_id: str) -> str:
         marker={"color": COLOURS["enriched"]},
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
-    return _html([bars], div_id, xaxis={"title": "share", "rangemode": "tozero"}, bargap=0.35)
+    return chart_html([bars], div_id, xaxis={"title": "share", "rangemode": "tozero"}, bargap=0.35)
 
 
 def _folds(account: Account, div_id: str) -> str:
@@ -302,7 +304,7 @@ def _folds(account: Account, div_id: str) -> str:
         cliponaxis=False,
         hoverinfo="skip",
     )
-    return _html(
+    return chart_html(
         [points], div_id, yaxis={"range": [0.5 - reach, 0.5 + reach]}, shapes=[_line(y0=0.5, y1=0.5)]
     )
 
@@ -317,7 +319,7 @@ def _latency(account: Account, div_id: str) -> str:
     percentiles = {
         name: value for name, value in account.latency_us().items() if name != "max" and value > 0.0
     }
-    return _html(
+    return chart_html(
         [_histogram(us, edges, COLOURS["flat"])],
         div_id,
         height=240,

@@ -1,30 +1,29 @@
-"""The two messages: `SignalData` comes in, `EnrichedSignal` goes out.
-
-Both are Nautilus custom data: they travel on the message bus, through its msgpack and JSON serializer (and so
-through Redis), into a `ParquetDataCatalog` and back. Both are immutable, compare by every field including the
-timestamps, and check their values however they are built, so that nothing out of range can arrive from
-outside the process.
-"""
+"""`SignalData` comes in, `EnrichedSignal` goes out."""
 
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Self
 
-import msgspec
-import pyarrow as pa
 from nautilus_trader.core.data import Data
 from nautilus_trader.model.custom import customdataclass
-from nautilus_trader.model.data import CustomData
 from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.serialization.arrow.serializer import register_arrow
 
-TEXT_LENGTH_MAX = 128
-"""Longest `signal_id`, `source`, `model_version` and instrument identifier that is accepted."""
+from ml4t_actor.data.fields import (
+    TIMESTAMPS,
+    arguments,
+    decoded,
+    identifier,
+    integer,
+    is_number,
+    refused,
+    register_batch_encoder,
+    text,
+    unit,
+)
 
-_INT64_MAX = 2**63 - 1  # the catalog's columns are int64
 _FLOAT_MAX = sys.float_info.max
 
 
@@ -106,8 +105,8 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
     ) -> None:
         fields = self.__dict__  # the class is frozen: setattr raises
         _set_signal(fields, instrument_id, signal, strength, source, signal_id)
-        fields["_ts_event"] = _integer("ts_event", ts_event)
-        fields["_ts_init"] = _integer("ts_init", ts_init)
+        fields["_ts_event"] = integer("ts_event", ts_event)
+        fields["_ts_init"] = integer("ts_init", ts_init)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is SignalData and self.__dict__ == other.__dict__
@@ -139,12 +138,12 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
         ValueError
             If a field is missing, unknown, of the wrong type or out of range.
         """
-        return cls(**_arguments("SignalData", _SIGNAL_FIELDS, values))
+        return cls(**arguments("SignalData", _SIGNAL_FIELDS, values))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Return the signal that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(_decoded("SignalData", raw))
+        return cls.from_dict(decoded("SignalData", raw))
 
 
 @customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
@@ -238,8 +237,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             status,
             latency_ns,
         )
-        fields["_ts_event"] = _integer("ts_event", ts_event)
-        fields["_ts_init"] = _integer("ts_init", ts_init)
+        fields["_ts_event"] = integer("ts_event", ts_event)
+        fields["_ts_init"] = integer("ts_init", ts_init)
 
     @classmethod
     def from_signal(
@@ -291,7 +290,7 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             latency_ns,
         )
         if ts_init is not None:
-            fields["_ts_init"] = _integer("ts_init", ts_init)
+            fields["_ts_init"] = integer("ts_init", ts_init)
         return enriched
 
     @property
@@ -338,87 +337,45 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         ValueError
             If a field is missing, unknown, of the wrong type or out of range.
         """
-        return cls(**_arguments("EnrichedSignal", _ENRICHED_FIELDS, values))
+        return cls(**arguments("EnrichedSignal", _ENRICHED_FIELDS, values))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Return the enriched signal that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(_decoded("EnrichedSignal", raw))
+        return cls.from_dict(decoded("EnrichedSignal", raw))
 
 
-_TIMESTAMPS = ("ts_event", "ts_init")
-_SIGNAL_FIELDS = frozenset((*SignalData.__annotations__, *_TIMESTAMPS))
-_ENRICHED_FIELDS = frozenset((*EnrichedSignal.__annotations__, *_TIMESTAMPS))
-
-
-def _refused(name: str, value: object, rule: str) -> ValueError:
-    try:
-        shown = repr(value)
-    except Exception:  # an integer of thousands of digits, or a foreign __repr__
-        shown = f"a {type(value).__name__} that cannot be shown"
-    if len(shown) > 100:
-        shown = f"{shown[:100]}..."
-    return ValueError(f"`{name}` was {shown}, {rule}")
-
-
-def _is_number(value: object, kind: type) -> bool:
-    """Return whether `value` is Python's or numpy's number of that kind, which a bool is not meant to be."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-# Each check starts with the exact type that the hot path has, which settles it in one comparison.
-
-
-def _unit(name: str, value: Any) -> float:
-    if type(value) is float and 0.0 <= value <= 1.0:
-        return value
-    if _is_number(value, Real) and 0.0 <= value <= 1.0:
-        return float(value)
-    raise _refused(name, value, "must be a number in [0, 1]")
+_SIGNAL_FIELDS = frozenset((*SignalData.__annotations__, *TIMESTAMPS))
+_ENRICHED_FIELDS = frozenset((*EnrichedSignal.__annotations__, *TIMESTAMPS))
 
 
 def _volatility(value: Any) -> float:
     if type(value) is float and 0.0 <= value <= _FLOAT_MAX:
         return value
-    if _is_number(value, Real):
+    if is_number(value, Real):
         with suppress(OverflowError):  # an integer beyond any float
             number = float(value)  # first, since a numpy float32 would take the limit for infinity
             if 0.0 <= number <= _FLOAT_MAX:
                 return number
-    raise _refused("volatility", value, "must be a finite number of at least 0")
-
-
-def _integer(name: str, value: Any, low: int = 0) -> int:
-    if type(value) is int and low <= value <= _INT64_MAX:
-        return value
-    if _is_number(value, Integral) and low <= int(value) <= _INT64_MAX:
-        return int(value)
-    raise _refused(name, value, f"must be an integer of at least {low} that fits in 64 bits")
+    raise refused("volatility", value, "must be a finite number of at least 0")
 
 
 def _side(value: Any) -> int:
     if type(value) is int and -1 <= value <= 1:
         return value
-    if _is_number(value, Real) and value in (-1, 0, 1):
+    if is_number(value, Real) and value in (-1, 0, 1):
         return int(value)
-    raise _refused("signal", value, "must be -1, 0 or 1")
-
-
-def _text(name: str, value: Any, shortest: int = 1) -> str:
-    # Printable, because these go into logs and reports; that also rules out what has no UTF-8 encoding.
-    if isinstance(value, str) and shortest <= len(value) <= TEXT_LENGTH_MAX and value.isprintable():
-        return value if type(value) is str else str.__str__(value)
-    raise _refused(name, value, f"must be a string of {shortest} to {TEXT_LENGTH_MAX} printable characters")
+    raise refused("signal", value, "must be -1, 0 or 1")
 
 
 def _set_signal(
     fields: dict[str, Any], instrument_id: Any, signal: Any, strength: Any, source: Any, signal_id: Any
 ) -> None:
-    fields["instrument_id"] = _instrument_id(instrument_id)
+    fields["instrument_id"] = identifier(instrument_id)
     fields["signal"] = _side(signal)
-    fields["strength"] = _unit("strength", strength)
-    fields["source"] = _text("source", source)
-    fields["signal_id"] = _text("signal_id", signal_id)
+    fields["strength"] = unit("strength", strength)
+    fields["source"] = text("source", source)
+    fields["signal_id"] = text("signal_id", signal_id)
 
 
 def _set_enrichment(
@@ -433,15 +390,15 @@ def _set_enrichment(
     status: Any,
     latency_ns: Any,
 ) -> None:
-    fields["meta_confidence"] = _unit("meta_confidence", meta_confidence)
-    fields["toxicity"] = _unit("toxicity", toxicity)
-    fields["vpin"] = _unit("vpin", vpin)
-    fields["regime_weight"] = _unit("regime_weight", regime_weight)
-    fields["regime"] = _integer("regime", regime, -1)
+    fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
+    fields["toxicity"] = unit("toxicity", toxicity)
+    fields["vpin"] = unit("vpin", vpin)
+    fields["regime_weight"] = unit("regime_weight", regime_weight)
+    fields["regime"] = integer("regime", regime, -1)
     fields["volatility"] = _volatility(volatility)
-    fields["model_version"] = _text("model_version", model_version, 0)
+    fields["model_version"] = text("model_version", model_version, 0)
     fields["status"] = _status(status)
-    fields["latency_ns"] = _integer("latency_ns", latency_ns)
+    fields["latency_ns"] = integer("latency_ns", latency_ns)
 
 
 def _status(value: Any) -> Status:
@@ -449,57 +406,8 @@ def _status(value: Any) -> Status:
         return value
     if isinstance(value, str) and (status := _STATUSES.get(value)) is not None:
         return status
-    raise _refused("status", value, f"must be one of {', '.join(_STATUSES)}")
+    raise refused("status", value, f"must be one of {', '.join(_STATUSES)}")
 
 
-def _instrument_id(value: InstrumentId | str) -> InstrumentId:
-    if isinstance(value, InstrumentId):
-        _text("instrument_id", value.value)
-        return value
-    text = _text("instrument_id", value)
-    try:
-        return InstrumentId.from_str(text)
-    except ValueError as e:
-        raise _refused("instrument_id", value, f"must be an InstrumentId or its string ({e})") from None
-
-
-def _arguments(kind: str, fields: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` as constructor arguments, refusing a field too many or too few."""
-    arguments = dict(values)
-    if (named := arguments.pop("type", kind)) != kind:
-        raise _refused("type", named, f"must be '{kind}'")
-    if arguments.keys() != fields:
-        if missing := sorted(fields - arguments.keys()):
-            raise ValueError(f"{kind} has no value for `{'`, `'.join(missing)}`")
-        unknown = next(name for name in arguments if name not in fields)
-        raise _refused("field", unknown, f"must be one of those of {kind}: {', '.join(sorted(fields))}")
-    for name in _TIMESTAMPS:
-        value = arguments[name]
-        if type(value) is str and len(value) <= 19 and value.isascii() and value.isdigit():
-            arguments[name] = int(value)
-    return arguments
-
-
-def _decoded(kind: str, raw: bytes) -> dict[str, Any]:
-    try:
-        values = msgspec.msgpack.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError) as e:
-        raise ValueError(f"bytes are not the msgpack of {kind}: {e}") from None
-    if not isinstance(values, dict):
-        raise _refused(kind, values, "must be a map of its fields")
-    return values
-
-
-def _register_batch_encoder(cls: type[Data]) -> None:
-    """Let the catalog encode a list at once: Nautilus's default makes one Arrow batch per object."""
-    schema: pa.Schema = cls._schema
-
-    def encode(items: list[Any]) -> pa.RecordBatch:
-        messages = [item.data if isinstance(item, CustomData) else item for item in items]
-        return pa.RecordBatch.from_pylist([message.to_dict() for message in messages], schema=schema)
-
-    register_arrow(cls, schema, batch_encoder=encode)
-
-
-_register_batch_encoder(SignalData)
-_register_batch_encoder(EnrichedSignal)
+register_batch_encoder(SignalData)
+register_batch_encoder(EnrichedSignal)

@@ -1,0 +1,112 @@
+"""The learning loop over months of bars, beside the same model frozen: ``python -m backtests.retraining``."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtests.market import UNIVERSES, Market, load_markets
+from backtests.primaries import batch_signals
+from backtests.run import FROZEN, PRIMARIES, round_trip_cost, run_engine
+from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.persistence import ModelStore
+from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
+from ml4t_actor.retrain.gate import judge
+from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
+from ml4t_actor.training import TrainingLoop
+from ml4t_actor.validation import block_length
+
+TRAIN_SHARE = 0.3
+RETRAIN_DAYS = 14
+DAY_NS = 86_400_000_000_000
+
+
+def run(
+    name: str, markets: list[Market], primary: str, out: Path, *, retrain_days: float = RETRAIN_DAYS
+) -> tuple[Timeline, Timeline]:
+    """Train on the first 30 %, then run the engine twice: learning, and frozen. Return both timelines."""
+    settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)))
+    first = max(int(market.bars.ts_event[0]) for market in markets)
+    last = min(int(market.bars.ts_event[-1]) for market in markets)
+    split = first + int(TRAIN_SHARE * (last - first))
+    bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
+    signals = {market: batch_signals(PRIMARIES[primary](), history) for market, history in bars.items()}
+    model_path = out / "models" / f"{name}-{primary}-retraining"
+    TrainingLoop(settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path)).train(
+        bars, signals
+    )
+    interval_ns = markets[0].bars.interval_ns()
+    learning: dict[str, Any] = {
+        "retrain": "on",
+        "retrain_interval_bars": round(retrain_days * DAY_NS / interval_ns),
+        "retrain_min_samples": 1_000,
+    }
+    timelines = [
+        read_timeline(
+            run_engine(
+                markets, primary, settings, model_path, sizing="enriched", start=split, learning=config
+            ).ledger
+        )
+        for config in (learning, FROZEN)
+    ]
+    return timelines[0], timelines[1]
+
+
+def compare(learned: Timeline, frozen: Timeline) -> str:
+    """Return what learning took off the mean log loss of the same signals, with its interval."""
+    order = np.argsort(learned.start, kind="stable")
+    y, weight = learned.label[order], learned.weight[order]
+    better, worse = (
+        judge(
+            y,
+            a.confidence[order],
+            b.confidence[order],
+            weight=weight,
+            baseline_p=float(np.average(y, weights=weight)),
+            block=block_length(learned.start[order], learned.ts[order]),
+            settings=GateSettings(confidence=0.975),
+        )
+        for a, b in ((frozen, learned), (learned, frozen))
+    )
+    differ = int((learned.confidence != frozen.confidence).sum())
+    told = f"{differ:,} of {len(y):,} signals were judged by another model than the frozen one"
+    if better.improvement_low is None or worse.improvement_low is None:
+        return f"{told}: too few for an interval"
+    return (
+        f"{told}; learning took {better.improvement:+.5f} off the mean log loss "
+        f"[{better.improvement_low:+.5f}, {-worse.improvement_low:+.5f}]"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m backtests.retraining", description=__doc__)
+    parser.add_argument(
+        "--universe", nargs="+", choices=sorted(UNIVERSES), default=["hyperliquid_5m", "binance_1m"]
+    )
+    parser.add_argument("--primary", nargs="+", choices=sorted(PRIMARIES), default=["mean_reversion"])
+    parser.add_argument("--days", type=float, default=RETRAIN_DAYS, help="days between two retrainings")
+    parser.add_argument(
+        "--synthetic", action="store_true", help="use the synthetic market even with real data"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pages and models")
+    arguments = parser.parse_args()
+    for universe in arguments.universe:
+        markets = load_markets(universe, synthetic=arguments.synthetic)
+        for primary in arguments.primary:
+            started = time.perf_counter()
+            print(f"[{universe} {primary}] learning and frozen ...", file=sys.stderr, flush=True)
+            learned, frozen = run(universe, markets, primary, arguments.out, retrain_days=arguments.days)
+            title = f"{primary.replace('_', ' ')} on {universe}"
+            note = f"{markets[0].label}; a retraining each {arguments.days:g} days, or when the monitor asks"
+            print(f"{title}\n{note}\n{timeline_text(learned, frozen)}\n{compare(learned, frozen)}")
+            page = write_timeline(
+                learned, arguments.out / f"timeline-{universe}-{primary}.html", title=title, note=note
+            )
+            print(f"page: {page} ({time.perf_counter() - started:.0f} s)\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

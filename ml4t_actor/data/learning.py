@@ -1,0 +1,258 @@
+"""What the learning loop tells: `SignalOutcome`, and `ModelUpdate`."""
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from numbers import Real
+from typing import Any, Self
+
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.custom import customdataclass
+from nautilus_trader.model.identifiers import InstrumentId
+
+from ml4t_actor.data.fields import (
+    TIMESTAMPS,
+    arguments,
+    decoded,
+    identifier,
+    integer,
+    is_number,
+    refused,
+    register_batch_encoder,
+    text,
+    unit,
+)
+
+REASON_LENGTH_MAX = 500
+"""Longest `reason` of a `ModelUpdate`."""
+
+
+class Barrier(StrEnum):
+    """How a signal's trade ended."""
+
+    PROFIT = "profit"
+    STOP = "stop"
+    VERTICAL = "vertical"
+    UNRESOLVED = "unresolved"
+
+
+class Action(StrEnum):
+    """What became of a model."""
+
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    SWAPPED = "swapped"
+    ROLLED_BACK = "rolled_back"
+
+
+@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+class SignalOutcome(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """What became of a signal: which barrier its price touched first, and whether acting on it paid.
+
+    Parameters
+    ----------
+    instrument_id, signal, source, signal_id
+        Of the signal, see `SignalData`; `signal` is -1 or 1.
+    meta_confidence, model_version, status
+        As it was enriched, see `EnrichedSignal`.
+    barrier : str
+        A `Barrier`: "profit", "stop", "vertical", or "unresolved" where the data broke off and nobody can say.
+    label : int
+        1 if the trade made more than its costs, 0 if not, -1 if unresolved.
+    ret : float
+        Gross log return in the direction of the signal; 0.0 if unresolved.
+    bars : int
+        Bars from entry to outcome.
+    weight : float
+        Average uniqueness of the label among those of its instrument, in [0, 1]; 0.0 if unresolved.
+    ts_event : int, default 0
+        Close of the bar that decided it, UNIX nanoseconds.
+    ts_init : int, default 0
+        When this object was made, UNIX nanoseconds.
+
+    Raises
+    ------
+    ValueError
+        If a value breaks its rule.
+    """
+
+    instrument_id: InstrumentId
+    signal: int
+    source: str
+    signal_id: str
+    meta_confidence: float
+    model_version: str
+    status: str
+    barrier: str
+    label: int
+    ret: float
+    bars: int
+    weight: float
+
+    def __init__(
+        self,
+        *,
+        instrument_id: InstrumentId | str,
+        signal: int,
+        source: str,
+        signal_id: str,
+        meta_confidence: float,
+        model_version: str,
+        status: str,
+        barrier: str,
+        label: int,
+        ret: float,
+        bars: int,
+        weight: float,
+        ts_event: int = 0,
+        ts_init: int = 0,
+    ) -> None:
+        fields = self.__dict__  # the class is frozen: setattr raises
+        fields["instrument_id"] = identifier(instrument_id)
+        if signal not in (-1, 1):
+            raise refused("signal", signal, "must be -1 or 1")
+        fields["signal"] = int(signal)
+        fields["source"] = text("source", source)
+        fields["signal_id"] = text("signal_id", signal_id)
+        fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
+        fields["model_version"] = text("model_version", model_version, 0)
+        fields["status"] = text("status", status)
+        fields["barrier"] = _one_of("barrier", barrier, Barrier)
+        if label not in (-1, 0, 1) or (label == -1) != (fields["barrier"] == Barrier.UNRESOLVED):
+            raise refused("label", label, "must be 0 or 1, or -1 where `barrier` is unresolved")
+        fields["label"] = int(label)
+        fields["ret"] = _finite("ret", ret)
+        fields["bars"] = integer("bars", bars)
+        fields["weight"] = unit("weight", weight)
+        fields["_ts_event"] = integer("ts_event", ts_event)
+        fields["_ts_init"] = integer("ts_init", ts_init)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is SignalOutcome and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.signal_id, self._ts_event))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the outcome that `values`, as made by `to_dict`, describe; `ValueError` if they do not fit."""
+        return cls(**arguments("SignalOutcome", _OUTCOME_FIELDS, values))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Return the outcome that `to_bytes` encoded; `ValueError` if the bytes hold none."""
+        return cls.from_dict(decoded("SignalOutcome", raw))
+
+
+@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """What a retraining, a swap or a rollback came to, with the figures that decided it.
+
+    Parameters
+    ----------
+    action : str
+        An `Action`: "promoted", "rejected", "failed" (no challenger came of it), "swapped" or "rolled_back" (by hand).
+    version : str
+        Of the model that serves from now on; "" if none does.
+    previous_version : str
+        Of the model that served until now.
+    trigger : str
+        What started it: the kind of a `RetrainTrigger`, or "user".
+    reason : str
+        In words and numbers, at most 500 printable characters.
+    n : int
+        Signals that champion and challenger were compared on; 0 if they were not, and all figures are then 0.0.
+    champion_log_loss, challenger_log_loss, baseline_log_loss : float
+        Mean log loss in nats of the model in use, of the new one, and of the constant base rate.
+    improvement, improvement_low : float
+        Champion's loss less the challenger's, and its lower bound.
+    ts_event : int, default 0
+        When it took effect, UNIX nanoseconds.
+    ts_init : int, default 0
+        When this object was made, UNIX nanoseconds.
+
+    Raises
+    ------
+    ValueError
+        If a value breaks its rule.
+    """
+
+    action: str
+    version: str
+    previous_version: str
+    trigger: str
+    reason: str
+    n: int
+    champion_log_loss: float
+    challenger_log_loss: float
+    baseline_log_loss: float
+    improvement: float
+    improvement_low: float
+
+    def __init__(
+        self,
+        *,
+        action: str,
+        version: str,
+        previous_version: str,
+        trigger: str,
+        reason: str,
+        n: int = 0,
+        champion_log_loss: float = 0.0,
+        challenger_log_loss: float = 0.0,
+        baseline_log_loss: float = 0.0,
+        improvement: float = 0.0,
+        improvement_low: float = 0.0,
+        ts_event: int = 0,
+        ts_init: int = 0,
+    ) -> None:
+        fields = self.__dict__  # the class is frozen: setattr raises
+        fields["action"] = _one_of("action", action, Action)
+        fields["version"] = text("version", version, 0)
+        fields["previous_version"] = text("previous_version", previous_version, 0)
+        fields["trigger"] = text("trigger", trigger)
+        fields["reason"] = text("reason", reason, 0, REASON_LENGTH_MAX)
+        fields["n"] = integer("n", n)
+        fields["champion_log_loss"] = _finite("champion_log_loss", champion_log_loss)
+        fields["challenger_log_loss"] = _finite("challenger_log_loss", challenger_log_loss)
+        fields["baseline_log_loss"] = _finite("baseline_log_loss", baseline_log_loss)
+        fields["improvement"] = _finite("improvement", improvement)
+        fields["improvement_low"] = _finite("improvement_low", improvement_low)
+        fields["_ts_event"] = integer("ts_event", ts_event)
+        fields["_ts_init"] = integer("ts_init", ts_init)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is ModelUpdate and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.action, self.version, self._ts_event))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the update that `values`, as made by `to_dict`, describe; `ValueError` if they do not fit."""
+        return cls(**arguments("ModelUpdate", _UPDATE_FIELDS, values))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Return the update that `to_bytes` encoded; `ValueError` if the bytes hold none."""
+        return cls.from_dict(decoded("ModelUpdate", raw))
+
+
+def _one_of(name: str, value: Any, choices: type[StrEnum]) -> str:
+    if isinstance(value, str) and value in choices:
+        return choices(value).value
+    raise refused(name, value, f"must be one of {', '.join(choices)}")
+
+
+def _finite(name: str, value: Any) -> float:
+    if is_number(value, Real) and math.isfinite(value):
+        return float(value)
+    raise refused(name, value, "must be a finite number")
+
+
+_OUTCOME_FIELDS = frozenset((*SignalOutcome.__annotations__, *TIMESTAMPS))
+_UPDATE_FIELDS = frozenset((*ModelUpdate.__annotations__, *TIMESTAMPS))
+
+register_batch_encoder(SignalOutcome)
+register_batch_encoder(ModelUpdate)

@@ -1,0 +1,36 @@
+"""The training process: ``python -m ml4t_actor.retrain.child FOLDER``, started by `RetrainWorker`."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+
+def main() -> None:
+    """Lower the priority before anything heavy is imported, then do the job in the folder named."""
+    with contextlib.suppress(AttributeError, OSError):  # not on every platform
+        os.nice(19)
+    folder = Path(sys.argv[1])
+    threading.Thread(target=_die_with_parent, args=(folder,), daemon=True).start()
+    from ml4t_actor.retrain.worker import run_job_file
+
+    run_job_file(folder, _tell)
+
+
+def _tell(what: str, share: float) -> None:
+    print(json.dumps({"progress": [what, share]}), flush=True)
+
+
+def _die_with_parent(folder: Path) -> None:
+    """End when standard input does: the parent holds its other end for as long as it lives."""
+    while sys.stdin.buffer.read(1):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

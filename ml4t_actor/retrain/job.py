@@ -1,0 +1,202 @@
+"""One retraining, from rows to a judged challenger: the same in a child process and in a backtest."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+
+from ml4t_actor.history import LabelledRows, join_rows
+from ml4t_actor.labeling import random_walk_odds
+from ml4t_actor.ledger import TrainingRows
+from ml4t_actor.persistence import ModelBundle
+from ml4t_actor.retrain.gate import GateDecision, judge
+from ml4t_actor.settings import RetrainSettings, TrainingSettings
+from ml4t_actor.validation import block_length
+
+Progress = Callable[[str, float], None]
+
+
+class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a retraining is to do.
+
+    Attributes
+    ----------
+    actor : str
+        Whose signals in the ledger to learn from.
+    training : TrainingSettings
+        As the serving model was trained; those of the configuration where none serves.
+    retrain : RetrainSettings
+        Rows, weights and gate.
+    feature_names : tuple of str
+        What the challenger is shown.
+    interval_ns : int
+        Bar length.
+    min_samples : int
+        Fewest judged signals that no model has seen.
+    now_ns : int
+        Nothing that became known later takes part.
+    trigger : str
+        Kind of what asked for it.
+    """
+
+    actor: str
+    training: TrainingSettings
+    retrain: RetrainSettings
+    feature_names: tuple[str, ...]
+    interval_ns: int
+    min_samples: int
+    now_ns: int
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainResult:
+    """What came of a retraining.
+
+    Attributes
+    ----------
+    decision : GateDecision or None
+        The comparison; None if there was no challenger.
+    bundle : ModelBundle or None
+        The challenger.
+    error : str
+        Empty, or why there is none.
+    seconds : float
+        Wall time.
+    dropped : dict
+        Rows of the ledger that could not be learned from, by reason.
+    """
+
+    decision: GateDecision | None = None
+    bundle: ModelBundle | None = None
+    error: str = ""
+    seconds: float = 0.0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def seen_until_ns(champion: ModelBundle | None) -> int:
+    """Return the time up to which labels took part in making or choosing the model: later ones can judge it."""
+    if champion is None:
+        return 0
+    provenance = champion.provenance
+    return max(int(provenance.get("last_label_end_ns") or 0), int(provenance.get("judged_until_ns") or 0))
+
+
+def unseen_after_ns(champion: ModelBundle | None) -> int:
+    """Return the time after which signals can judge the model: an embargo later."""
+    if champion is None:
+        return 0
+    return seen_until_ns(champion) + champion.settings.validation.embargo_bars * champion.bar_interval_ns
+
+
+def fresh_since_ns(champion: ModelBundle | None) -> int:
+    """Return the time of the last signal that the serving model itself was fitted on."""
+    return 0 if champion is None else int(champion.provenance.get("last_signal_ns") or 0)
+
+
+def retrain(
+    spec: RetrainSpec,
+    champion: ModelBundle | None,
+    history: LabelledRows | None,
+    fresh: TrainingRows,
+    progress: Progress | None = None,
+) -> RetrainResult:
+    """Train a challenger on all but the latest rows and compare it with the champion on these.
+
+    The signals that took no part in making or choosing the champion are cut in two by time. The later part
+    (`holdout_fraction`) is what both are judged on; the challenger learns from everything whose label ended an embargo
+    before it. The model that was judged is the one that serves: it is not fitted again on the window.
+
+    Parameters
+    ----------
+    spec : RetrainSpec
+        Settings and times.
+    champion : ModelBundle or None
+        The model in use.
+    history : LabelledRows or None
+        What it was trained on.
+    fresh : TrainingRows
+        From the ledger, signals after those of `history`.
+    progress : callable, optional
+        Called with what is being done and the share done so far, in [0, 1].
+    """
+    from ml4t_actor.training import TrainingLoop
+
+    rows = _joined(spec, champion, history, fresh)
+    embargo_ns = spec.training.validation.embargo_bars * spec.interval_ns
+    unseen = np.flatnonzero(rows.label_start > unseen_after_ns(champion))
+    if len(unseen) < spec.min_samples:
+        return RetrainResult(
+            error=f"{len(unseen):,} judged signals that the serving model has not seen, needs {spec.min_samples:,}",
+            dropped=fresh.dropped,
+        )
+    first = unseen[len(unseen) - round(spec.retrain.gate.holdout_fraction * len(unseen))]
+    window = rows[first:]
+    train = rows[rows.label_end < window.label_start[0] - embargo_ns][-spec.retrain.max_rows :]
+    loop = TrainingLoop(
+        spec.training,
+        feature_names=spec.feature_names,
+        custom_features=dict.fromkeys(spec.feature_names),  # type: ignore[arg-type]  # only their names are read here
+        progress=progress,
+        age_halflife_days=spec.retrain.age_halflife_days,
+    )
+    weights = spec.training.model.uniqueness_weights
+    trained = loop.train_rows(
+        train,
+        None if champion is None else champion.regime,
+        interval_ns=spec.interval_ns,
+        provenance={
+            "parent": "" if champion is None else champion.version,
+            "trigger": spec.trigger,
+            "judged_from_ns": int(window.label_start[0]),
+            "judged_until_ns": int(window.label_end.max()),
+            "dropped": fresh.dropped,
+        },
+    )
+    decision = judge(
+        window.y,
+        None if champion is None else champion.model.predict_rows(window.X),
+        trained.bundle.model.predict_rows(window.X),
+        weight=window.weight if weights else None,
+        baseline_p=float(np.average(train.y, weights=train.weight if weights else None)),
+        block=block_length(window.label_start, window.label_end),
+        settings=spec.retrain.gate,
+    )
+    bundle = replace(
+        trained.bundle, metrics={**trained.bundle.metrics, "gate": msgspec.to_builtins(decision)}
+    )
+    return RetrainResult(decision=decision, bundle=bundle, dropped=fresh.dropped)
+
+
+def _joined(
+    spec: RetrainSpec, champion: ModelBundle | None, history: LabelledRows | None, fresh: TrainingRows
+) -> LabelledRows:
+    """Return history and ledger in one, the latter's regimes only where the champion's own regimes gave them."""
+    regime = None if champion is None else champion.regime
+    probabilities = np.full((len(fresh), 0 if regime is None else regime.n_regimes), np.nan)
+    if regime is not None:
+        alike = fresh.regime_model == regime.digest
+        probabilities[alike] = fresh.regime_probabilities[alike, : regime.n_regimes]
+    served_rows = LabelledRows(
+        X=fresh.X,
+        y=fresh.y,
+        side=fresh.side,
+        ret=fresh.ret,
+        weight=fresh.weight,
+        prior=random_walk_odds(
+            fresh.volatility,
+            pt=spec.training.labels.profit_barrier,
+            sl=spec.training.labels.stop_barrier,
+            cost=spec.training.labels.cost,
+        ),
+        label_start=fresh.label_start,
+        label_end=fresh.label_end,
+        regime=probabilities,
+    )
+    if history is None:
+        return served_rows
+    return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
+
+
+__all__ = ["RetrainResult", "RetrainSpec", "fresh_since_ns", "retrain", "seen_until_ns", "unseen_after_ns"]
