@@ -4,7 +4,7 @@ A label looks 60 bars ahead and there is a signal every 5, so that neighbouring 
 random walk; features and errors of the models persist for hours. Rates come with Wilson's 95 % intervals. Named
 baseline: the rate that `confidence` allows for equal models, 1 % by default.
 
-    python -m benchmarks.gate [--runs 240] [--confidence 0.99]
+    python -m benchmarks.gate [--runs 200] [--confidence 0.99]
 """
 
 import argparse
@@ -210,7 +210,7 @@ def print_table(title: str, tallies: dict[tuple[str, int], Tally]) -> None:
         print(f"{name:45}{cells}{np.mean(tallies[name, WINDOWS[-1]].improvement):>18.2f} %")
 
 
-def main(runs: int = 240, confidence: float = 0.99) -> None:
+def main(runs: int = 200, confidence: float = 0.99) -> None:
     settings = GateSettings(bootstrap_samples=BOOTSTRAP_SAMPLES, confidence=confidence)
     started = time.perf_counter()
     print(
@@ -235,6 +235,6 @@ def main(runs: int = 240, confidence: float = 0.99) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="How often the promotion gate lets a challenger through.")
-    parser.add_argument("--runs", type=int, default=240)
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--confidence", type=float, default=0.99)
     main(**vars(parser.parse_args()))

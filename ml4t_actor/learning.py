@@ -146,6 +146,7 @@ class LearningLoop:
         self._followed: dict[tuple[str, str], _Followed] = {}
         self._feature_sets: dict[InstrumentId, int] = {}
         self._asked = False
+        self._failed_since_ns = 0
         # Ends of the label windows of judged signals that no model has seen: a heap, and how many are past.
         self._unseen: list[int] = []
         self._n_unseen = 0
@@ -322,7 +323,7 @@ class LearningLoop:
         if self._trainer is None or self._trainer.busy or not (self._asked or self._enough(now_ns)):
             return
         self._asked = False
-        trigger = self.monitor.check_retrain_trigger(now_ns)
+        trigger = self.monitor.check_retrain_trigger(now_ns) or self._failed_model(now_ns)
         if trigger is not None:
             self._retrain(trigger, now_ns)
 
@@ -392,6 +393,18 @@ class LearningLoop:
         if not self.ledger.close():
             self._log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
 
+    def _failed_model(self, now_ns: int) -> RetrainTrigger | None:
+        """Ask again, each time the cooldown is over, for a successor of a model that a comparison found to have failed.
+
+        The monitor gathers its evidence anew after each retraining; here the evidence is there already.
+        """
+        waited = now_ns - self._failed_since_ns
+        if not self._failed_since_ns or waited < self._settings.monitor.cooldown_bars * self._interval_ns:
+            return None
+        reason = "the model in use was worse than the base rate at the last comparison"
+        detail = {"n_outcomes": float(self.monitor.n_outcomes)}
+        return RetrainTrigger(kind="loss", reason=reason, ts=now_ns, detail=detail)
+
     def _enough(self, now_ns: int) -> bool:
         """Return whether there are enough judged signals that no model has seen, their whole windows past."""
         while self._unseen and self._unseen[0] <= now_ns:
@@ -403,6 +416,7 @@ class LearningLoop:
         assert self._trainer is not None
         champion = self.inference.bundle
         self.monitor.retrained(now_ns)
+        self._failed_since_ns = 0
         self.ledger.record_event(
             now_ns, "trigger", "" if champion is None else champion.version, msgspec.to_builtins(trigger)
         )
@@ -443,6 +457,7 @@ class LearningLoop:
         }
         reason = f"{trigger.reason}; {decision.reason}"
         if not decision.promoted:
+            self._failed_since_ns = now_ns if decision.champion_failed else 0
             self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
             return
         if self.inference.bundle is not champion:
@@ -480,6 +495,7 @@ class LearningLoop:
         if bundle is not None and self._trackers:
             names = self.inference.features(next(iter(self._trackers))).served_names
             self._columns = np.array([names.index(name) for name in bundle.feature_names])
+        self._failed_since_ns = 0
         self._unseen_after_ns = unseen_after_ns(bundle)
         self._n_unseen = 0
         self._unseen = self.ledger.window_ends(self._unseen_after_ns, sorted(LEARNED_FROM))

@@ -265,7 +265,8 @@ class RetrainSettings(Settings, frozen=True):
     max_rows : int, default 200_000
         Most rows to train on, the newest.
     age_halflife_days : float, optional
-        Age at which a row weighs half. By default age does not matter but through `max_rows`.
+        Age at which a row weighs half. By default each retraining chooses, among none and fractions of the time that
+        its rows span, by the log loss of the newest of them.
     monitor : MonitorSettings
         When to retrain.
     gate : GateSettings

@@ -274,7 +274,7 @@ class TrainingLoop:
             settings=self.settings.validation,
         )
         self._progress("fitting the model on all rows", 0.9)
-        model = self._fit(rows, np.arange(len(rows)))
+        model = self.fit(rows, np.arange(len(rows)))
         importance = dict(
             sorted(
                 zip(self.feature_names, (float(v) for v in model.feature_importances), strict=True),
@@ -333,7 +333,8 @@ class TrainingLoop:
     def _weights(self, dataset: LabelledRows) -> FloatArray:
         return dataset.weight if self.settings.model.uniqueness_weights else np.ones(len(dataset))
 
-    def _fit(self, dataset: LabelledRows, rows: NDArray[np.int64]) -> MetaModel:
+    def fit(self, dataset: LabelledRows, rows: NDArray[np.int64]) -> MetaModel:
+        """Return a model fitted on some of the rows, in order, without validating it."""
         weight = self._weights(dataset)[rows]
         if self.age_halflife_days is not None:
             # From the newest row of this very fit, so that the folds weigh theirs as the final fit does.
@@ -364,7 +365,7 @@ class TrainingLoop:
             baseline = np.full(len(test), rate)
             note = ""
             try:
-                p = self._fit(dataset, train).predict_proba(dataset.X[test])
+                p = self.fit(dataset, train).predict_proba(dataset.X[test])
             except ValueError as e:
                 p, note = baseline.copy(), str(e)
             y, side, w = dataset.y[test], dataset.side[test], weights[test]

@@ -54,9 +54,6 @@ def losses(y, p):
     return np.array([-math.log(q if label else 1.0 - q) for label, q in zip(y, p, strict=True)])
 
 
-# Figures
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n", [60, 63])
 def test_improvement_low_is_the_widened_quantile_of_explicit_resamples(n, weighted):
@@ -131,9 +128,6 @@ def test_a_bound_takes_the_longer_tail():
     assert low == pytest.approx(1.0 - math.sqrt(VARIANCE_INFLATION) * 2.3263, rel=0.05)
 
 
-# Invariances
-
-
 @given(st.integers(0, 50), st.floats(1e-200, 1e200))
 @settings(max_examples=20)
 def test_scaling_the_weights_changes_nothing(seed, scale):
@@ -184,9 +178,6 @@ def test_one_seed_gives_one_decision_and_another_seed_another_bound():
     assert decided(y, champion, challenger) == decided(y, champion, challenger)
     other = decided(y, champion, challenger, gate=GateSettings(bootstrap_samples=200, seed=1))
     assert other.improvement_low != decided(y, champion, challenger).improvement_low
-
-
-# Rules
 
 
 def test_nine_blocks_are_too_few_and_ten_are_enough():
@@ -243,11 +234,7 @@ def test_without_a_champion_the_base_rate_is_to_be_beaten():
     constant = decided(y, np.full(len(y), 0.45), challenger, baseline_p=0.45)
     assert decision.promoted
     assert "champion" not in decision.reason
-    assert (
-        msgspec.structs.replace(decision, reason="")
-        if False
-        else decision.improvement == constant.improvement
-    )
+    assert decision.improvement == constant.improvement
     assert decision.improvement_low == constant.improvement_low
     assert decision.champion_log_loss == decision.baseline_log_loss
     assert not decision.champion_failed
@@ -261,6 +248,24 @@ def test_better_than_a_bad_champion_is_not_enough_where_a_constant_is_as_good():
     assert bad.improvement_low > 0.0
     assert not bad.promoted
     assert "no better than the base rate" in bad.reason
+
+
+def test_a_champion_that_did_not_fail_does_not_give_way_to_what_may_be_no_better_than_a_constant():
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(60):
+        decision = decide(noise(-0.02)(rng, 1000), QUICK)
+        below = decision.challenger_log_loss < decision.baseline_log_loss
+        if (
+            decision.improvement_low > 0.0
+            and below
+            and not decision.champion_failed
+            and not decision.promoted
+        ):
+            found += 1
+            assert "no better than the base rate" in decision.reason
+            assert "95 % confidence" in decision.reason
+    assert found > 0
 
 
 def test_a_failed_champion_gives_way_at_a_lower_confidence():
@@ -292,12 +297,12 @@ def test_better_log_loss_does_not_excuse_worse_calibration():
 
 
 def test_a_gap_that_chance_explains_is_excused():
-    # Both are off by the luck of the window; the challenger, a hair higher, is not worse for it.
+    # Both are off by the luck of the window; the challenger, a hair further, is not worse for it.
     rng = np.random.default_rng(1)
-    score = 1.5 * rng.normal(size=1000)
-    y = (rng.random(1000) < 1.0 / (1.0 + np.exp(-score))).astype(float)
-    away = math.copysign(0.01, 0.5 - y.mean())
-    decision = decided(y, np.full(1000, 0.5), np.clip(1.0 / (1.0 + np.exp(-score)) + away, 0.01, 0.99))
+    p = 1.0 / (1.0 + np.exp(-1.5 * rng.normal(size=1000)))
+    y = (rng.random(1000) < p).astype(float)
+    further = math.copysign(0.005, p.mean() - y.mean())
+    decision = decided(y, np.full(1000, p.mean()), np.clip(p + further, 0.001, 0.999))
     assert decision.challenger_calibration_gap > decision.champion_calibration_gap
     assert decision.promoted
 
@@ -316,9 +321,6 @@ def test_every_decision_is_consistent_short_and_survives_json(seed, block, witho
     assert json.loads(sent)["promoted"] is decision.promoted
     if decision.promoted:
         assert decision.challenger_log_loss < min(decision.champion_log_loss, decision.baseline_log_loss)
-
-
-# Refusals
 
 
 @pytest.mark.parametrize(
@@ -406,7 +408,7 @@ def test_garbage_from_another_process_is_refused(change):
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(good | change), type=GateDecision)
     if "surprise" not in change:
-        with pytest.raises(ValueError, match=next(iter(change)) if len(change) == 1 else "GateDecision"):
+        with pytest.raises(ValueError, match="GateDecision"):
             GateDecision(**(good | change))
 
 
@@ -416,9 +418,6 @@ def test_a_missing_figure_is_refused(name):
     del good[name]
     with pytest.raises(msgspec.ValidationError, match=name):
         msgspec.convert(good, GateDecision)
-
-
-# Rates, on windows whose labels overlap twelvefold
 
 
 def test_equal_models_are_told_apart_less_than_once_in_a_hundred():

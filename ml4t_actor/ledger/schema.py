@@ -57,7 +57,7 @@ _TABLES = (
             typeof(side), typeof(strength), typeof(ts_event), typeof(ts_init), typeof(confidence),
             typeof(toxicity), typeof(vpin), typeof(regime), typeof(regime_weight), typeof(volatility),
             typeof(latency_ns), typeof(feature_set), typeof(entry_ts), typeof(entry), typeof(profit),
-            typeof(stop), typeof(entry_bar), typeof(entry_share), typeof(prior), typeof(window_end_ns),
+            typeof(stop), typeof(entry_bar), typeof(entry_share), typeof(window_end_ns),
             typeof(barrier), typeof(label), typeof(ret), typeof(ts_outcome), typeof(bars), typeof(weight)
         ))
     )

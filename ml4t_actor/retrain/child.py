@@ -13,7 +13,9 @@ def main() -> None:
     """Lower the priority before anything heavy is imported, then do the job in the folder named."""
     with contextlib.suppress(AttributeError, OSError):  # not on every platform
         os.nice(19)
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]) if len(sys.argv) == 2 else Path()
+    if not (folder / "job.json").is_file():  # also lest the wrong folder be removed
+        sys.exit(f"there is no job.json in {str(folder)!r}; a RetrainWorker makes the folder and starts this")
     threading.Thread(target=_die_with_parent, args=(folder,), daemon=True).start()
     from ml4t_actor.retrain.worker import run_job_file
 

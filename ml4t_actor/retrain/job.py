@@ -1,11 +1,14 @@
 """One retraining, from rows to a judged challenger: the same in a child process and in a backtest."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from ml4t_actor.frames import FloatArray
 from ml4t_actor.history import LabelledRows, join_rows
 from ml4t_actor.labeling import random_walk_odds
 from ml4t_actor.ledger import TrainingRows
@@ -13,6 +16,14 @@ from ml4t_actor.persistence import ModelBundle
 from ml4t_actor.retrain.gate import GateDecision, judge
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.validation import block_length
+from ml4t_actor.validation.scores import log_losses
+
+if TYPE_CHECKING:
+    from ml4t_actor.training import TrainingLoop
+
+DAY_NS = 86_400_000_000_000
+NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
+HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
 
 Progress = Callable[[str, float], None]
 
@@ -124,6 +135,7 @@ def retrain(
     from ml4t_actor.training import TrainingLoop
 
     rows = _joined(spec, champion, history, fresh)
+    rows = rows[rows.label_end <= spec.now_ns]  # a ledger that is read a little later may know more
     embargo_ns = spec.training.validation.embargo_bars * spec.interval_ns
     unseen = np.flatnonzero(rows.label_start > unseen_after_ns(champion))
     if len(unseen) < spec.min_samples:
@@ -131,7 +143,7 @@ def retrain(
             error=f"{len(unseen):,} judged signals that the serving model has not seen, needs {spec.min_samples:,}",
             dropped=fresh.dropped,
         )
-    first = unseen[len(unseen) - round(spec.retrain.gate.holdout_fraction * len(unseen))]
+    first = unseen[-max(1, round(spec.retrain.gate.holdout_fraction * len(unseen)))]
     window = rows[first:]
     train = rows[rows.label_end < window.label_start[0] - embargo_ns][-spec.retrain.max_rows :]
     loop = TrainingLoop(
@@ -141,6 +153,8 @@ def retrain(
         progress=progress,
         age_halflife_days=spec.retrain.age_halflife_days,
     )
+    if spec.retrain.age_halflife_days is None:
+        loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
     weights = spec.training.model.uniqueness_weights
     trained = loop.train_rows(
         train,
@@ -149,6 +163,7 @@ def retrain(
         provenance={
             "parent": "" if champion is None else champion.version,
             "trigger": spec.trigger,
+            "age_halflife_days": loop.age_halflife_days,
             "judged_from_ns": int(window.label_start[0]),
             "judged_until_ns": int(window.label_end.max()),
             "dropped": fresh.dropped,
@@ -169,6 +184,52 @@ def retrain(
     return RetrainResult(decision=decision, bundle=bundle, dropped=fresh.dropped)
 
 
+def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int) -> float | None:
+    """Return the half-life of age that suits the newest rows best, None if all ages had better count alike.
+
+    Each candidate is fitted on the rows before the newest fifth and scored on that. Forgetting must be worth it: a
+    half-life wins over none by more than the standard error of the difference, overlapping labels counted by their
+    uniqueness.
+
+    Parameters
+    ----------
+    loop : TrainingLoop
+        Whose settings to fit with; its own half-life is tried out here and given back as it was.
+    rows : LabelledRows
+        All rows to train on.
+    embargo_ns : int
+        Nanoseconds between the last label and the newest fifth.
+    """
+    first = len(rows) - len(rows) // NEWEST_PART
+    if first >= len(rows):
+        return None
+    newest = rows[first:]
+    before = np.flatnonzero(rows.label_end < newest.label_start[0] - embargo_ns)
+    span_days = (rows.label_start[-1] - rows.label_start[0]) / DAY_NS
+    losses: dict[float | None, FloatArray] = {}
+    given = loop.age_halflife_days
+    try:
+        for candidate in (None, *(span_days * share for share in HALFLIFE_SHARES)):
+            loop.age_halflife_days = candidate
+            with suppress(ValueError):  # too few rows, or of one class only
+                losses[candidate] = log_losses(
+                    newest.y.astype(np.float64), loop.fit(rows, before).predict_proba(newest.X)
+                )
+    finally:
+        loop.age_halflife_days = given
+    if None not in losses:
+        return None
+    best, best_gain = None, 0.0
+    weight = newest.weight
+    for candidate, loss in losses.items():
+        difference = losses[None] - loss
+        gain = float(np.average(difference, weights=weight))
+        error = float(np.sqrt(np.average((difference - gain) ** 2, weights=weight) / weight.sum()))
+        if gain > max(best_gain, error):
+            best, best_gain = candidate, gain
+    return best
+
+
 def _joined(
     spec: RetrainSpec, champion: ModelBundle | None, history: LabelledRows | None, fresh: TrainingRows
 ) -> LabelledRows:
@@ -177,7 +238,8 @@ def _joined(
     probabilities = np.full((len(fresh), 0 if regime is None else regime.n_regimes), np.nan)
     if regime is not None:
         alike = fresh.regime_model == regime.digest
-        probabilities[alike] = fresh.regime_probabilities[alike, : regime.n_regimes]
+        n_served = min(regime.n_regimes, fresh.regime_probabilities.shape[1])  # 0 where none had a regime
+        probabilities[alike, :n_served] = fresh.regime_probabilities[alike, :n_served]
     served_rows = LabelledRows(
         X=fresh.X,
         y=fresh.y,

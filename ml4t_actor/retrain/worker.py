@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,7 +45,9 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     ledger : str
         The SQLite file.
     champion : str
-        Version in the folder `champion` beside this file; "" if no model serves.
+        Version that serves; "" if no model does.
+    champion_copy : str
+        Version of its copy in the folder `champion` beside this file.
     history_store, history_version : str
         Where the champion's rows are; "" if nowhere.
     """
@@ -54,6 +55,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     spec: RetrainSpec
     ledger: str
     champion: str
+    champion_copy: str
     history_store: str
     history_version: str
 
@@ -219,15 +221,14 @@ class RetrainWorker:
         cancelled: threading.Event,
     ) -> None:
         started = time.perf_counter()
-        folder = Path(tempfile.mkdtemp(prefix="ml4t-retrain-"))
         try:
-            self._write_job(folder, spec, champion)
-            failure = self._run(folder, cancelled)
-            result = RetrainResult(error=failure) if failure else self._collect(folder)
+            with tempfile.TemporaryDirectory(prefix="ml4t-retrain-", ignore_cleanup_errors=True) as name:
+                folder = Path(name)
+                self._write_job(folder, spec, champion)
+                failure = self._run(folder, cancelled)
+                result = RetrainResult(error=failure) if failure else self._collect(folder)
         except Exception as e:  # the thread must answer whatever happens
             result = RetrainResult(error=f"{type(e).__name__}: {e}")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         if not cancelled.is_set():
             done(replace(result, seconds=time.perf_counter() - started))
 
@@ -237,17 +238,20 @@ class RetrainWorker:
                 f"the ledger {self._ledger_path} could not be written ({self._ledger.last_error}); retraining waits "
                 "for the disk"
             )
-        version = history_version = ""
+        copied, rows_of = "", (Path(), "")
         if champion is not None:
-            version = ModelStore(folder / CHAMPION_FOLDER).save(replace(champion, history=None)).version
-            if champion.version in self._store.versions():
-                history_version = champion.version
+            copies = ModelStore(folder / CHAMPION_FOLDER)
+            stored = champion.version in self._store.versions()
+            history = None if stored else champion.history
+            copied = copies.save(replace(champion, estimator=None, history=history)).version
+            rows_of = (self._store.root, champion.version) if stored else (copies.root, copied)
         job = JobFile(
             spec=spec,
             ledger=str(self._ledger_path.resolve()),
-            champion=version,
-            history_store=str(self._store.root.resolve()) if history_version else "",
-            history_version=history_version,
+            champion="" if champion is None else champion.version,
+            champion_copy=copied,
+            history_store=str(rows_of[0].resolve()),
+            history_version=rows_of[1],
         )
         (folder / JOB_FILE).write_bytes(msgspec.json.encode(job))
 
@@ -297,6 +301,8 @@ class RetrainWorker:
                 if time.monotonic() > deadline:
                     return f"the training process took more than {self._timeout_s:g} s and was ended"
                 if not selector.select(timeout=_POLL_SECONDS):
+                    if child.poll() is not None:  # but a process that it started keeps the pipe open
+                        break
                     continue
                 chunk = os.read(child.stdout.fileno(), 65_536)
                 if not chunk:
@@ -311,7 +317,8 @@ class RetrainWorker:
         return ""
 
     def _relay(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # a library's own print is no progress
+        # A library's own print is no progress.
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             what, share = json.loads(line)["progress"]
             self._progress(str(what), float(share))
 
@@ -347,7 +354,10 @@ def warm(bundle: ModelBundle) -> None:
 def run_job_file(folder: Path, progress: Progress) -> None:
     """Do the job in `folder` and leave its result there."""
     job = msgspec.json.decode((folder / JOB_FILE).read_bytes(), type=JobFile)
-    champion = ModelStore(folder / CHAMPION_FOLDER).load(job.champion) if job.champion else None
+    champion = None
+    if job.champion_copy:
+        copy = ModelStore(folder / CHAMPION_FOLDER).load(job.champion_copy)
+        champion = replace(copy, version=job.champion)
     history = ModelStore(job.history_store).load_history(job.history_version) if job.history_version else None
     result = retrain(job.spec, champion, history, _fresh(job.ledger, job.spec, champion), progress)
     version = ""
