@@ -10,7 +10,7 @@ import numpy as np
 
 from backtests.market import UNIVERSES, Market, load_markets
 from backtests.primaries import batch_signals
-from backtests.run import FROZEN, PRIMARIES, round_trip_cost, run_engine
+from backtests.run import FROZEN, PRIMARIES, data_label, round_trip_cost, run_engine
 from ml4t_actor.features import META_FEATURE_NAMES
 from ml4t_actor.persistence import ModelStore
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
@@ -47,7 +47,7 @@ def run(
     timelines = [
         read_timeline(
             run_engine(
-                markets, primary, settings, model_path, sizing="enriched", start=split, learning=config
+                markets, primary, settings, model_path, sizing=None, start=split, learning=config
             ).ledger
         )
         for config in (learning, FROZEN)
@@ -57,22 +57,24 @@ def run(
 
 def compare(learned: Timeline, frozen: Timeline) -> str:
     """Return what learning took off the mean log loss of the same signals, with its interval."""
+    other = learned.confidence_in(frozen)
     order = np.argsort(learned.start, kind="stable")
+    order = order[np.isfinite(other[order])]
     y, weight = learned.label[order], learned.weight[order]
     better, worse = (
         judge(
             y,
-            a.confidence[order],
-            b.confidence[order],
+            champion[order],
+            challenger[order],
             weight=weight,
             baseline_p=float(np.average(y, weights=weight)),
             block=block_length(learned.start[order], learned.ts[order]),
             settings=GateSettings(confidence=0.975),
         )
-        for a, b in ((frozen, learned), (learned, frozen))
+        for champion, challenger in ((other, learned.confidence), (learned.confidence, other))
     )
-    differ = int((learned.confidence != frozen.confidence).sum())
-    told = f"{differ:,} of {len(y):,} signals were judged by another model than the frozen one"
+    differ = int((learned.confidence != other)[order].sum())
+    told = f"{differ:,} of the {len(y):,} signals that both runs judged were judged by another model"
     if better.improvement_low is None or worse.improvement_low is None:
         return f"{told}: too few for an interval"
     return (
@@ -84,9 +86,10 @@ def compare(learned: Timeline, frozen: Timeline) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m backtests.retraining", description=__doc__)
     parser.add_argument(
-        "--universe", nargs="+", choices=sorted(UNIVERSES), default=["hyperliquid_5m", "binance_1m"]
+        "--universe", nargs="+", choices=sorted(UNIVERSES), default=["hyperliquid_5m", "bitfinex_1m"]
     )
     parser.add_argument("--primary", nargs="+", choices=sorted(PRIMARIES), default=["mean_reversion"])
+    parser.add_argument("--markets", type=int, default=None, help="only so many markets of a universe")
     parser.add_argument("--days", type=float, default=RETRAIN_DAYS, help="days between two retrainings")
     parser.add_argument(
         "--synthetic", action="store_true", help="use the synthetic market even with real data"
@@ -94,13 +97,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pages and models")
     arguments = parser.parse_args()
     for universe in arguments.universe:
-        markets = load_markets(universe, synthetic=arguments.synthetic)
+        n_markets = arguments.markets or (
+            1 if universe == "bitfinex_1m" else None
+        )  # one of its files is 240 days
+        markets = load_markets(universe, synthetic=arguments.synthetic)[:n_markets]
         for primary in arguments.primary:
             started = time.perf_counter()
             print(f"[{universe} {primary}] learning and frozen ...", file=sys.stderr, flush=True)
             learned, frozen = run(universe, markets, primary, arguments.out, retrain_days=arguments.days)
-            title = f"{primary.replace('_', ' ')} on {universe}"
-            note = f"{markets[0].label}; a retraining each {arguments.days:g} days, or when the monitor asks"
+            title = f"{primary.replace('_', ' ')} on {', '.join(market.name for market in markets)}"
+            note = (
+                f"{data_label(markets)}; a retraining each {arguments.days:g} days, or when the monitor asks"
+            )
             print(f"{title}\n{note}\n{timeline_text(learned, frozen)}\n{compare(learned, frozen)}")
             page = write_timeline(
                 learned, arguments.out / f"timeline-{universe}-{primary}.html", title=title, note=note

@@ -124,7 +124,7 @@ def run_engine(
     settings: TrainingSettings,
     model_path: Path,
     *,
-    sizing: str,
+    sizing: str | None,
     start: int | None = None,
     end: int | None = None,
     learning: Mapping[str, Any] = FROZEN,
@@ -132,7 +132,7 @@ def run_engine(
 ) -> EngineRun:
     """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds).
 
-    `learning` is added to the actor's configuration.
+    Without a `sizing` nothing trades. `learning` is added to the actor's configuration.
     """
     bar_types = [str(market.bar_type) for market in markets]
     engine = BacktestEngine(
@@ -151,21 +151,7 @@ def run_engine(
                 ),
                 ImportableActorConfig(**actor_config(markets, settings, model_path, learning)),
             ],
-            strategies=[
-                ImportableStrategyConfig(
-                    strategy_path="ml4t_actor.strategy:EnrichedSignalStrategy",
-                    config_path="ml4t_actor.strategy:EnrichedSignalStrategyConfig",
-                    config={
-                        "bar_types": bar_types,
-                        "sizing": sizing,
-                        "fraction": FLAT_FRACTION if sizing == "flat" else 1.0,
-                        "labels": msgspec.to_builtins(settings.labels),
-                        # Each trade a position of its own: with netting, Nautilus re-reads all past snapshots at
-                        # every close, which takes longer than the whole rest. The venue nets all the same.
-                        "oms_type": "HEDGING",
-                    },
-                )
-            ],
+            strategies=[] if sizing is None else [_strategy(bar_types, settings, sizing)],
         )
     )
     recorder = Recorder()
@@ -197,11 +183,27 @@ def run_engine(
         equity=np.array([value for _, value in samples]),
         trades=len(engine.trader.generate_positions_report()),
         fees=sum(fill.commission.as_double() for fill in fills),
-        counts=Counter(engine.trader.strategies()[0].counts),
+        counts=Counter(engine.trader.strategies()[0].counts) if sizing is not None else Counter(),
         ledger=next(a for a in engine.trader.actors() if isinstance(a, ML4TActor)).learning.ledger,
     )
     engine.dispose()
     return run
+
+
+def _strategy(bar_types: list[str], settings: TrainingSettings, sizing: str) -> ImportableStrategyConfig:
+    return ImportableStrategyConfig(
+        strategy_path="ml4t_actor.strategy:EnrichedSignalStrategy",
+        config_path="ml4t_actor.strategy:EnrichedSignalStrategyConfig",
+        config={
+            "bar_types": bar_types,
+            "sizing": sizing,
+            "fraction": FLAT_FRACTION if sizing == "flat" else 1.0,
+            "labels": msgspec.to_builtins(settings.labels),
+            # Each trade a position of its own: with netting, Nautilus re-reads all past snapshots at every close, which
+            # takes longer than the whole rest. The venue nets all the same.
+            "oms_type": "HEDGING",
+        },
+    )
 
 
 def out_of_sample_scores(
@@ -286,7 +288,7 @@ def run_backtest(
     answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]
     return Account(
         title=f"{primary.replace('_', ' ')} on {name}",
-        data_label=_data_label(markets),
+        data_label=data_label(markets),
         synthetic=any(market.synthetic for market in markets),
         primary=primary,
         instruments=tuple(market.name for market in markets),
@@ -324,7 +326,7 @@ def run_backtest(
     )
 
 
-def _data_label(markets: list[Market]) -> str:
+def data_label(markets: list[Market]) -> str:
     """Return the markets' labels in one: what they are (real or SYNTHETIC), how many, and since when."""
     kinds = dict.fromkeys(market.label.split(" of ")[0] for market in markets)
     first, last = (

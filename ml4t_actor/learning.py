@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -48,6 +49,7 @@ _BARRIERS = {
     UNRESOLVED: Barrier.UNRESOLVED,
 }
 _Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
+_SEAL_BYTES = 4
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -212,15 +214,22 @@ class LearningLoop:
         snapshots = self.ledger.snapshots()
         ahead = set()
         for name, raw in saved.items():
-            snapshot = msgspec.msgpack.decode(raw, type=tuple[int, bytes])
+            try:
+                snapshot = msgspec.msgpack.decode(raw, type=tuple[int, bytes])
+            except msgspec.MsgspecError as e:
+                self._log.warning(f"the saved state of {name} is refused: {e}; the ledger's is taken")
+                continue
             if snapshot[0] > snapshots.get(name, (0, b""))[0]:
                 snapshots[name] = snapshot
                 ahead.add(name)
         waiting: dict[InstrumentId, list[OpenBarrier]] = {}
+        lost: list[OpenBarrier] = []  # to an instrument, bar length or horizon that is configured no more
         for row in self.ledger.open_signals():
             instrument_id = InstrumentId.from_str(row.instrument_id)
             barrier = _barrier(row)
-            waiting.setdefault(instrument_id, []).append(barrier)
+            own = self._trackers.get(instrument_id)
+            same = own is not None and row.window_end_ns == _window_end_ns(own, barrier)
+            (waiting.setdefault(instrument_id, []) if same else lost).append(barrier)
             self._followed[row.source, row.signal_id] = _Followed(
                 instrument_id,
                 row.side,
@@ -236,18 +245,25 @@ class LearningLoop:
             ts, raw = snapshots.get(instrument_id.value, (0, b""))
             if not raw:
                 continue
-            state, position = msgspec.msgpack.decode(raw, type=_Snapshot)
-            barriers = waiting.pop(instrument_id, [])
-            if instrument_id.value in ahead:  # what became of them meanwhile did not reach the ledger
-                waiting[instrument_id], barriers = barriers, []
-            tracker.restore(position, barriers)
+            barriers = waiting.get(instrument_id, [])
+            # Where the state is ahead, what became of them meanwhile did not reach the ledger.
+            continued = [] if instrument_id.value in ahead else barriers
+            try:
+                state, position = _opened(raw)
+                tracker.restore(position, continued)
+            except (msgspec.MsgspecError, ValueError) as e:
+                self._log.warning(f"the saved state of {instrument_id} is refused: {e}; it starts cold")
+                continue
+            if continued:
+                del waiting[instrument_id]
             features = self.inference.features(instrument_id)
             if state is not None and now_ns - ts <= features.warmup_bars * features.interval_ns:
                 try:
                     self.inference.restore(instrument_id, state)
                 except ValueError as e:
                     self._log.warning(str(e))
-        self._resolve([_given_up(b, now_ns) for left in waiting.values() for b in left], None, now_ns)
+        lost += [barrier for left in waiting.values() for barrier in left]
+        self._resolve([_given_up(barrier, now_ns) for barrier in lost], None, now_ns)
 
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Record an answered signal with what it was answered from, and open its barrier."""
@@ -260,7 +276,7 @@ class LearningLoop:
             barrier = tracker.open(key, enriched.signal, enriched.volatility)
         window_end_ns = None
         if barrier is not None and tracker is not None:
-            window_end_ns = barrier.entry_ts + tracker.labels.horizon_bars * tracker.interval_ns
+            window_end_ns = _window_end_ns(tracker, barrier)
             self._followed[key] = _Followed(
                 instrument_id,
                 enriched.signal,
@@ -310,7 +326,9 @@ class LearningLoop:
         self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
     ) -> None:
         """Take a bar that the inference loop has accepted, and tell what it resolved."""
-        resolved = self._trackers[instrument_id].update(ts_event, high, low, close)
+        tracker = self._trackers[instrument_id]
+        # Features that started cold may be shown bars again that the barriers have counted.
+        resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
         self._resolve(resolved, self._snapshot(instrument_id), ts_event)
 
     def check(self) -> None:
@@ -587,7 +605,7 @@ class LearningLoop:
             return None
         position = self._trackers[instrument_id].state
         state = self.inference.state(instrument_id)
-        return instrument_id.value, position[1], msgspec.msgpack.encode((state, position))
+        return instrument_id.value, position[1], _sealed((state, position))
 
     def _tell_problems(self) -> None:
         for kind, message in (
@@ -604,6 +622,23 @@ class LearningLoop:
             self._store.adopt(self._store, version)
         except (BundleError, OSError) as e:
             self._log.error(f"the rollback to {version} holds until a restart only: {e}")
+
+
+def _sealed(snapshot: _Snapshot) -> bytes:
+    raw = msgspec.msgpack.encode(snapshot)
+    return crc32(raw).to_bytes(_SEAL_BYTES) + raw
+
+
+def _opened(sealed: bytes) -> _Snapshot:
+    """Return what was sealed; `ValueError` if a bit of it has changed, which numbers alone would not tell."""
+    raw = sealed[_SEAL_BYTES:]
+    if crc32(raw).to_bytes(_SEAL_BYTES) != sealed[:_SEAL_BYTES]:
+        raise ValueError("its bytes are damaged")
+    return msgspec.msgpack.decode(raw, type=_Snapshot)
+
+
+def _window_end_ns(tracker: OutcomeTracker, barrier: OpenBarrier) -> int:
+    return barrier.entry_ts + tracker.labels.horizon_bars * tracker.interval_ns
 
 
 def _barrier(row: SignalRow) -> OpenBarrier:

@@ -42,7 +42,7 @@ class Stream(msgspec.Struct, frozen=True):
     columns: list[list[float]]  # open, high, low, close, volume
 
 
-class Sequence_(msgspec.Struct, frozen=True):
+class Feed(msgspec.Struct, frozen=True):
     """What happens: bars, and for each its signals as (signal, strength, source)."""
 
     streams: list[Stream]
@@ -70,8 +70,10 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         File that the node's log is added to.
     until : int, optional
         Stop the node after so many events of the sequence; by default after the last.
+    stay : bool
+        When all is sent, wait to be killed.
     retrain : bool
-        When all is sent ask for a retraining, and stay.
+        When all is sent, ask for a retraining.
     scratch : str
         Folder of temporary files.
     """
@@ -80,11 +82,12 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     progress: str
     log: str
     until: int | None = None
+    stay: bool = False
     retrain: bool = False
     scratch: str = ""
 
 
-def events_of(sequence: Sequence_) -> list[Event]:
+def events_of(sequence: Feed) -> list[Event]:
     """Return the sequence in order of time: each bar, then the signals that come out of it."""
     bars = []
     for stream in sequence.streams:
@@ -134,7 +137,7 @@ def live(life: Life, events: Sequence[Event]) -> None:
     asyncio.set_event_loop(loop)
     config = TradingNodeConfig(
         trader_id=TraderId("SURVIVAL-001"),
-        logging=LoggingConfig(log_level="DEBUG", log_colors=False),
+        logging=LoggingConfig(log_level="WARNING", log_colors=False),
         exec_engine=LiveExecEngineConfig(reconciliation=False),
         timeout_connection=10,
         timeout_disconnection=5,
@@ -147,6 +150,7 @@ def live(life: Life, events: Sequence[Event]) -> None:
     node.build()
 
     async def handled() -> None:
+        await asyncio.sleep(0)  # in which the loop takes what was sent into the queue
         while node.kernel.data_engine.data_qsize():
             await asyncio.sleep(0)
 
@@ -155,19 +159,22 @@ def live(life: Life, events: Sequence[Event]) -> None:
         while not actor.is_running:
             await asyncio.sleep(0)
         progress[0] = RUNNING
-        for k, (i, event) in enumerate(unknown_to(actor, events)):
+        waiting: list[int] = []
+        for i, event in unknown_to(actor, events):
             if life.until is not None and i >= life.until:
                 break
             node.kernel.data_engine.process(event.data)
-            if k % BATCH_EVENTS == 0:
+            waiting.append(i)
+            if len(waiting) == BATCH_EVENTS:
                 await handled()
-            progress[2 + i] = time.monotonic_ns()
-            progress[1] = i + 1
+                progress[2 + np.array(waiting)] = time.monotonic_ns()
+                progress[1] = i + 1
+                waiting.clear()
         await handled()
         progress[0] = IDLE
         if life.retrain:
-            actor.learning.ledger.flush()
             actor.request_retrain("to be killed in it")
+        if life.stay:
             await asyncio.sleep(600.0)
         progress[0] = STOPPING
         await node.stop_async()
@@ -189,8 +196,8 @@ def serve(sequence: Path, models: Path) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*use of fork")
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    events = events_of(msgspec.msgpack.decode(sequence.read_bytes(), type=Sequence_))
-    _compile(ModelStore(models).load_latest(), events)
+    events = events_of(msgspec.msgpack.decode(sequence.read_bytes(), type=Feed))
+    _compile(ModelStore(models).load_latest())
     OutcomeTracker(LabelSettings(), 1)
     gc.freeze()
     answers.write('"ready"\n')
@@ -208,7 +215,7 @@ def serve(sequence: Path, models: Path) -> None:
             answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(request['pid'], 0)[1])}\n")
 
 
-def _compile(bundle: Any, events: Sequence[Event]) -> None:
+def _compile(bundle: Any) -> None:
     from ml4t_actor.inference import InferenceLoop
 
     settings = bundle.settings

@@ -67,6 +67,8 @@ class Timeline:
     ----------
     ts, start : int64 (n,)
         When each outcome was known, and when its signal was given, UNIX nanoseconds.
+    signal : object (n,)
+        Source and id of each signal.
     confidence, label, weight : float64 (n,)
         As served; 1 if it paid; average uniqueness.
     version : object (n,)
@@ -77,17 +79,17 @@ class Timeline:
 
     ts: IntArray
     start: IntArray
+    signal: NDArray[np.object_]
     confidence: FloatArray
     label: FloatArray
     weight: FloatArray
     version: NDArray[np.object_]
     decisions: tuple[Decision, ...]
 
-    def of_the_same_outcomes(self, other: "Timeline") -> bool:
-        """Return whether both judge the same signals, row by row."""
-        return all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("ts", "start", "label")
-        )
+    def confidence_in(self, other: "Timeline") -> FloatArray:
+        """Return what `other` told of the same signals, NaN of those that it did not judge."""
+        told = dict(zip(other.signal.tolist(), other.confidence.tolist(), strict=True))
+        return np.array([told.get(signal, math.nan) for signal in self.signal.tolist()], dtype=np.float64)
 
 
 def read_timeline(source: str | Path | Ledger) -> Timeline:
@@ -110,6 +112,7 @@ def read_timeline(source: str | Path | Ledger) -> Timeline:
     return Timeline(
         ts=ts,
         start=start,
+        signal=(judged["source"] + "/" + judged["signal_id"]).to_numpy(object),
         confidence=judged["confidence"].to_numpy(np.float64),
         label=judged["label"].to_numpy(np.float64),
         weight=judged["weight"].to_numpy(np.float64),
@@ -137,19 +140,11 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
     timeline : Timeline
         What to show.
     frozen : Timeline, optional
-        The same signals judged by a model that stayed: its log loss is put beside.
+        The same signals judged by a model that stayed: its log loss, on those that it judged too, is put beside.
     rows : int
         Most rows of the second table, each of as many outcomes.
-
-    Raises
-    ------
-    ValueError
-        If `frozen` is not of the same outcomes.
     """
-    if frozen is not None and not timeline.of_the_same_outcomes(frozen):
-        raise ValueError(
-            "the two timelines are of different outcomes, so that they cannot be put side by side"
-        )
+    beside = None if frozen is None else timeline.confidence_in(frozen)
     counts = {action: sum(d.action == action for d in timeline.decisions) for action in DECISIONS}
     told = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items() if n) or "none"
     lines = [f"Decisions: {told}"]
@@ -181,13 +176,14 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
         rate = base_rate(y, w)
         told_rate = float(np.average(p, weights=w)) if w.sum() > 0.0 else math.nan
         end = int(timeline.ts[chunk][-1])
-        beside = ""
-        if frozen is not None:
-            beside = f" {log_loss(y, frozen.confidence[chunk], w):>16.4f}"
+        other = ""
+        if beside is not None:
+            both = np.isfinite(beside[chunk])
+            other = f" {log_loss(y[both], beside[chunk][both], w[both]):>16.4f}"
         served = ", ".join(dict.fromkeys(short_version(v) for v in timeline.version[chunk]))
         lines.append(
             f"  {_minute(end):<17} {len(y):>6,} {rate:>6.3f} {told_rate:>6.3f} {told_rate - rate:>+7.3f} "
-            f"{log_loss(y, p, w):>9.4f} {log_loss(y, np.full(len(y), rate), w):>9.4f}{beside}  {served}"
+            f"{log_loss(y, p, w):>9.4f} {log_loss(y, np.full(len(y), rate), w):>9.4f}{other}  {served}"
         )
     return "\n".join(lines)
 
