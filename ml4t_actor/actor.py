@@ -11,6 +11,7 @@ from typing import Any
 from nautilus_trader.common.actor import Actor
 from nautilus_trader.common.component import TestClock
 from nautilus_trader.core.data import Data
+from nautilus_trader.core.datetime import unix_nanos_to_iso8601
 from nautilus_trader.model.data import Bar, BarType, DataType, TradeTick
 from nautilus_trader.model.enums import AggressorSide
 from nautilus_trader.model.identifiers import ClientId, InstrumentId
@@ -23,6 +24,7 @@ from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.learning import LearningLoop
 from ml4t_actor.ledger import Ledger, LedgerError
 from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
+from ml4t_actor.retrain.job import seen_until_ns
 from ml4t_actor.retrain.worker import InlineTrainer, RetrainWorker, Trainer
 
 _SIDES = {AggressorSide.BUYER: BUYER, AggressorSide.SELLER: SELLER, AggressorSide.NO_AGGRESSOR: NO_AGGRESSOR}
@@ -324,11 +326,18 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     def _load_model(self, store: ModelStore) -> None:
         for version in reversed(store.versions()):
             try:
-                self.loop.swap(store.load(version))
+                bundle = store.load(version)
+                self.loop.swap(bundle)
             except (BundleError, ValueError) as e:
                 self.log.error(f"model {version} is refused: {e}")
                 continue
             self.log.info(f"model {version} serves")
+            learned_until, now = seen_until_ns(bundle), self.clock.timestamp_ns()
+            if learned_until > now:
+                self.log.warning(
+                    f"model {version} learned from what became known until {unix_nanos_to_iso8601(learned_until)}, "
+                    f"and it is {unix_nanos_to_iso8601(now)}: results look ahead; begin later, or train on less"
+                )
             return
         self.log.warning(
             f"no model in {self.config.model_path!r}: signals get the default confidence and status `no_model`"

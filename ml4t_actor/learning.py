@@ -242,22 +242,22 @@ class LearningLoop:
                 int(row.window_end_ns or 0),
             )
         for instrument_id, tracker in self._trackers.items():
-            ts, raw = snapshots.get(instrument_id.value, (0, b""))
-            if not raw:
+            if instrument_id.value not in snapshots:
                 continue
+            _, raw = snapshots[instrument_id.value]
             barriers = waiting.get(instrument_id, [])
             # Where the state is ahead, what became of them meanwhile did not reach the ledger.
             continued = [] if instrument_id.value in ahead else barriers
             try:
                 state, position = _opened(raw)
                 tracker.restore(position, continued)
-            except (msgspec.MsgspecError, ValueError) as e:
+            except (msgspec.MsgspecError, ValueError, TypeError) as e:
                 self._log.warning(f"the saved state of {instrument_id} is refused: {e}; it starts cold")
                 continue
             if continued:
                 del waiting[instrument_id]
             features = self.inference.features(instrument_id)
-            if state is not None and now_ns - ts <= features.warmup_bars * features.interval_ns:
+            if state is not None and now_ns - position[1] <= features.warmup_bars * features.interval_ns:
                 try:
                     self.inference.restore(instrument_id, state)
                 except ValueError as e:
@@ -634,7 +634,8 @@ def _opened(sealed: bytes) -> _Snapshot:
     raw = sealed[_SEAL_BYTES:]
     if crc32(raw).to_bytes(_SEAL_BYTES) != sealed[:_SEAL_BYTES]:
         raise ValueError("its bytes are damaged")
-    return msgspec.msgpack.decode(raw, type=_Snapshot)
+    snapshot: _Snapshot = msgspec.msgpack.decode(raw, type=_Snapshot)
+    return snapshot
 
 
 def _window_end_ns(tracker: OutcomeTracker, barrier: OpenBarrier) -> int:

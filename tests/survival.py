@@ -47,6 +47,7 @@ class Feed(msgspec.Struct, frozen=True):
 
     streams: list[Stream]
     signals: list[list[list[tuple[int, float, str]]]]  # by stream, by bar
+    prefix: str = ""  # of the signals' ids
 
 
 class Event(NamedTuple):
@@ -107,7 +108,7 @@ def events_of(sequence: Feed) -> list[Event]:
                 signal=side,
                 strength=strength,
                 source=source,
-                signal_id=f"{i}-{n}-{k}",
+                signal_id=f"{sequence.prefix}{i}-{n}-{k}",
                 ts_event=ts,
                 ts_init=ts,
             )

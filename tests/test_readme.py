@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ml4t_actor.ledger import Ledger
+from ml4t_actor.persistence import ModelStore
+from ml4t_actor.settings import LedgerSettings
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 # `.ci/run` itself runs these two; running them from within the tests would never end.
@@ -21,13 +25,17 @@ COMMANDS = [
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Ledger(
+        tmp_path / "models" / "ledger.sqlite", "ML4TActor", LedgerSettings()
+    ).close()  # as an actor leaves one
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 3
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["enriched"].status in ("ok", "novel_input")
-    assert [path.name for path in (tmp_path / "models").iterdir()]
+    assert len(ModelStore(tmp_path / "models").versions()) == 1
+    assert list(namespace["reader"].performance()["n"]) == []
 
 
 @pytest.mark.slow
@@ -52,6 +60,16 @@ def test_settings_of_the_readme_exist():
 
     statuses = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert sorted(statuses) == sorted(Status)
-    for field in ("model_path", "bar_types", "feature_names", "custom_features", "max_bar_age_bars"):
+    for field in (
+        "model_path",
+        "bar_types",
+        "feature_names",
+        "custom_features",
+        "max_bar_age_bars",
+        "retrain_interval_bars",
+        "retrain_delay",
+        "retrain",
+        "ledger",
+    ):
         assert field in README
         assert field in ML4TActorConfig.__struct_fields__

@@ -41,10 +41,11 @@ SERVED = ("strength", "vpin", "momentum", "volatility", "trend_strength")
 SETTINGS = TrainingSettings(
     labels=LabelSettings(horizon_bars=HORIZON, cost=0.001),
     regime=RegimeSettings(n_regimes=2, shrinkage=50.0),
-    model=ModelSettings(parameters={"C": 1.0}, prior_strength=100.0),
+    model=ModelSettings(calibration="none", parameters={"C": 1.0}, prior_strength=100.0),
     validation=ValidationSettings(n_folds=2, embargo_bars=EMBARGO, bootstrap_samples=50),
 )
-RETRAIN = RetrainSettings(gate=GateSettings(bootstrap_samples=500))
+FORGET_NOTHING = 1e6
+RETRAIN = RetrainSettings(gate=GateSettings(bootstrap_samples=500), age_halflife_days=FORGET_NOTHING)
 ACTOR = "actor"
 VERSION = "v000001-0123456789ab"
 REGIME = RegimeModel(
@@ -447,18 +448,35 @@ def turned_round(n_old: int, n_new: int) -> tuple[LabelledRows, LabelledRows]:
 def test_what_turned_round_is_learned_better_where_age_counts():
     old, new = turned_round(900, 1_000)
     ledger, champion = ledger_of(new), trained(old)
-    losses = {}
-    for halflife_days in (0.5, 1e6):
-        spec = spec_of(end_of(new), age_halflife_days=halflife_days)
-        decision, bundle = challenger(run(ledger, spec, champion))
-        losses[halflife_days] = decision.challenger_log_loss
+    losses, halflives = {}, {}
+    for asked in (0.5, FORGET_NOTHING, None):
+        decision, bundle = challenger(run(ledger, spec_of(end_of(new), age_halflife_days=asked), champion))
+        losses[asked], halflives[asked] = decision.challenger_log_loss, bundle.provenance["age_halflife_days"]
         assert bundle.history.label_start[0] == old.label_start[0]
-    assert losses[0.5] < losses[1e6] - 0.1
+    assert losses[0.5] < losses[FORGET_NOTHING] - 0.1
+    assert (halflives[0.5], halflives[FORGET_NOTHING]) == (0.5, FORGET_NOTHING)
+    # Left to itself it finds out.
+    assert 0.0 < halflives[None] < 5.0
+    assert losses[None] < losses[FORGET_NOTHING] - 0.1
+
+
+def test_what_became_of_the_window_changes_nothing_in_the_challenger(champion):
+    spec = spec_of(NOW, age_halflife_days=None)
+    decision, bundle = challenger(run(ledger_of(SERVED_ROWS), spec, champion))
+    in_window = SERVED_ROWS.label_start >= bundle.provenance["judged_from_ns"]
+    turned = SERVED_ROWS.replace(y=np.where(in_window, 1 - SERVED_ROWS.y, SERVED_ROWS.y))
+    other_decision, other = challenger(run(ledger_of(turned), spec, champion))
+    assert other_decision.challenger_log_loss > decision.challenger_log_loss + 0.1
+    found, expected = everything_of(other), everything_of(bundle)
+    for values in (found, expected):
+        del values["metrics"]["gate"]
+    assert found == expected
 
 
 def test_a_real_change_is_promoted_and_the_model_that_missed_it_has_failed():
     old, new = turned_round(400, 1_200)
-    decision, bundle = challenger(run(ledger_of(new), spec_of(end_of(new)), trained(old)))
+    spec = spec_of(end_of(new), age_halflife_days=None)
+    decision, bundle = challenger(run(ledger_of(new), spec, trained(old)))
     assert decision.promoted
     assert decision.champion_failed
     assert decision.challenger_log_loss < decision.baseline_log_loss < decision.champion_log_loss
