@@ -235,6 +235,10 @@ class InferenceLoop:
         self.check(bundle)
         self._serving = _Serving(bundle, self._markets)
 
+    def retire(self) -> None:
+        """Let no bundle serve: signals get the default confidence and status `no_model` until the next `swap`."""
+        self._serving = _Serving(None, self._markets)
+
     def add_instrument(
         self, instrument_id: InstrumentId | str, bar_interval_ns: int, *, trades: bool = False
     ) -> None:

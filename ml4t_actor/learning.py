@@ -50,6 +50,7 @@ _BARRIERS = {
 }
 _Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
 _SEAL_BYTES = 4
+_CHANGES = frozenset({Action.PROMOTED, Action.RETIRED, Action.SWAPPED, Action.ROLLED_BACK})
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -148,6 +149,7 @@ class LearningLoop:
         self._followed: dict[tuple[str, str], _Followed] = {}
         self._feature_sets: dict[InstrumentId, int] = {}
         self._asked = False
+        self._retired: ModelBundle | None = None
         self._failed_since_ns = 0
         # Ends of the label windows of judged signals that no model has seen: a heap, and how many are past.
         self._unseen: list[int] = []
@@ -194,7 +196,10 @@ class LearningLoop:
         now_ns = self._now()
         if self._live:
             self._resume(now_ns, saved or {})
+            self._keep_retired()
         self._watch_model(now_ns)
+        if self._retired is not None:
+            self._failed_since_ns = now_ns
         bundle = self.inference.bundle
         if self._live and bundle is not None:
             since = max((event["ts"] for event in self.ledger.events("trigger")), default=0)
@@ -264,6 +269,20 @@ class LearningLoop:
                     self._log.warning(str(e))
         lost += [barrier for left in waiting.values() for barrier in left]
         self._resolve([_given_up(barrier, now_ns) for barrier in lost], None, now_ns)
+
+    def _keep_retired(self) -> None:
+        """Retire again what was retired before the restart, unless a newer version is there by now."""
+        decided = [e for e in self.ledger.events() if e["kind"] in _CHANGES]
+        bundle = self.inference.bundle
+        if not decided or bundle is None or decided[-1]["kind"] != Action.RETIRED:
+            return
+        if decided[-1]["detail"]["previous_version"] == bundle.version:
+            self._retired = bundle
+            self.inference.retire()
+            self._log.warning(
+                f"model {bundle.version} was retired before the restart; no model serves until a challenger beats the "
+                "base rate, or you save another version"
+            )
 
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Record an answered signal with what it was answered from, and open its barrier."""
@@ -412,14 +431,12 @@ class LearningLoop:
             self._log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
 
     def _failed_model(self, now_ns: int) -> RetrainTrigger | None:
-        """Ask again, each time the cooldown is over, for a successor of a model that a comparison found to have failed.
-
-        The monitor gathers its evidence anew after each retraining; here the evidence is there already.
-        """
+        """Ask, each time the cooldown is over, for a successor of the model that was retired."""
         waited = now_ns - self._failed_since_ns
         if not self._failed_since_ns or waited < self._settings.monitor.cooldown_bars * self._interval_ns:
             return None
-        reason = "the model in use was worse than the base rate at the last comparison"
+        version = "" if self._retired is None else self._retired.version
+        reason = f"model {version} was retired, since it was worse than the base rate, and none serves"
         detail = {"n_outcomes": float(self.monitor.n_outcomes)}
         return RetrainTrigger(kind="loss", reason=reason, ts=now_ns, detail=detail)
 
@@ -432,7 +449,8 @@ class LearningLoop:
 
     def _retrain(self, trigger: RetrainTrigger, now_ns: int) -> None:
         assert self._trainer is not None
-        champion = self.inference.bundle
+        serving = self.inference.bundle
+        champion = serving or self._retired
         self.monitor.retrained(now_ns)
         self._failed_since_ns = 0
         self.ledger.record_event(
@@ -448,14 +466,15 @@ class LearningLoop:
             min_samples=self._min_samples,
             now_ns=now_ns,
             trigger=trigger.kind,
+            retired=serving is None,
         )
 
         def done(result: RetrainResult) -> None:
-            self._deliver(lambda: self._finish(trigger, champion, result))
+            self._deliver(lambda: self._finish(trigger, serving, result))
 
         self._trainer.start(spec, champion, done)
 
-    def _finish(self, trigger: RetrainTrigger, champion: ModelBundle | None, result: RetrainResult) -> None:
+    def _finish(self, trigger: RetrainTrigger, serving: ModelBundle | None, result: RetrainResult) -> None:
         now_ns = self._now()
         decision, bundle = result.decision, result.bundle
         if decision is None or bundle is None:
@@ -474,13 +493,17 @@ class LearningLoop:
             "improvement_low": decision.improvement_low or 0.0,
         }
         reason = f"{trigger.reason}; {decision.reason}"
-        if not decision.promoted:
-            self._failed_since_ns = now_ns if decision.champion_failed else 0
-            self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
-            return
-        if self.inference.bundle is not champion:
+        if self.inference.bundle is not serving:
             reason = f"{trigger.reason}; another model was swapped in while the challenger was trained"
             self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            return
+        if not decision.promoted:
+            if decision.champion_failed:
+                self._retire(now_ns, trigger.kind, reason, **figures)
+            else:
+                self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            if self.inference.bundle is None:
+                self._failed_since_ns = now_ns
             return
         try:
             self._swap(bundle, now_ns, Action.PROMOTED, trigger.kind, reason, **figures)
@@ -501,11 +524,23 @@ class LearningLoop:
     ) -> None:
         present = self.inference.bundle
         self.inference.swap(bundle)
+        self._retired = None
         if keep_present and present is not None:
             self._earlier.append(present)
         self._watch_model(now_ns)
         previous = "" if present is None else present.version
         self._announce(action, now_ns, trigger, reason, previous_version=previous, **figures)
+
+    def _retire(self, now_ns: int, trigger: str, reason: str, **figures: Any) -> None:
+        """Let no model serve rather than one that is worse than none, until a challenger beats the base rate."""
+        present = self.inference.bundle
+        assert present is not None
+        self._retired = present
+        self._earlier.append(present)
+        self.inference.retire()
+        self._watch_model(now_ns)
+        self._log.error(f"model {present.version} is retired: {reason}; signals get the default confidence")
+        self._announce(Action.RETIRED, now_ns, trigger, reason, previous_version=present.version, **figures)
 
     def _watch_model(self, now_ns: int) -> None:
         bundle = self.inference.bundle
@@ -514,7 +549,7 @@ class LearningLoop:
             names = self.inference.features(next(iter(self._trackers))).served_names
             self._columns = np.array([names.index(name) for name in bundle.feature_names])
         self._failed_since_ns = 0
-        self._unseen_after_ns = unseen_after_ns(bundle)
+        self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
         self._n_unseen = 0
         self._unseen = self.ledger.window_ends(self._unseen_after_ns, sorted(LEARNED_FROM))
         heapify(self._unseen)

@@ -41,6 +41,7 @@ class Action(StrEnum):
 
     PROMOTED = "promoted"
     REJECTED = "rejected"
+    RETIRED = "retired"
     FAILED = "failed"
     SWAPPED = "swapped"
     ROLLED_BACK = "rolled_back"
@@ -152,7 +153,8 @@ class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
     Parameters
     ----------
     action : str
-        An `Action`: "promoted", "rejected", "failed" (no challenger came of it), "swapped" or "rolled_back" (by hand).
+        An `Action`: "promoted"; "rejected"; "retired" (the model in use is worse than the base rate and the challenger
+        no better, so that none serves); "failed" (no challenger came of it); "swapped" or "rolled_back" (by hand).
     version : str
         Of the model that serves from now on; "" if none does.
     previous_version : str

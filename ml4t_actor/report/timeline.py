@@ -17,7 +17,7 @@ from ml4t_actor.ledger import Ledger, LedgerReader
 from ml4t_actor.report.charts import chart_html, plotly_script, times
 from ml4t_actor.validation import base_rate, log_loss
 
-DECISIONS = ("promoted", "rejected", "failed", "swapped", "rolled_back")
+DECISIONS = ("promoted", "rejected", "retired", "failed", "swapped", "rolled_back")
 WINDOW = 1_000
 TEXT_ROWS = 24
 MOST_POINTS = 2_000
@@ -25,7 +25,8 @@ MOST_POINTS = 2_000
 _COLOURS = {
     "promoted": "#1a7f37",
     "rejected": "#7a8699",
-    "failed": "#b42318",
+    "retired": "#b42318",
+    "failed": "#d9822b",
     "swapped": "#1f6feb",
     "rolled_back": "#b07d12",
 }

@@ -49,6 +49,8 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
         Nothing that became known later takes part.
     trigger : str
         Kind of what asked for it.
+    retired : bool
+        Whether the model that is followed serves no more: the challenger is then compared with the base rate.
     """
 
     actor: str
@@ -59,6 +61,7 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     min_samples: int
     now_ns: int
     trigger: str
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def retrain(
     spec : RetrainSpec
         Settings and times.
     champion : ModelBundle or None
-        The model in use.
+        The model in use, or the last one if it is retired.
     history : LabelledRows or None
         What it was trained on.
     fresh : TrainingRows
@@ -171,7 +174,7 @@ def retrain(
     )
     decision = judge(
         window.y,
-        None if champion is None else champion.model.predict_rows(window.X),
+        None if champion is None or spec.retired else champion.model.predict_rows(window.X),
         trained.bundle.model.predict_rows(window.X),
         weight=window.weight if weights else None,
         baseline_p=float(np.average(train.y, weights=train.weight if weights else None)),
