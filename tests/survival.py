@@ -1,7 +1,7 @@
 """The process that is killed: a real live node around the actor, fed one fixed sequence of bars and signals.
 
-``python -m tests.survival SEQUENCE MODELS`` imports and compiles everything once, and then forks a process for each
-life that it is asked for on standard input, so that a restart takes a tenth of a second.
+``python -m tests.survival MODELS`` imports and compiles everything once, and then forks a process for each life that
+it is asked for on standard input, so that a restart takes a tenth of a second.
 """
 
 import asyncio
@@ -65,6 +65,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     config : str
         The actor's configuration, as JSON.
+    feed : str
+        File of the `Feed`.
     progress : str
         File of int64: the phase, how many events were handled, and when each was (monotonic clock).
     log : str
@@ -80,6 +82,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     config: str
+    feed: str
     progress: str
     log: str
     until: int | None = None
@@ -185,7 +188,7 @@ def live(life: Life, events: Sequence[Event]) -> None:
     loop.run_until_complete(run())
 
 
-def serve(sequence: Path, models: Path) -> None:
+def serve(models: Path) -> None:
     """Fork a life for each line of standard input, and answer with its process id, or how it ended."""
     from nautilus_trader.live.node import TradingNode  # noqa: F401  the dearest import of them all
 
@@ -197,18 +200,20 @@ def serve(sequence: Path, models: Path) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*use of fork")
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    events = events_of(msgspec.msgpack.decode(sequence.read_bytes(), type=Feed))
+    feeds: dict[str, list[Event]] = {}
     _compile(ModelStore(models).load_latest())
     OutcomeTracker(LabelSettings(), 1)
-    gc.freeze()
     answers.write('"ready"\n')
     for line in sys.stdin:
         request = json.loads(line)
         if "life" in request:
             life = msgspec.convert(request["life"], Life)
+            if life.feed not in feeds:
+                feeds[life.feed] = events_of(msgspec.msgpack.decode(Path(life.feed).read_bytes(), type=Feed))
+                gc.freeze()
             pid = os.fork()
             if pid == 0:
-                _become(life, events)
+                _become(life, feeds[life.feed])
             answers.write(f"{pid}\n")
         else:
             if request["kill"]:
@@ -253,9 +258,9 @@ def _become(life: Life, events: Sequence[Event]) -> None:
 class Lives:
     """Starts processes and ends them, from within a test."""
 
-    def __init__(self, sequence: Path, models: Path) -> None:
+    def __init__(self, models: Path) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.survival", str(sequence), str(models)],
+            [sys.executable, "-m", "tests.survival", str(models)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -356,4 +361,4 @@ def _state_of(pid: int) -> str | None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    serve(Path(sys.argv[1]))

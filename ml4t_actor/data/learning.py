@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from numbers import Real
 from typing import Any, Self
@@ -22,6 +23,7 @@ from ml4t_actor.data.fields import (
     text,
     unit,
 )
+from ml4t_actor.data.signals import Status
 
 REASON_LENGTH_MAX = 500
 """Longest `reason` of a `ModelUpdate`."""
@@ -111,18 +113,20 @@ class SignalOutcome(Data):  # type: ignore[misc]  # Nautilus's compiled base has
     ) -> None:
         fields = self.__dict__  # the class is frozen: setattr raises
         fields["instrument_id"] = identifier(instrument_id)
-        if signal not in (-1, 1):
-            raise refused("signal", signal, "must be -1 or 1")
-        fields["signal"] = int(signal)
+        fields["signal"] = _integer_among("signal", signal, (-1, 1), "must be -1 or 1")
         fields["source"] = text("source", source)
         fields["signal_id"] = text("signal_id", signal_id)
         fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
         fields["model_version"] = text("model_version", model_version, 0)
-        fields["status"] = text("status", status)
+        fields["status"] = _one_of("status", status, Status)
         fields["barrier"] = _one_of("barrier", barrier, Barrier)
-        if label not in (-1, 0, 1) or (label == -1) != (fields["barrier"] == Barrier.UNRESOLVED):
-            raise refused("label", label, "must be 0 or 1, or -1 where `barrier` is unresolved")
-        fields["label"] = int(label)
+        unresolved = fields["barrier"] == Barrier.UNRESOLVED
+        fields["label"] = _integer_among(
+            "label",
+            label,
+            (-1,) if unresolved else (0, 1),
+            "must be 0 or 1, or -1 where and only where `barrier` is unresolved",
+        )
         fields["ret"] = _finite("ret", ret)
         fields["bars"] = integer("bars", bars)
         fields["weight"] = unit("weight", weight)
@@ -247,9 +251,18 @@ def _one_of(name: str, value: Any, choices: type[StrEnum]) -> str:
     raise refused(name, value, f"must be one of {', '.join(choices)}")
 
 
+def _integer_among(name: str, value: Any, choices: tuple[int, ...], rule: str) -> int:
+    if is_number(value, Real) and value in choices:
+        return int(value)
+    raise refused(name, value, rule)
+
+
 def _finite(name: str, value: Any) -> float:
-    if is_number(value, Real) and math.isfinite(value):
-        return float(value)
+    if is_number(value, Real):
+        with suppress(OverflowError):  # an integer beyond any float
+            number = float(value)
+            if math.isfinite(number):
+                return number
     raise refused(name, value, "must be a finite number")
 
 

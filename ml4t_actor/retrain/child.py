@@ -28,7 +28,8 @@ def _tell(what: str, share: float) -> None:
 
 def _die_with_parent(folder: Path) -> None:
     """End when standard input does: the parent holds its other end for as long as it lives."""
-    while sys.stdin.buffer.read(1):
+    # Not through `sys.stdin`: a thread that holds its lock makes the interpreter abort when it shuts down.
+    while os.read(0, 1):
         pass
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
