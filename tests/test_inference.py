@@ -1,8 +1,10 @@
 """Inference: every status, the values behind `ok`, swaps, and what it may import."""
 
+import dataclasses
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -352,3 +354,105 @@ def test_training_rows_are_what_serving_computes(market_bars_1m):
     assert len(dataset) > 150
     for ts, row in zip(dataset.label_start.tolist(), dataset.X, strict=True):
         assert rows[ts].tobytes() == row.tobytes()
+
+
+def enriched_bars(loop, bars, first):
+    """Step `bars` from `first` on, with a signal of alternating side on each, and return the answers."""
+    answers = []
+    for i in range(first, len(bars)):
+        loop.update_bar(ID, *next(iter(bars[i : i + 1].tuples())))
+        e = loop.process_signal(make_signal(bars, i, 1 if i % 2 else -1))
+        answers.append({**e.to_dict(), "latency_ns": 0})
+    return answers
+
+
+@pytest.mark.parametrize("taken_after", [1, 60, 700])
+def test_a_restored_state_goes_on_to_the_last_bit(taken_after, market_bars_1m, training):
+    bars = market_bars_1m[8_000:8_900]
+    whole = loop_of(training.bundle)
+    whole.add_instrument(ID, MINUTE)
+    enriched_bars(whole, bars[:taken_after], 0)
+    state = whole.state(whole.instruments[0])
+    restored = loop_of(training.bundle)
+    restored.add_instrument(ID, MINUTE)
+    restored.restore(restored.instruments[0], state)
+    after = enriched_bars(restored, bars, taken_after)
+    assert after == enriched_bars(whole, bars, taken_after)
+    assert any(e["status"] == "ok" for e in after)
+
+
+def test_regimes_of_another_version_are_filtered_anew(market_bars_1m, training):
+    bars = market_bars_1m[8_000:8_900]
+    state = ready(bars, training.bundle).state(ready(bars, training.bundle).instruments[0])
+    other = dataclasses.replace(training.bundle, version="other")
+    swapped = ready(bars, training.bundle)
+    swapped.swap(other)
+    restored = loop_of(other)
+    restored.add_instrument(ID, MINUTE)
+    restored.restore(restored.instruments[0], state)
+    signal = make_signal(bars, 899)
+    assert restored.process_signal(signal).regime_weight == swapped.process_signal(signal).regime_weight
+
+
+def test_a_state_of_other_settings_or_none_at_all_is_refused_and_leaves_a_cold_start(
+    market_bars_1m, training
+):
+    bars = market_bars_1m[8_000:8_900]
+    source = ready(bars, training.bundle)
+    state = source.state(source.instruments[0])
+    five = InferenceLoop(feature_names=NAMES, vpin=SETTINGS.vpin, volatility_halflife_bars=20)
+    five.add_instrument(ID, 5 * MINUTE)
+    buckets = InferenceLoop(feature_names=NAMES, volatility_halflife_bars=20)
+    buckets.add_instrument(ID, MINUTE)
+    for loop, raw in (
+        (five, state),
+        (buckets, state),
+        (loop_of(), b""),
+        (loop_of(), b"\xc1"),
+        (loop_of(), state[: len(state) // 2]),
+        (loop_of(), msgspec.msgpack.encode([1, "", MINUTE, 20, b"", b"", b"", b"", None])),
+    ):
+        if not loop.instruments:
+            loop.add_instrument(ID, MINUTE)
+        with pytest.raises(ValueError, match=rf"the saved state of {ID} is refused: .*; it starts cold"):
+            loop.restore(loop.instruments[0], raw)
+        assert loop.features(ID).bars == 0
+        assert not loop.vpin(ID).initialized
+
+
+class Own:
+    directional = False
+    value = 1.0
+
+    def update(self, *bar):
+        pass
+
+
+def test_a_market_with_custom_features_has_no_state():
+    loop = InferenceLoop(feature_names=("own",), custom_features={"own": Own})
+    loop.add_instrument(ID, MINUTE)
+    assert loop.state(loop.instruments[0]) is None
+
+
+def test_what_was_served_is_what_the_model_was_shown(market_bars_1m, training):
+    bars = market_bars_1m[8_000:8_900]
+    loop = ready(bars, training.bundle)
+    e = loop.process_signal(make_signal(bars, 899, -1))
+    served = loop.served(loop.instruments[0], -1)
+    columns = [BUILTIN_NAMES.index(name) for name in training.bundle.feature_names]
+    assert training.bundle.model.predict(served.features[columns]) == e.meta_confidence
+    assert training.bundle.regime.weight(served.regime_probabilities) == e.regime_weight
+    assert served.regime_model == training.bundle.regime.digest
+    before = served.features.copy()
+    loop.process_signal(make_signal(bars, 899, 1))
+    assert (served.features == before).all()  # a copy
+
+
+def test_a_retired_model_answers_no_more(market_bars_1m, training):
+    bars = market_bars_1m[8_000:8_900]
+    loop = ready(bars, training.bundle)
+    loop.retire()
+    e = loop.process_signal(make_signal(bars, 899))
+    assert (e.status, e.meta_confidence, e.model_version) == ("no_model", 0.5, "")
+    loop.swap(training.bundle)
+    assert loop.process_signal(make_signal(bars, 899)).status == "ok"
