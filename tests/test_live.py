@@ -1,0 +1,717 @@
+"""The learning loop inside a real live `TradingNode`: threads, a whole retraining, swaps under fire, stops, troubles."""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+from nautilus_trader.config import LiveExecEngineConfig, LoggingConfig, TradingNodeConfig
+from nautilus_trader.live.node import TradingNode
+from nautilus_trader.model.data import Bar, BarType, CustomData, DataType
+from nautilus_trader.model.identifiers import InstrumentId, TraderId
+
+from backtests.synthetic import synthetic_bars
+from ml4t_actor import actor as actor_module
+from ml4t_actor.actor import ML4TActor
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome
+from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.frames import Bars, Signals
+from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.learning import LearningLoop
+from ml4t_actor.ledger import LedgerReader
+from ml4t_actor.ledger.rows import stored_feature_sets
+from ml4t_actor.persistence import ModelBundle, ModelStore
+from ml4t_actor.retrain.worker import RetrainWorker
+from ml4t_actor.settings import (
+    GateSettings,
+    LabelSettings,
+    LedgerSettings,
+    ModelSettings,
+    MonitorSettings,
+    RegimeSettings,
+    RetrainSettings,
+    TrainingSettings,
+    ValidationSettings,
+    VPINSettings,
+)
+from ml4t_actor.training import TrainingLoop
+from tests.survival import children_of, is_alive
+
+INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
+BAR_TYPE = BarType.from_str(f"{INSTRUMENT}-1-MINUTE-LAST-EXTERNAL")
+MINUTE_NS = 60_000_000_000
+HORIZON = 20
+NAMES = ("volatility", "momentum", "trend_strength", "strength")
+SETTINGS = TrainingSettings(
+    labels=LabelSettings(horizon_bars=HORIZON, cost=0.0001),
+    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
+    model=ModelSettings(parameters={"C": 0.1}, prior_strength=100.0),
+    validation=ValidationSettings(n_folds=3, embargo_bars=HORIZON, bootstrap_samples=100),
+    volatility_halflife_bars=20,
+)
+N_TRAIN, N_LIVE = 3_000, 2_400
+WARM_BARS = 400  # after which no signal is answered `warming_up`
+WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
+STALL_MAX_S = 0.5  # a database or a training on the event thread would take longer
+
+
+class Step(NamedTuple):
+    """A bar, and the signals that come out of it."""
+
+    bar: Bar
+    signals: list[SignalData]
+
+
+class Planted(NamedTuple):
+    """A market whose signals mostly know the next move where they are strong; after the training, where weak."""
+
+    steps: list[Step]
+    models: Path
+    first: ModelBundle
+    second: ModelBundle  # differs in model, columns, break-even and regimes
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    bars = synthetic_bars(7, N_TRAIN + N_LIVE, bar_minutes=1, price=100.0, volume=500.0)
+    bars = dataclasses.replace(
+        bars,
+        # Just passed on the wall clock, which a live node goes by.
+        ts_event=(time.time_ns() // MINUTE_NS - np.arange(len(bars))[::-1]) * MINUTE_NS,
+        **{name: np.round(getattr(bars, name), 3) for name in ("open", "high", "low", "close", "volume")},
+    )
+    rng = np.random.default_rng(0)
+    at = np.arange(100, len(bars), 2)
+    strength = rng.random(len(at))
+    ahead = np.sign(bars.close[np.minimum(at + HORIZON, len(bars) - 1)] - bars.close[at])
+    right = rng.random(len(at)) < np.where(at >= N_TRAIN, 1.0 - strength, strength)
+    side = np.where(ahead == 0.0, 1.0, np.where(right, ahead, -ahead)).astype(np.int8)
+    known = at < N_TRAIN
+    signals = Signals(bars.ts_event[at[known]], side[known], strength[known])
+    models = tmp_path_factory.mktemp("models")
+    history = bars[:N_TRAIN]
+    first = TrainingLoop(SETTINGS, feature_names=NAMES, store=ModelStore(models)).train(history, signals)
+    other = TrainingLoop(
+        msgspec.structs.replace(SETTINGS, regime=RegimeSettings(n_regimes=2, shrinkage=1.0, seed=3)),
+        feature_names=META_FEATURE_NAMES,
+        store=ModelStore(tmp_path_factory.mktemp("other")),
+    ).train(history, dataclasses.replace(signals, signal=-signals.signal))
+    made = {
+        int(i): signal_of(int(bars.ts_event[i]), int(s), float(x), f"{i}")
+        for i, s, x in zip(at, side, strength, strict=True)
+    }
+    live = bars[N_TRAIN:]
+    steps = [
+        Step(bar, [made[N_TRAIN + i]] if N_TRAIN + i in made else [])
+        for i, bar in enumerate(nautilus_bars(live))
+    ]
+    second = dataclasses.replace(other.bundle, break_even=first.bundle.break_even / 2.0)
+    return Planted(steps, models, first.bundle, second)
+
+
+def nautilus_bars(bars: Bars) -> list[Bar]:
+    ts = bars.ts_event.astype(np.uint64)
+    columns = [np.array(getattr(bars, name)) for name in ("open", "high", "low", "close", "volume")]
+    return Bar.from_raw_arrays_to_list(BAR_TYPE, 3, 3, *columns, ts, ts)
+
+
+def signal_of(ts: int, side: int, strength: float, name: str) -> SignalData:
+    return SignalData(
+        instrument_id=INSTRUMENT,
+        signal=side,
+        strength=strength,
+        source="planted",
+        signal_id=name,
+        ts_event=ts,
+        ts_init=ts,
+    )
+
+
+@pytest.fixture
+def models(planted: Planted, tmp_path: Path) -> Path:
+    """Return a copy of the folder of models that a test may change."""
+    return Path(shutil.copytree(planted.models, tmp_path / "models"))
+
+
+def config_of(models: Path, **kwargs: Any) -> ML4TActorConfig:
+    return ML4TActorConfig(
+        model_path=str(models),
+        bar_types=[str(BAR_TYPE)],
+        feature_names=list(META_FEATURE_NAMES),
+        labels=SETTINGS.labels,
+        vpin=SETTINGS.vpin,
+        volatility_halflife_bars=SETTINGS.volatility_halflife_bars,
+        max_bar_age_bars=1e9,
+        inference_timeout_ms=60_000,  # lest a busy machine makes signals late
+        **{
+            "retrain_min_samples": 10**9,
+            "ledger": LedgerSettings(flush_ms=50),
+            "retraining": RetrainSettings(
+                check_seconds=0.1,
+                monitor=MonitorSettings(cooldown_bars=0),
+                gate=GateSettings(confidence=0.95),
+            ),
+            **kwargs,
+        },
+    )
+
+
+class Log:
+    """Keeps what the learning loop would write to Nautilus's log."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def info(self, message: str) -> None:
+        pass
+
+    warning = info
+
+    def error(self, message: str) -> None:
+        self.errors.append(message)
+
+
+class Live:
+    """A node without clients around one actor, and everything that it published, in order."""
+
+    def __init__(self, config: ML4TActorConfig) -> None:
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.node = TradingNode(
+            TradingNodeConfig(
+                trader_id=TraderId("LIVE-001"),
+                logging=LoggingConfig(log_level="ERROR", log_colors=False),
+                exec_engine=LiveExecEngineConfig(reconciliation=False),
+                timeout_connection=10,
+                timeout_disconnection=5,
+                timeout_post_stop=0.2,
+                timeout_shutdown=2,
+            ),
+            loop=self.loop,
+        )
+        self.actor = ML4TActor(config)
+        self.node.trader.add_actor(self.actor)
+        self.node.build()
+        self.thread = threading.get_ident()
+        self.published: list[Any] = []
+        self.publishing_threads: set[int] = set()
+        self.log = Log()
+        self.longest_stall_s = 0.0
+        for kind in (EnrichedSignal, SignalOutcome, ModelUpdate):
+            self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
+
+    def _keep(self, data: Any) -> None:
+        self.published.append(data)
+        self.publishing_threads.add(threading.get_ident())
+
+    def of(self, kind: type) -> list[Any]:
+        return [data for data in self.published if type(data) is kind]
+
+    @property
+    def enriched(self) -> list[EnrichedSignal]:
+        return self.of(EnrichedSignal)
+
+    @property
+    def updates(self) -> list[ModelUpdate]:
+        return self.of(ModelUpdate)
+
+    def run(self, scenario: Callable[["Live"], Awaitable[None]]) -> "Live":
+        """Run the node from start to stop, with the scenario in between."""
+        try:
+            self.loop.run_until_complete(self._run(scenario))
+        finally:
+            self.node.dispose()
+            asyncio.set_event_loop(None)
+        return self
+
+    async def _run(self, scenario: Callable[["Live"], Awaitable[None]]) -> None:
+        running = asyncio.create_task(self.node.run_async())
+        beating = None
+        try:
+            await self.until(lambda: self.actor.is_running or running.done())
+            assert self.actor.is_running, "the actor did not start"
+            self.actor.learning._log = self.log
+            beating = asyncio.create_task(self._beat())
+            await scenario(self)
+        finally:
+            if beating is not None:
+                beating.cancel()
+            await self.node.stop_async()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    async def _beat(self) -> None:
+        pause_s = 0.002
+        while True:
+            due = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
+            self.longest_stall_s = max(self.longest_stall_s, time.monotonic() - due)
+
+    async def until(self, condition: Callable[[], Any], timeout_s: float = WAIT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "what is waited for did not happen"
+            await asyncio.sleep(0.005)
+
+    async def feed(self, steps: Iterable[Step], pause_s: float = 0.0) -> None:
+        """Hand bars and signals to the data engine, as a client would, and wait until it has taken them."""
+        for i, step in enumerate(steps):
+            self.send(step.bar, *step.signals)
+            if pause_s or i % 8 == 7:
+                await asyncio.sleep(pause_s)
+        await self.taken()
+
+    def send(self, *data: Bar | SignalData) -> None:
+        for item in data:
+            wrapped = item if isinstance(item, Bar) else CustomData(DataType(SignalData), item)
+            self.node.kernel.data_engine.process(wrapped)
+
+    async def taken(self) -> None:
+        await asyncio.sleep(0)
+        while self.node.kernel.data_engine.data_qsize():
+            await asyncio.sleep(0)
+
+    async def in_thread(self, function: Callable[[], None]) -> None:
+        """Call in a thread of its own, to its end, while the event loop goes on."""
+        with contextlib.ExitStack() as raised:
+            errors: list[BaseException] = []
+
+            def call() -> None:
+                try:
+                    function()
+                except BaseException as e:
+                    errors.append(e)
+
+            thread = threading.Thread(target=call)
+            thread.start()
+            raised.callback(thread.join)
+            await self.until(lambda: not thread.is_alive())
+        if errors:
+            raise errors[0]
+
+
+def given(steps: Sequence[Step]) -> list[str]:
+    return [signal.signal_id for step in steps for signal in step.signals]
+
+
+def ids(messages: Iterable[Any]) -> list[str]:
+    return [message.signal_id for message in messages]
+
+
+class Threads(dict[str, set[int]]):
+    """On which threads methods were called, by name."""
+
+    def watch(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            self.setdefault(name, set()).add(threading.get_ident())
+            return original(*args, **kwargs)
+
+        patch.setattr(owner, name, seen)
+
+
+def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(planted, models, monkeypatch):
+    threads = Threads()
+    threads.watch(monkeypatch, ML4TActor, "_on_timer")
+    for owner, names in (
+        (LearningLoop, ("check", "_finish", "on_signal", "on_bar", "request_retrain", "_resolve")),
+        (InferenceLoop, ("swap", "process_signal", "update_bar")),
+    ):
+        for name in names:
+            threads.watch(monkeypatch, owner, name)
+    command = (sys.executable, "-c", "import sys; sys.exit('no training here')")
+    monkeypatch.setattr(actor_module, "RetrainWorker", functools.partial(RetrainWorker, command=command))
+    live = Live(config_of(models))
+    actor = live.actor
+    steps = planted.steps[: WARM_BARS + HORIZON]
+    ts = steps[-1].bar.ts_event
+    stream = iter(signal_of(ts, 1, 0.5, f"external-{i}") for i in range(150))
+
+    def external(n: int) -> None:
+        for signal in itertools.islice(stream, n):
+            actor.on_data(signal)
+
+    def before_and_after_a_swap() -> None:
+        external(50)
+        actor.hot_swap_model(planted.second)
+        external(50)
+
+    def after_a_rollback() -> None:
+        actor.rollback()
+        external(50)
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps)
+        await live.in_thread(before_and_after_a_swap)
+        await live.until(lambda: actor.loop.bundle is planted.second)
+        await live.in_thread(after_a_rollback)
+        await live.in_thread(lambda: actor.request_retrain("from another thread"))
+        await live.until(lambda: [u for u in live.updates if u.action == "failed"])
+
+    live.run(scenario)
+    timer = threads.pop("_on_timer")
+    assert timer
+    assert live.thread not in timer
+    assert live.publishing_threads == {live.thread}
+    assert set(threads) == {
+        "check", "_finish", "on_signal", "on_bar", "request_retrain", "_resolve", "swap", "process_signal",
+        "update_bar",
+    }  # fmt: skip
+    assert all(seen == {live.thread} for seen in threads.values()), threads
+    assert live.of(SignalOutcome)
+    external_ones = [e for e in live.enriched if e.signal_id.startswith("external-")]
+    assert [(e.signal_id, e.model_version) for e in external_ones] == [
+        (f"external-{i}", planted.second.version if 50 <= i < 100 else planted.first.version)
+        for i in range(150)
+    ]
+    assert [(u.action, u.trigger) for u in live.updates] == [
+        ("swapped", "user"),
+        ("rolled_back", "user"),
+        ("failed", "manual"),
+    ]
+    assert "no training here" in live.updates[-1].reason
+    assert not actor.counts
+
+
+def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version(planted, models):
+    live = Live(config_of(models))
+    actor = live.actor
+    bundles = {bundle.version: bundle for bundle in (planted.first, planted.second)}
+    warm, more = planted.steps[:WARM_BARS], itertools.cycle(planted.steps[WARM_BARS:])
+    sent: list[str] = []
+    over = threading.Event()
+
+    def other() -> ModelBundle:
+        return planted.first if actor.loop.bundle is planted.second else planted.second
+
+    def swap_from_outside() -> None:
+        for bundle in itertools.cycle((planted.second, planted.first)):
+            if over.wait(0.002):
+                return
+            actor.hot_swap_model(bundle)
+
+    def swap_from_within(enriched: EnrichedSignal) -> None:
+        if enriched.signal_id.endswith("50"):
+            actor.hot_swap_model(other())
+
+    def changes() -> int:
+        versions = [e.model_version for e in live.enriched]
+        return sum(a != b for a, b in itertools.pairwise(versions))
+
+    async def fire(live: Live) -> None:
+        deadline = time.monotonic() + WAIT_S
+        for k in itertools.count():
+            if k % 100 == 0 and len(sent) >= 6_000 and changes() >= 250:
+                break
+            assert time.monotonic() < deadline
+            step = next(more)
+            batch = [
+                signal_of(step.bar.ts_event, 1 - 2 * (i % 2), (k * 0.37 + i * 0.11) % 1.0, f"{len(sent) + i}")
+                for i in range(4)
+            ]
+            sent.extend(ids(batch))
+            live.send(step.bar, *batch)
+            if k % 15 == 0:
+                actor.hot_swap_model(other())
+            await asyncio.sleep(0)
+        await live.taken()
+
+    async def scenario(live: Live) -> None:
+        await live.feed(Step(step.bar, []) for step in warm)
+        live.node.kernel.msgbus.subscribe(topic="data.EnrichedSignal*", handler=swap_from_within)
+        swapping = asyncio.create_task(live.in_thread(swap_from_outside))
+        try:
+            await fire(live)
+        finally:
+            over.set()
+            await swapping
+
+    live.run(scenario)
+    assert ids(live.enriched) == sent
+    assert not actor.counts
+    assert len([u for u in live.updates if u.version != u.previous_version]) >= 200
+    by_id = {e.signal_id: e for e in live.enriched}
+    answered = 0
+    with contextlib.closing(sqlite3.connect(models / "ledger.sqlite")) as connection:
+        names = stored_feature_sets(connection)
+        rows = connection.execute(
+            "SELECT signal_id, side, feature_set, features, regime_probabilities, regime_model, model_version "
+            "FROM signals ORDER BY id"
+        ).fetchall()
+    assert [row[0] for row in rows] == sent
+    for signal_id, side, feature_set, features, probabilities, regime_model, version in rows:
+        enriched, bundle = by_id[signal_id], bundles[version]
+        assert (enriched.model_version, enriched.signal) == (version, side)
+        served = dict(zip(names[feature_set], np.frombuffer(features), strict=True))
+        belief = np.frombuffer(probabilities)
+        assert regime_model == bundle.regime.digest
+        assert enriched.regime == bundle.regime.regime(belief)
+        if enriched.status != "ok":
+            assert enriched.status == "novel_input"
+            continue
+        answered += 1
+        x = np.array([served[name] for name in bundle.feature_names])
+        assert enriched.meta_confidence == bundle.model.predict(x)
+        assert enriched.regime_weight == bundle.regime.weight(belief)
+    assert answered >= 5_000
+    # The two would not agree by chance.
+    assert planted.first.regime.n_regimes != planted.second.regime.n_regimes
+
+
+def test_a_stop_ends_the_training_process_and_completes_the_ledger(planted, models):
+    live = Live(config_of(models))
+    steps = planted.steps[:600]
+    child: list[int] = []
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps)
+        before = set(children_of(os.getpid()))
+        live.actor.request_retrain("to be stopped in it")
+        await live.until(lambda: set(children_of(os.getpid())) - before)
+        child.extend(set(children_of(os.getpid())) - before)
+        live.send(*planted.steps[600].signals, *planted.steps[601].signals)
+        await live.taken()
+        child.append(time.monotonic_ns())
+
+    live.run(scenario)
+    stopped_s = (time.monotonic_ns() - child.pop()) / 1e9
+    assert stopped_s < 10.0
+    assert len(child) == 1
+    assert not is_alive(child[0])
+    assert live.log.errors == []
+    assert live.updates == []
+    frame = LedgerReader(models / "ledger.sqlite").signals()
+    assert frame["signal_id"].tolist() == ids(live.enriched) == given(planted.steps[:602])
+    assert frame["label"].notna().sum() == len(live.of(SignalOutcome)) > 200
+    assert not +live.actor.learning.ledger.counts
+
+
+def test_a_failure_inside_learning_is_counted_and_costs_no_answer(planted, models, monkeypatch):
+    live = Live(config_of(models))
+    steps = planted.steps[:200]
+    for name in ("on_signal", "on_bar", "check"):
+        original = getattr(LearningLoop, name)
+        calls = itertools.count()
+
+        def fail_once(*args: Any, original: Any = original, calls: Any = calls) -> Any:
+            if next(calls) == 3:
+                raise OSError("planted")
+            return original(*args)
+
+        monkeypatch.setattr(LearningLoop, name, fail_once)
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps)
+        await live.until(lambda: live.actor.counts["error in checking"])
+
+    live.run(scenario)
+    assert ids(live.enriched) == given(steps)
+    # A signal's own bar comes from the cache, just before it.
+    counts = live.actor.counts
+    assert counts.pop("error in on_bar", 0) + counts.pop("error in catching up with the cache", 0) == 1
+    assert counts == {"error in recording a signal": 1, "error in checking": 1}
+
+
+def foreign_file(path: Path) -> None:
+    path.write_bytes(b"not a database" * 1_000)
+
+
+def foreign_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+
+
+def file_in_place_of_the_folder(path: Path) -> None:
+    path.parent.write_text("in the way")
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, foreign_file, foreign_database])
+def test_without_a_usable_ledger_signals_are_answered_and_nothing_is_trained(
+    planted, models, tmp_path, spoil
+):
+    path = tmp_path / "ledger"
+    spoil(path)
+    before = None if path.is_dir() else path.read_bytes()
+    live = Live(
+        config_of(
+            models, ledger=LedgerSettings(path=str(path)), retrain_min_samples=1, retrain_interval_bars=1
+        )
+    )
+    steps = planted.steps[: WARM_BARS + 100]
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps)
+        with pytest.raises(RuntimeError, match="ledger"):
+            live.actor.request_retrain()
+        await asyncio.sleep(0.3)  # in which the timer checks
+
+    live.run(scenario)
+    assert ids(live.enriched) == given(steps)
+    assert live.enriched[-1].status == "ok"
+    assert len(live.of(SignalOutcome)) > 100
+    assert live.updates == []
+    assert live.longest_stall_s < STALL_MAX_S
+    assert live.actor.counts == {"no ledger": 1}
+    assert (None if path.is_dir() else path.read_bytes()) == before
+
+
+def test_a_locked_ledger_delays_nothing_and_loses_nothing(planted, models):
+    live = Live(config_of(models))
+    steps = planted.steps[: WARM_BARS + 300]
+    path = models / "ledger.sqlite"
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps[:WARM_BARS])
+        ledger = live.actor.learning.ledger
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            await live.feed(steps[WARM_BARS : WARM_BARS + 150])
+            live.actor.hot_swap_model(planted.second)
+            await live.feed(steps[WARM_BARS + 150 :])
+            await live.until(lambda: ledger.counts["write_errors"])
+            await live.until(lambda: live.log.errors)
+            assert len(live.enriched) == len(given(steps))
+
+    live.run(scenario)
+    assert live.longest_stall_s < STALL_MAX_S
+    assert "rows wait in memory" in live.log.errors[0]
+    frame = LedgerReader(path).signals()
+    assert frame["signal_id"].tolist() == ids(live.enriched) == given(steps)
+    assert [u.action for u in live.updates] == ["swapped"]
+    assert live.actor.learning.ledger.counts["dropped"] == 0
+
+
+class Lives(NamedTuple):
+    """Two nodes, one after the other, on one folder."""
+
+    models: Path
+    before: Live
+    after: Live
+    threads: Threads
+    frame: Any  # of the signals in the ledger, after the first
+    events: list[dict[str, Any]]
+    repeated: list[str]
+    n_before: int
+
+
+@pytest.fixture(scope="module")
+def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
+    models = Path(shutil.copytree(planted.models, tmp_path_factory.mktemp("lives") / "models"))
+    config = config_of(models, retrain_min_samples=400)
+    threads = Threads()
+    fed = 0
+
+    async def until_promoted(live: Live) -> None:
+        nonlocal fed
+        steps = planted.steps
+        await live.feed(steps[:1_200])
+        fed = 1_200
+
+        def promoted() -> bool:
+            return any(update.action == "promoted" for update in live.updates)
+
+        deadline = time.monotonic() + WAIT_S
+        while not promoted():
+            assert time.monotonic() < deadline, live.updates
+            if fed < N_LIVE - 400:
+                await live.feed(steps[fed : fed + 1])
+                fed += 1
+            await asyncio.sleep(0.01)
+        await live.feed(steps[fed : fed + 200])
+        fed += 200
+
+    with pytest.MonkeyPatch.context() as patch:
+        threads.watch(patch, LearningLoop, "_finish")
+        threads.watch(patch, InferenceLoop, "swap")
+        before = Live(config).run(until_promoted)
+    reader = LedgerReader(models / "ledger.sqlite")
+    frame, events = reader.signals(), reader.events()
+    told = events[["ts", "kind", "detail"]].to_dict("records")
+    repeated = given(planted.steps[fed - 60 : fed])
+
+    async def go_on(live: Live) -> None:
+        live.send(*(signal for step in planted.steps[fed - 60 : fed] for signal in step.signals))
+        await live.feed(planted.steps[fed : fed + 100])
+
+    after = Live(config_of(models)).run(go_on)
+    return Lives(models, before, after, threads, frame, told, repeated, fed)
+
+
+@pytest.mark.slow
+def test_a_model_that_the_market_left_is_replaced_while_the_node_runs(planted, lives):
+    live = lives.before
+    update = next(u for u in live.updates if u.action == "promoted")
+    assert update.previous_version == planted.first.version
+    assert update.trigger in ("accuracy", "calibration", "loss")
+    assert update.challenger_log_loss < update.champion_log_loss
+    assert update.improvement_low > 0.0
+    stored = ModelStore(lives.models).load(update.version)
+    assert stored.provenance["parent"] == planted.first.version
+    at = live.published.index(update)
+    answers = [e for e in live.published[at:] if type(e) is EnrichedSignal]
+    assert {e.model_version for e in answers if e.status == "ok"} >= {update.version}
+    assert answers[0].model_version == update.version
+    assert all(
+        e.model_version == planted.first.version for e in live.published[:at] if type(e) is EnrichedSignal
+    )
+    assert ids(live.enriched) == given(planted.steps[: lives.n_before])
+    assert live.longest_stall_s < STALL_MAX_S
+    assert lives.threads == {"_finish": {live.thread}, "swap": {live.thread}}
+    assert live.log.errors == []
+    assert not live.actor.counts
+
+
+@pytest.mark.slow
+def test_the_ledger_of_a_live_node_tells_what_it_published(lives):
+    live, frame = lives.before, lives.frame
+    assert frame["signal_id"].tolist() == ids(live.enriched)
+    for column, name in (
+        ("confidence", "meta_confidence"),
+        ("model_version", "model_version"),
+        ("status", "status"),
+        ("toxicity", "toxicity"),
+        ("regime_weight", "regime_weight"),
+    ):
+        assert frame[column].tolist() == [getattr(e, name) for e in live.enriched]
+    known = frame[frame["label"].notna()].set_index("signal_id")
+    outcomes = {o.signal_id: o for o in live.of(SignalOutcome)}
+    assert len(outcomes) == len(live.of(SignalOutcome)) == len(known)
+    for name in ("label", "bars", "ret", "weight"):
+        assert known[name].to_dict() == {key: getattr(o, name) for key, o in outcomes.items()}
+    assert {t.value for t in known["ts_outcome"]} == {o.ts_event for o in outcomes.values()}
+    told = [event["detail"] for event in lives.events if event["kind"] != "trigger"]
+    assert told == [update.to_dict() for update in live.updates]
+
+
+@pytest.mark.slow
+def test_a_second_node_goes_on_where_the_first_one_stopped(lives, planted):
+    live = lives.after
+    promoted = [u for u in lives.before.updates if u.action == "promoted"][-1]
+    assert live.actor.loop.bundle.version == promoted.version
+    assert live.actor.counts == {"repeated": len(lives.repeated)}
+    new = given(planted.steps[lives.n_before : lives.n_before + 100])
+    assert ids(live.enriched) == new
+    assert live.enriched[0].status in ("ok", "novel_input")
+    assert {e.model_version for e in live.enriched} == {promoted.version}
+    # What was open when the first one stopped was resolved by the second, nothing twice.
+    first, second = ids(lives.before.of(SignalOutcome)), ids(live.of(SignalOutcome))
+    assert not set(first) & set(second)
+    still_open = [key for key in ids(lives.before.enriched) if key not in set(first)]
+    assert set(still_open[20:]) <= set(second)  # the first few signals came before there was a volatility
