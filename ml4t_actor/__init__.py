@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ml4t_actor.actor import ML4TActor
     from ml4t_actor.config import ML4TActorConfig
-    from ml4t_actor.data import EnrichedSignal, SignalData, Status
+    from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
     from ml4t_actor.features import FeatureEngine
     from ml4t_actor.inference import InferenceLoop
     from ml4t_actor.labeling import triple_barrier_labels
+    from ml4t_actor.ledger import LedgerReader
     from ml4t_actor.meta_model import MetaModel
+    from ml4t_actor.outcomes import OutcomeTracker
     from ml4t_actor.persistence import ModelBundle, ModelStore
     from ml4t_actor.regime import RegimeModel
+    from ml4t_actor.retrain import RetrainMonitor
     from ml4t_actor.risk import RiskLimits, RiskStage
-    from ml4t_actor.settings import TrainingSettings
+    from ml4t_actor.settings import LedgerSettings, RetrainSettings, TrainingSettings
     from ml4t_actor.sizing import IntegratedSizer
     from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
     from ml4t_actor.training import TrainingLoop, TrainingResult
@@ -28,15 +31,22 @@ _MODULE_OF = {
     "FeatureEngine": "features",
     "InferenceLoop": "inference",
     "IntegratedSizer": "sizing",
+    "LedgerReader": "ledger",
+    "LedgerSettings": "settings",
     "ML4TActor": "actor",
     "ML4TActorConfig": "config",
     "MetaModel": "meta_model",
     "ModelBundle": "persistence",
     "ModelStore": "persistence",
+    "ModelUpdate": "data",
+    "OutcomeTracker": "outcomes",
     "RegimeModel": "regime",
+    "RetrainMonitor": "retrain",
+    "RetrainSettings": "settings",
     "RiskLimits": "risk",
     "RiskStage": "risk",
     "SignalData": "data",
+    "SignalOutcome": "data",
     "Status": "data",
     "TrainingLoop": "training",
     "TrainingResult": "training",
@@ -52,15 +62,22 @@ __all__ = [
     "FeatureEngine",
     "InferenceLoop",
     "IntegratedSizer",
+    "LedgerReader",
+    "LedgerSettings",
     "ML4TActor",
     "ML4TActorConfig",
     "MetaModel",
     "ModelBundle",
     "ModelStore",
+    "ModelUpdate",
+    "OutcomeTracker",
     "RegimeModel",
+    "RetrainMonitor",
+    "RetrainSettings",
     "RiskLimits",
     "RiskStage",
     "SignalData",
+    "SignalOutcome",
     "Status",
     "TrainingLoop",
     "TrainingResult",

@@ -253,9 +253,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         ledger, path = self._open_ledger(live)
         trainer: Trainer | None = None
         if config.retrain == "on":
-            if path is None:
+            if not live:
                 trainer = InlineTrainer(ledger, store)
-            else:
+            elif path is not None:
                 trainer = RetrainWorker(
                     ledger,
                     path,
@@ -292,6 +292,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
                 path.parent.mkdir(parents=True, exist_ok=True)
                 return Ledger(path, self.id.value, config.ledger), path
             except (LedgerError, OSError) as e:
+                self.counts["no ledger"] += 1
                 self.log.error(f"{e}; signals are kept in memory only, and the model stays as it is")
         return Ledger(None, self.id.value, config.ledger), None
 

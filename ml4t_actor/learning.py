@@ -151,7 +151,9 @@ class LearningLoop:
         self._asked = False
         self._retired: ModelBundle | None = None
         self._failed_since_ns = 0
-        # Ends of the label windows of judged signals that no model has seen: a heap, and how many are past.
+        # When each judged signal arose, and its label window ends; kept here lest a swap waits for the ledger.
+        self._judged: deque[tuple[int, int]] = deque(maxlen=settings.max_rows)
+        # Of those that no model has seen, the ends: a heap, and how many are past.
         self._unseen: list[int] = []
         self._n_unseen = 0
         self._unseen_after_ns = 0
@@ -196,6 +198,7 @@ class LearningLoop:
         now_ns = self._now()
         if self._live:
             self._resume(now_ns, saved or {})
+            self._recall_judged()
             self._keep_retired()
         self._watch_model(now_ns)
         if self._retired is not None:
@@ -283,6 +286,14 @@ class LearningLoop:
                 f"model {bundle.version} was retired before the restart; no model serves until a challenger beats the "
                 "base rate, or you save another version"
             )
+
+    def _recall_judged(self) -> None:
+        """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
+        since_ns = unseen_after_ns(self.inference.bundle)
+        horizon_ns = self._training.labels.horizon_bars * self._interval_ns
+        for end in self.ledger.window_ends(since_ns, sorted(LEARNED_FROM)):
+            # The entry's time stands for the signal's, which is at most a little later.
+            self._judged.append((max(end - horizon_ns, since_ns + 1), end))
 
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Record an answered signal with what it was answered from, and open its barrier."""
@@ -406,7 +417,7 @@ class LearningLoop:
     def refuse_if_frozen(self, what: str) -> None:
         """Raise `RuntimeError` if the model may not change."""
         if self.frozen:
-            raise RuntimeError(f"cannot {what}: the model is frozen by `retrain='off'`")
+            raise RuntimeError(f"cannot {what}: the model is frozen by `retrain='off'`, or for want of a ledger")
 
     def rollback(self) -> ModelBundle:
         """Let the model before the present one serve again, and after a restart too; return it.
@@ -551,7 +562,7 @@ class LearningLoop:
         self._failed_since_ns = 0
         self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
         self._n_unseen = 0
-        self._unseen = self.ledger.window_ends(self._unseen_after_ns, sorted(LEARNED_FROM))
+        self._unseen = [end for ts, end in self._judged if ts > self._unseen_after_ns]
         heapify(self._unseen)
         self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
 
@@ -625,8 +636,10 @@ class LearningLoop:
                     ts_init=now_ns,
                 )
             )
-            if known and followed.status in LEARNED_FROM and followed.ts_event > self._unseen_after_ns:
-                heappush(self._unseen, followed.window_end_ns)
+            if known and followed.status in LEARNED_FROM:
+                self._judged.append((followed.ts_event, followed.window_end_ns))
+                if followed.ts_event > self._unseen_after_ns:
+                    heappush(self._unseen, followed.window_end_ns)
             if known and (
                 serving is None or (followed.model_version == serving and followed.status in JUDGED)
             ):

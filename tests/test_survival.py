@@ -151,6 +151,11 @@ def rows_of(ledger: Path) -> list[tuple[Any, ...]]:
     return query(ledger, f"SELECT {SIGNAL}, {OUTCOME} FROM signals ORDER BY id")
 
 
+def states_of(ledger: Path) -> list[tuple[Any, ...]]:
+    """Return all that is known of each instrument, as bytes."""
+    return query(ledger, "SELECT instrument_id, ts, state FROM snapshots ORDER BY instrument_id")
+
+
 def status_of(row: tuple[Any, ...]) -> str:
     return row[SIGNAL.split(", ").index("status")]
 
@@ -165,6 +170,7 @@ class Reference(NamedTuple):
     feed: Path
     events: list[Event]
     rows: list[tuple[Any, ...]]
+    states: list[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +183,8 @@ def reference(models, tmp_path_factory) -> Iterator[Reference]:
     with Lives(models) as lives:
         lives.begin(life_in(folder, path, config_of(models, folder / "ledger.sqlite")), len(events))
         assert lives.end() == 0
-        rows = rows_of(folder / "ledger.sqlite")
-        yield Reference(lives, path, events, rows)
+        rows, states = rows_of(folder / "ledger.sqlite"), states_of(folder / "ledger.sqlite")
+        yield Reference(lives, path, events, rows, states)
 
 
 def written(feed: Feed, folder: Path) -> Path:
@@ -225,7 +231,7 @@ def test_the_reference_holds_all_that_can_become_of_a_signal(reference):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_kills_at_random_moments_change_nothing(seed, reference, models, tmp_path):
     rng = random.Random(seed)
-    lives, feed, events, whole = reference
+    lives, feed, events, whole, states = reference
     kills = {"starting": 0, "running": 0, "stopping": 0}
     lost_ms, restored = [], 0
     sequence = 0
@@ -263,6 +269,7 @@ def test_kills_at_random_moments_change_nothing(seed, reference, models, tmp_pat
                 if until is None:
                     break  # it came to the end of the sequence before
         assert rows_of(ledger) == whole
+        assert states_of(ledger) == states
         assert query(ledger, "PRAGMA integrity_check") == [("ok",)]
         log = (folder / "log").read_text()
         for trouble in ("starts cold", "failed", "refused", "Traceback", "no model"):
@@ -293,7 +300,7 @@ def lost_of(lives: Lives, ledger: Path, events: Sequence[Event], killed_ns: int)
 @linux
 @pytest.mark.slow
 def test_nothing_at_all_is_lost_once_it_was_flushed(reference, models, tmp_path):
-    lives, feed, events, whole = reference
+    lives, feed, events, whole, states = reference
     ledger = tmp_path / "ledger.sqlite"
     lives.begin(life_in(tmp_path, feed, config_of(models, ledger), stay=True), len(events))
     last_ts = {
@@ -305,13 +312,14 @@ def test_nothing_at_all_is_lost_once_it_was_flushed(reference, models, tmp_path)
     lives.wait_for(lambda: query(ledger, "SELECT count(*) FROM signals") == [(len(whole),)])
     assert lives.kill() == -signal.SIGKILL
     assert rows_of(ledger) == whole
+    assert states_of(ledger) == states
 
 
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize("delay_s", [0.0, 0.3, 1.0, 3.0])
 def test_a_kill_in_a_retraining_leaves_no_orphan_and_the_old_model(delay_s, reference, models, tmp_path):
-    lives, feed, events, whole = reference
+    lives, feed, events, whole, states = reference
     store, scratch = tmp_path / "models", tmp_path / "scratch"
     shutil.copytree(models, store)
     scratch.mkdir()
@@ -348,6 +356,7 @@ def test_a_kill_in_a_retraining_leaves_no_orphan_and_the_old_model(delay_s, refe
     lives.begin(life_in(tmp_path, feed, config_of(store, ledger)), len(events))
     assert lives.end() == 0
     assert rows_of(ledger) == whole
+    assert states_of(ledger) == states
 
 
 # Restarted in one process, with a clock that is the machine's.
@@ -439,6 +448,7 @@ def test_a_short_gap_is_a_gap_and_no_more(models, tmp_path):
     assert later.found_open > 5
     assert {e.status for e in later.enriched} <= {"ok", "novel_input"}
     assert rows_of(two) == rows_of(one)
+    assert states_of(two) == states_of(one)
     assert sum(row[N_SIGNAL] == -2 for row in rows_of(two)) == 0
 
 
@@ -451,6 +461,7 @@ def test_after_a_gap_that_ends_open_trades_they_are_unresolved_and_the_state_goe
     session(config_of(models, two), before)
     later = session(config_of(models, two), after)
     assert rows_of(two) == rows_of(one)
+    assert states_of(two) == states_of(one)
     assert sum(row[N_SIGNAL] == -2 for row in rows_of(two)) == later.found_open > 5
     assert {e.status for e in later.enriched} <= {"ok", "novel_input"}
 
@@ -528,6 +539,7 @@ def test_a_saved_state_like_the_ledgers_changes_nothing(models, tmp_path):
     assert set(saved) == set(MARKETS)
     session(config_of(models, two), events[cut:], saved)
     assert rows_of(two) == rows_of(one)
+    assert states_of(two) == states_of(one)
 
 
 def test_a_saved_state_newer_than_the_ledgers_goes_on_where_it_was_taken(models, tmp_path):
