@@ -1,25 +1,20 @@
 """What the learning loop tells: `SignalOutcome`, and `ModelUpdate`."""
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from numbers import Real
-from typing import Any, Self
+from typing import Any
 
 from nautilus_trader.core.data import Data
-from nautilus_trader.model.custom import customdataclass
 from nautilus_trader.model.identifiers import InstrumentId
 
 from ml4t_actor.data.fields import (
-    TIMESTAMPS,
-    arguments,
-    decoded,
     identifier,
     integer,
     is_number,
+    message,
     refused,
-    register_batch_encoder,
     text,
     unit,
 )
@@ -49,7 +44,7 @@ class Action(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+@message
 class SignalOutcome(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """What became of a signal: which barrier its price touched first, and whether acting on it paid.
 
@@ -133,24 +128,11 @@ class SignalOutcome(Data):  # type: ignore[misc]  # Nautilus's compiled base has
         fields["_ts_event"] = integer("ts_event", ts_event)
         fields["_ts_init"] = integer("ts_init", ts_init)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is SignalOutcome and self.__dict__ == other.__dict__
-
     def __hash__(self) -> int:
         return hash((self.source, self.signal_id, self._ts_event))
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the outcome that `values`, as made by `to_dict`, describe; `ValueError` if they do not fit."""
-        return cls(**arguments("SignalOutcome", _OUTCOME_FIELDS, values))
 
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Return the outcome that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(decoded("SignalOutcome", raw))
-
-
-@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+@message
 class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """What a retraining, a swap or a rollback came to, with the figures that decided it.
 
@@ -228,21 +210,8 @@ class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
         fields["_ts_event"] = integer("ts_event", ts_event)
         fields["_ts_init"] = integer("ts_init", ts_init)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is ModelUpdate and self.__dict__ == other.__dict__
-
     def __hash__(self) -> int:
         return hash((self.action, self.version, self._ts_event))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the update that `values`, as made by `to_dict`, describe; `ValueError` if they do not fit."""
-        return cls(**arguments("ModelUpdate", _UPDATE_FIELDS, values))
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Return the update that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(decoded("ModelUpdate", raw))
 
 
 def _one_of(name: str, value: Any, choices: type[StrEnum]) -> str:
@@ -264,10 +233,3 @@ def _finite(name: str, value: Any) -> float:
             if math.isfinite(number):
                 return number
     raise refused(name, value, "must be a finite number")
-
-
-_OUTCOME_FIELDS = frozenset((*SignalOutcome.__annotations__, *TIMESTAMPS))
-_UPDATE_FIELDS = frozenset((*ModelUpdate.__annotations__, *TIMESTAMPS))
-
-register_batch_encoder(SignalOutcome)
-register_batch_encoder(ModelUpdate)

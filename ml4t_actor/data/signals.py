@@ -1,25 +1,20 @@
 """`SignalData` comes in, `EnrichedSignal` goes out."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from numbers import Real
 from typing import Any, Self
 
 from nautilus_trader.core.data import Data
-from nautilus_trader.model.custom import customdataclass
 from nautilus_trader.model.identifiers import InstrumentId
 
 from ml4t_actor.data.fields import (
-    TIMESTAMPS,
-    arguments,
-    decoded,
     identifier,
     integer,
     is_number,
+    message,
     refused,
-    register_batch_encoder,
     text,
     unit,
 )
@@ -45,7 +40,7 @@ class Status(StrEnum):
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
 
 
-@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+@message
 class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """A trading signal of a primary strategy.
 
@@ -108,9 +103,6 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
         fields["_ts_event"] = integer("ts_event", ts_event)
         fields["_ts_init"] = integer("ts_init", ts_init)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is SignalData and self.__dict__ == other.__dict__
-
     def __hash__(self) -> int:
         return hash((self.source, self.signal_id, self._ts_event))
 
@@ -127,26 +119,8 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
             "ts_init": self._ts_init,
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the signal that `values`, as made by `to_dict`, describe.
 
-        Timestamps may be strings of digits, as in Nautilus's external streams.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing, unknown, of the wrong type or out of range.
-        """
-        return cls(**arguments("SignalData", _SIGNAL_FIELDS, values))
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Return the signal that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(decoded("SignalData", raw))
-
-
-@customdataclass(frozen=True, init=False, eq=False)  # type: ignore[no-untyped-call]
+@message
 class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """A signal with how far to trust it.
 
@@ -298,9 +272,6 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         """Whether every value is the model's answer and none a default."""
         return self.status == Status.OK
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is EnrichedSignal and self.__dict__ == other.__dict__
-
     def __hash__(self) -> int:
         return hash((self.source, self.signal_id, self._ts_event))
 
@@ -325,28 +296,6 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             "ts_event": self._ts_event,
             "ts_init": self._ts_init,
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the enriched signal that `values`, as made by `to_dict`, describe.
-
-        Timestamps may be strings of digits, as in Nautilus's external streams.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing, unknown, of the wrong type or out of range.
-        """
-        return cls(**arguments("EnrichedSignal", _ENRICHED_FIELDS, values))
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Return the enriched signal that `to_bytes` encoded; `ValueError` if the bytes hold none."""
-        return cls.from_dict(decoded("EnrichedSignal", raw))
-
-
-_SIGNAL_FIELDS = frozenset((*SignalData.__annotations__, *TIMESTAMPS))
-_ENRICHED_FIELDS = frozenset((*EnrichedSignal.__annotations__, *TIMESTAMPS))
 
 
 def _volatility(value: Any) -> float:
@@ -407,7 +356,3 @@ def _status(value: Any) -> Status:
     if isinstance(value, str) and (status := _STATUSES.get(value)) is not None:
         return status
     raise refused("status", value, f"must be one of {', '.join(_STATUSES)}")
-
-
-register_batch_encoder(SignalData)
-register_batch_encoder(EnrichedSignal)
