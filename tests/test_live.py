@@ -63,8 +63,8 @@ SETTINGS = TrainingSettings(
     validation=ValidationSettings(n_folds=3, embargo_bars=HORIZON, bootstrap_samples=100),
     volatility_halflife_bars=20,
 )
-N_TRAIN, N_LIVE = 3_000, 2_400
-WARM_BARS = 400  # after which no signal is answered `warming_up`
+N_TRAIN, N_LIVE = 3_000, 3_600
+WARM_BARS = 650  # after which no signal is answered `warming_up`
 WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
 STALL_MAX_S = 0.5  # a database or a training on the event thread would take longer
 
@@ -624,8 +624,8 @@ def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
     async def until_promoted(live: Live) -> None:
         nonlocal fed
         steps = planted.steps
-        await live.feed(steps[:1_200])
-        fed = 1_200
+        await live.feed(steps[:1_600])
+        fed = 1_600
 
         def promoted() -> bool:
             return any(update.action == "promoted" for update in live.updates)

@@ -334,8 +334,8 @@ HANGING = {
 
 @pytest.mark.parametrize("body", HANGING.values(), ids=HANGING.keys())
 def test_a_child_that_does_not_end_is_ended(body, bench, champion):
-    result = bench.run(bench.script(body), champion, timeout_s=0.5)
-    assert re.search(r"(took more than|did not end within) 0\.5 s", result.error), result.error
+    result = bench.run(bench.script(body), champion, timeout_s=0.3)
+    assert re.search(r"(took more than|did not end within) 0\.3 s", result.error), result.error
     assert (result.decision, result.bundle) == (None, None)
     assert bench.store.versions() == []
 
@@ -373,7 +373,7 @@ class TestOtherTroubles:
     def test_a_ledger_that_cannot_be_flushed(self, bench):
         class Impatient(Ledger):
             def flush(self, timeout_s: float = 0.0) -> bool:
-                return super().flush(0.5)
+                return super().flush(0.3)
 
         ledger = Impatient(bench.ledger_path, ACTOR, LedgerSettings(flush_ms=5), busy_timeout_s=0.05)
         with contextlib.closing(sqlite3.connect(bench.ledger_path, isolation_level=None)) as other:

@@ -105,7 +105,7 @@ def _decoded(kind: str, raw: bytes) -> dict[str, Any]:
 
 
 def message[T: type[Any]](cls: T) -> T:
-    """Make `cls` Nautilus custom data that is immutable, compares by all its fields, and is checked wherever it is made.
+    """Make `cls` Nautilus custom data: immutable, compared by all its fields, and checked wherever it is made.
 
     Adds ``from_dict`` and ``from_bytes``, which refuse a field too many or too few, and lets the catalog encode a list
     at once: Nautilus's default makes one Arrow batch per object.
