@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ml4t_actor.outcomes import OutcomeTracker
     from ml4t_actor.persistence import ModelBundle, ModelStore
     from ml4t_actor.regime import RegimeModel
-    from ml4t_actor.retrain import RetrainMonitor
+    from ml4t_actor.retrain.monitor import RetrainMonitor
     from ml4t_actor.risk import RiskLimits, RiskStage
     from ml4t_actor.settings import LedgerSettings, RetrainSettings, TrainingSettings
     from ml4t_actor.sizing import IntegratedSizer
@@ -41,7 +41,7 @@ _MODULE_OF = {
     "ModelUpdate": "data",
     "OutcomeTracker": "outcomes",
     "RegimeModel": "regime",
-    "RetrainMonitor": "retrain",
+    "RetrainMonitor": "retrain.monitor",
     "RetrainSettings": "settings",
     "RiskLimits": "risk",
     "RiskStage": "risk",

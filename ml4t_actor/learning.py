@@ -302,7 +302,14 @@ class LearningLoop:
         tracker = self._trackers.get(instrument_id)
         key = (enriched.source, enriched.signal_id)
         barrier = None
-        if tracker is not None and enriched.signal and status in FOLLOWED and key not in self._followed:
+        if (
+            tracker is not None
+            and enriched.signal
+            and status in FOLLOWED
+            and key not in self._followed
+            # Not where features start cold and old bars are replayed: the tracker would enter at a later price.
+            and self.inference.features(instrument_id).last_ts == tracker.state[1]
+        ):
             barrier = tracker.open(key, enriched.signal, enriched.volatility)
         window_end_ns = None
         if barrier is not None and tracker is not None:
@@ -417,7 +424,9 @@ class LearningLoop:
     def refuse_if_frozen(self, what: str) -> None:
         """Raise `RuntimeError` if the model may not change."""
         if self.frozen:
-            raise RuntimeError(f"cannot {what}: the model is frozen by `retrain='off'`, or for want of a ledger")
+            raise RuntimeError(
+                f"cannot {what}: the model is frozen by `retrain='off'`, or for want of a ledger"
+            )
 
     def rollback(self) -> ModelBundle:
         """Let the model before the present one serve again, and after a restart too; return it.

@@ -290,7 +290,7 @@ class LedgerSettings(Settings, frozen=True):
         The SQLite file; by default ``ledger.sqlite`` in the folder of the models. A backtest keeps its ledger in
         memory and touches no file.
     flush_ms : int, default 1000
-        Most time between an event and its place on disk; what a killed process can lose.
+        Time between two writes: what a killed process can lose, and up to as much again where a machine is busy.
     buffer_rows : int, default 100_000
         Rows held in memory while the disk does not take them; beyond that the oldest are dropped and counted.
     max_age_days : float, default 730.0

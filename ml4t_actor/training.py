@@ -231,7 +231,7 @@ class TrainingLoop:
         rows : LabelledRows
             What to learn from. Rows with a NaN in `regime` do not take part in weighing the regimes.
         regime : RegimeModel or None
-            Whose weights are learned anew from the rows.
+            Whose weights are learned anew from the rows; they stay where no row knows its regimes.
         interval_ns : int
             Bar length.
         provenance : mapping, optional
@@ -245,12 +245,13 @@ class TrainingLoop:
         _check_classes(rows, "the rows", {})
         if regime is not None:
             known = np.isfinite(rows.regime).all(axis=1)
-            regime = regime.with_weights(
-                rows.regime[known],
-                rows.y[known],
-                self._weights(rows)[known],
-                self.settings.regime.shrinkage,
-            )
+            if known.any():
+                regime = regime.with_weights(
+                    rows.regime[known],
+                    rows.y[known],
+                    self._weights(rows)[known],
+                    self.settings.regime.shrinkage,
+                )
         return self._train(rows, regime, interval_ns, provenance or {})
 
     def _train(

@@ -68,7 +68,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     feed : str
         File of the `Feed`.
     progress : str
-        File of int64: the phase, how many events were handled, and when each was (monotonic clock).
+        File of int64: the phase, and when each event was handled (monotonic clock).
     log : str
         File that the node's log is added to.
     until : int, optional
@@ -171,8 +171,7 @@ def live(life: Life, events: Sequence[Event]) -> None:
             waiting.append(i)
             if len(waiting) == BATCH_EVENTS:
                 await handled()
-                progress[2 + np.array(waiting)] = time.monotonic_ns()
-                progress[1] = i + 1
+                progress[1 + np.array(waiting)] = time.monotonic_ns()
                 waiting.clear()
         await handled()
         progress[0] = IDLE
@@ -270,7 +269,7 @@ class Lives:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self._pid = 0
-        self._progress = np.zeros(2, dtype=np.int64)
+        self._progress = np.zeros(1, dtype=np.int64)
         if self._answer() != "ready":
             raise RuntimeError("the server of lives did not start; its standard error says why")
 
@@ -289,7 +288,7 @@ class Lives:
 
     def begin(self, life: Life, n_events: int) -> int:
         """Start a life and return its process id."""
-        np.zeros(2 + n_events, dtype=np.int64).tofile(life.progress)
+        np.zeros(1 + n_events, dtype=np.int64).tofile(life.progress)
         self._progress = np.memmap(life.progress, dtype=np.int64, mode="r")
         self._pid = self._ask({"life": msgspec.to_builtins(life)})
         return self._pid
@@ -302,7 +301,7 @@ class Lives:
     @property
     def handled_ns(self) -> np.ndarray:
         """When each event was handled by this life, on the monotonic clock; 0 if it was not."""
-        return np.array(self._progress[2:])
+        return np.array(self._progress[1:])
 
     def wait_for(self, what: Callable[[], bool], timeout_s: float = 60.0) -> bool:
         """Wait until something is so; return False if the life ended before."""

@@ -192,7 +192,7 @@ def test_columns_of_the_file_are_in_the_documented_order(tmp_path):
         *("entry_ts", "entry", "profit", "stop", "entry_bar", "entry_share", "window_end_ns"),
         *("barrier", "label", "ret", "ts_outcome", "bars", "weight"),
     ]
-    assert tuple(columns[2:30]) == SignalRow._fields
+    assert tuple(columns[2 : 2 + len(SignalRow._fields)]) == SignalRow._fields
     assert table(path, "PRAGMA auto_vacuum") == [(2,)]
     assert table(path, "PRAGMA journal_mode") == [("wal",)]
     assert table(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
@@ -757,7 +757,7 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path, monkeypatch, in_memor
     missing, bad = 0, 0
     for row in sorted(enumerate(written), key=lambda pair: (pair[1]["ts_event"], pair[0]), reverse=True):
         row = row[1]
-        if row["ts_event"] <= since:
+        if not since < row["ts_event"] <= until:
             continue
         if row["status"] == "stale_data":
             dropped["status"] += 1

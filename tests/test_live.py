@@ -63,7 +63,8 @@ SETTINGS = TrainingSettings(
     validation=ValidationSettings(n_folds=3, embargo_bars=HORIZON, bootstrap_samples=100),
     volatility_halflife_bars=20,
 )
-N_TRAIN, N_LIVE = 3_000, 3_600
+N_TRAIN, N_LIVE = 3_000, 5_000
+N_AFTER = 60  # of them for a second node: a state that is much older would not be taken up
 WARM_BARS = 650  # after which no signal is answered `warming_up`
 WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
 STALL_MAX_S = 0.5  # a database or a training on the event thread would take longer
@@ -610,22 +611,21 @@ class Lives(NamedTuple):
     threads: Threads
     frame: Any  # of the signals in the ledger, after the first
     events: list[dict[str, Any]]
-    repeated: list[str]
-    n_before: int
+    n_repeated: int
 
 
 @pytest.fixture(scope="module")
 def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
     models = Path(shutil.copytree(planted.models, tmp_path_factory.mktemp("lives") / "models"))
-    config = config_of(models, retrain_min_samples=400)
+    config = config_of(models, retrain_min_samples=1_200)
     threads = Threads()
     fed = 0
 
     async def until_promoted(live: Live) -> None:
         nonlocal fed
         steps = planted.steps
-        await live.feed(steps[:1_600])
-        fed = 1_600
+        await live.feed(steps[:3_600])
+        fed = 3_600
 
         def promoted() -> bool:
             return any(update.action == "promoted" for update in live.updates)
@@ -633,12 +633,11 @@ def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
         deadline = time.monotonic() + WAIT_S
         while not promoted():
             assert time.monotonic() < deadline, live.updates
-            if fed < N_LIVE - 400:
+            if fed < N_LIVE - 10 * N_AFTER:
                 await live.feed(steps[fed : fed + 1])
                 fed += 1
             await asyncio.sleep(0.01)
-        await live.feed(steps[fed : fed + 200])
-        fed += 200
+        await live.feed(steps[fed:-N_AFTER])
 
     with pytest.MonkeyPatch.context() as patch:
         threads.watch(patch, LearningLoop, "_finish")
@@ -647,14 +646,14 @@ def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
     reader = LedgerReader(models / "ledger.sqlite")
     frame, events = reader.signals(), reader.events()
     told = events[["ts", "kind", "detail"]].to_dict("records")
-    repeated = given(planted.steps[fed - 60 : fed])
+    last = planted.steps[-N_AFTER - 60 : -N_AFTER]
 
     async def go_on(live: Live) -> None:
-        live.send(*(signal for step in planted.steps[fed - 60 : fed] for signal in step.signals))
-        await live.feed(planted.steps[fed : fed + 100])
+        live.send(*(signal for step in last for signal in step.signals))
+        await live.feed(planted.steps[-N_AFTER:])
 
     after = Live(config_of(models)).run(go_on)
-    return Lives(models, before, after, threads, frame, told, repeated, fed)
+    return Lives(models, before, after, threads, frame, told, len(given(last)))
 
 
 @pytest.mark.slow
@@ -674,7 +673,7 @@ def test_a_model_that_the_market_left_is_replaced_while_the_node_runs(planted, l
     assert all(
         e.model_version == planted.first.version for e in live.published[:at] if type(e) is EnrichedSignal
     )
-    assert ids(live.enriched) == given(planted.steps[: lives.n_before])
+    assert ids(live.enriched) == given(planted.steps[:-N_AFTER])
     assert live.longest_stall_s < STALL_MAX_S
     assert lives.threads == {"_finish": {live.thread}, "swap": {live.thread}}
     assert live.log.errors == []
@@ -697,7 +696,7 @@ def test_the_ledger_of_a_live_node_tells_what_it_published(lives):
     outcomes = {o.signal_id: o for o in live.of(SignalOutcome)}
     assert len(outcomes) == len(live.of(SignalOutcome)) == len(known)
     for name in ("label", "bars", "ret", "weight"):
-        assert known[name].to_dict() == {key: getattr(o, name) for key, o in outcomes.items()}
+        assert known[name].fillna(0).to_dict() == {key: getattr(o, name) for key, o in outcomes.items()}
     assert {t.value for t in known["ts_outcome"]} == {o.ts_event for o in outcomes.values()}
     told = [event["detail"] for event in lives.events if event["kind"] != "trigger"]
     assert told == [update.to_dict() for update in live.updates]
@@ -708,9 +707,8 @@ def test_a_second_node_goes_on_where_the_first_one_stopped(lives, planted):
     live = lives.after
     promoted = [u for u in lives.before.updates if u.action == "promoted"][-1]
     assert live.actor.loop.bundle.version == promoted.version
-    assert live.actor.counts == {"repeated": len(lives.repeated)}
-    new = given(planted.steps[lives.n_before : lives.n_before + 100])
-    assert ids(live.enriched) == new
+    assert live.actor.counts == {"repeated": lives.n_repeated}
+    assert ids(live.enriched) == given(planted.steps[-N_AFTER:])
     assert live.enriched[0].status in ("ok", "novel_input")
     assert {e.model_version for e in live.enriched} == {promoted.version}
     # What was open when the first one stopped was resolved by the second, nothing twice.

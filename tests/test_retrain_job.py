@@ -496,6 +496,15 @@ def test_a_first_model_is_compared_with_the_base_rate(served):
     assert bundle.history.label_end.max() < window.label_start[0] - EMBARGO * MINUTE
 
 
+def test_the_successor_of_a_retired_model_is_compared_with_the_base_rate_on_the_same_rows(champion, served):
+    against_it, _ = challenger(run(served, spec_of(NOW), champion))
+    decision, bundle = challenger(run(served, spec_of(NOW, retired=True), champion))
+    assert decision.champion_log_loss == decision.baseline_log_loss == against_it.baseline_log_loss
+    assert decision.challenger_log_loss == against_it.challenger_log_loss
+    assert (decision.promoted, against_it.promoted) == (True, False)
+    assert bundle.provenance["parent"] == VERSION
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_learned_from_shuffled_labels_is_never_promoted(seed, champion):
     rows = planted(1_200, first=600, seed=7 + seed)
@@ -679,3 +688,21 @@ class TestStore:
         with pytest.raises(BundleError):
             store.adopt(other, version)
         assert store.versions() == []
+
+
+def test_no_signal_is_lost_between_a_model_and_its_successor():
+    rows = planted(1_600)
+    ledger = ledger_of(rows)
+    slow = 0
+    for n in (800, 806, 812):
+        _, first = challenger(run(ledger, spec_of(end_of(rows[:n])), None))
+        cut = first.provenance["learned_until_ns"]
+        np.testing.assert_array_equal(first.history.label_start, rows.label_start[rows.label_end < cut])
+        # Of the model's own time, but known too late for it: the next model's to learn from.
+        slow += ((rows.label_start <= first.history.label_start[-1]) & (rows.label_end >= cut)).sum()
+        champion = dataclasses.replace(first, version=VERSION)
+        _, second = challenger(run(ledger, spec_of(end_of(rows)), champion))
+        learned = rows.label_end < second.provenance["learned_until_ns"]
+        np.testing.assert_array_equal(second.history.label_start, rows.label_start[learned])
+        np.testing.assert_array_equal(second.history.X, rows.X[learned])
+    assert slow > 0

@@ -41,7 +41,7 @@ _UNUSABLE = f"""
         sum(NOT fits),
         sum(fits AND coalesce(window_end_ns > ?, 1)),
         sum(fits AND coalesce(window_end_ns <= ?, 0) AND coalesce(label < 0, 1))
-    FROM (SELECT {_STATUS_FITS} AS fits, window_end_ns, label {_IN_SPAN})
+    FROM (SELECT {_STATUS_FITS} AS fits, window_end_ns, label {_IN_SPAN} AND ts_event <= ?)
 """
 
 
@@ -74,7 +74,7 @@ class TrainingRows:
     regime_model : object (n,)
         Digest of the regime model that the probabilities are of, "" for none.
     dropped : dict
-        Why signals of the time span did not become rows, with counts: ``status``, ``window_incomplete``,
+        Why signals given in the time span did not become rows, with counts: ``status``, ``window_incomplete``,
         ``no_label``, ``missing_feature``, ``bad_features``. Signals of 0 are not counted, and those older than the
         newest `max_rows` were not looked at for the last two.
     """
@@ -133,7 +133,7 @@ def training_rows(
     wanted = max(max_rows, 0)
     with reading(source) as connection:
         columns_of = _columns_of(connection, feature_names)
-        unusable = connection.execute(_UNUSABLE, (until_ns, until_ns, actor, since_ns)).fetchone()
+        unusable = connection.execute(_UNUSABLE, (until_ns, until_ns, actor, since_ns, until_ns)).fetchone()
         cursor = connection.execute(_ROWS, (actor, since_ns, until_ns))
         while wanted > 0 and (chunk := cursor.fetchmany(CHUNK_ROWS)):
             *values, sets, blobs = zip(*chunk, strict=True)

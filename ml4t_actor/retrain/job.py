@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ml4t_actor.training import TrainingLoop
 
 DAY_NS = 86_400_000_000_000
+SLOWEST_HORIZONS = 4  # with bars missing, a label may take longer than its horizon of time
 NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
 HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
 
@@ -105,8 +106,14 @@ def unseen_after_ns(champion: ModelBundle | None) -> int:
 
 
 def fresh_since_ns(champion: ModelBundle | None) -> int:
-    """Return the time of the last signal that the serving model itself was fitted on."""
-    return 0 if champion is None else int(champion.provenance.get("last_signal_ns") or 0)
+    """Return the time after which there are signals that the serving model was not fitted on; `_joined` tells which."""
+    if champion is None:
+        return 0
+    learned_until = champion.provenance.get("learned_until_ns")
+    if learned_until is None:
+        return int(champion.provenance.get("last_signal_ns") or 0)
+    horizon_ns = champion.settings.labels.horizon_bars * champion.bar_interval_ns
+    return max(0, int(learned_until) - SLOWEST_HORIZONS * horizon_ns)
 
 
 def retrain(
@@ -148,7 +155,8 @@ def retrain(
         )
     first = unseen[-max(1, round(spec.retrain.gate.holdout_fraction * len(unseen)))]
     window = rows[first:]
-    train = rows[rows.label_end < window.label_start[0] - embargo_ns][-spec.retrain.max_rows :]
+    learned_until_ns = int(window.label_start[0]) - embargo_ns
+    train = rows[rows.label_end < learned_until_ns][-spec.retrain.max_rows :]
     loop = TrainingLoop(
         spec.training,
         feature_names=spec.feature_names,
@@ -167,6 +175,7 @@ def retrain(
             "parent": "" if champion is None else champion.version,
             "trigger": spec.trigger,
             "age_halflife_days": loop.age_halflife_days,
+            "learned_until_ns": learned_until_ns,
             "judged_from_ns": int(window.label_start[0]),
             "judged_until_ns": int(window.label_end.max()),
             "dropped": fresh.dropped,
@@ -192,7 +201,8 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
 
     Each candidate is fitted on the rows before the newest fifth and scored on that. Forgetting must be worth it: a
     half-life wins over none by more than the standard error of the difference, overlapping labels counted by their
-    uniqueness.
+    uniqueness. (The folds of the validation test on some of these rows too, which flatters their scores a little; the
+    window of the gate is later than all of them.)
 
     Parameters
     ----------
@@ -223,7 +233,7 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
     if None not in losses:
         return None
     best, best_gain = None, 0.0
-    weight = newest.weight
+    weight = newest.weight if loop.settings.model.uniqueness_weights else np.ones(len(newest))
     for candidate, loss in losses.items():
         difference = losses[None] - loss
         gain = float(np.average(difference, weights=weight))
@@ -259,9 +269,13 @@ def _joined(
         label_end=fresh.label_end,
         regime=probabilities,
     )
-    if history is None:
+    if history is None or champion is None:
         return served_rows
-    return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
+    learned_until = champion.provenance.get("learned_until_ns")
+    if learned_until is None:
+        return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
+    # A retrained model learned from the labels known by then: slower ones of the same time are still to come.
+    return join_rows([history, served_rows[fresh.label_end >= learned_until]])
 
 
 __all__ = ["RetrainResult", "RetrainSpec", "fresh_since_ns", "retrain", "seen_until_ns", "unseen_after_ns"]
