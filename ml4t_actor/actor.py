@@ -166,9 +166,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         if not isinstance(data, SignalData):
             return  # a topic is a prefix pattern: a user's class may begin with the same name
         if self._event_loop is not None and threading.get_ident() != self._event_thread:
-            self._event_loop.call_soon_threadsafe(
-                self.on_data, data
-            )  # an external stream delivers on its own
+            # An external stream delivers on its own. By the handler: the actor may have stopped meanwhile.
+            self._on_event_thread("taking a signal", self.handle_data, data)
             return
         if self._is_repeated(data):
             self._note("repeated", f"signal {data.signal_id!r} of {data.source!r} was given before; dropped")
@@ -223,8 +222,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         ValueError
             If the bundle has no version, or cannot serve here.
         """
-        self.learning.check_swap(bundle)
-        self._on_event_thread("swapping", self.learning.hot_swap_model, bundle)
+        self.learning.succession.check_swap(bundle)
+        self._on_event_thread("swapping", self.learning.succession.hot_swap_model, bundle)
 
     def rollback(self) -> None:
         """Let the model before the present one serve again, and after a restart too; callable from any thread.
@@ -234,8 +233,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         RuntimeError
             If the model is frozen, there was none before it, or the engine has not started.
         """
-        self.learning.check_rollback()
-        self._on_event_thread("rolling back", self.learning.rollback)
+        self.learning.succession.check_rollback()
+        self._on_event_thread("rolling back", self.learning.succession.rollback)
 
     def request_retrain(self, reason: str = "asked for") -> None:
         """Have a challenger trained at the next check, whatever the monitor says; callable from any thread.
@@ -245,8 +244,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         RuntimeError
             If the model is frozen, or the engine has not started.
         """
-        self.learning.refuse_if_frozen("retrain")
-        self._on_event_thread("asking for a retraining", self.learning.request_retrain, reason)
+        self.learning.succession.refuse_if_frozen("retrain")
+        self._on_event_thread("asking for a retraining", self.learning.succession.request_retrain, reason)
 
     def _begin_learning(self, store: ModelStore, live: bool) -> LearningLoop:
         config = self.config
@@ -288,10 +287,15 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         config, path = self.config, None
         if live:
             path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+            ledger = None
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                return Ledger(path, self.id.value, config.ledger), path
+                ledger = Ledger(path, self.id.value, config.ledger)
+                ledger.snapshots()  # one that cannot be read now has nothing to go on from
+                return ledger, path
             except (LedgerError, OSError) as e:
+                if ledger is not None:
+                    ledger.close(0.0)
                 self.counts["no ledger"] += 1
                 self.log.error(f"{e}; signals are kept in memory only, and the model stays as it is")
         return Ledger(None, self.id.value, config.ledger), None

@@ -1,115 +1,27 @@
-"""Inference: what a signal is worth, from what is known when it arrives."""
+"""The inference loop: bars and trades in, and for each signal an answer."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 from nautilus_trader.model.identifiers import InstrumentId
 
 from ml4t_actor.data import EnrichedSignal, SignalData, Status
 from ml4t_actor.features import DEFAULT_FEATURE_NAMES, FeatureEngine, FeatureFactory, check_feature_names
-from ml4t_actor.frames import Bars, FloatArray
+from ml4t_actor.frames import Bars
+from ml4t_actor.inference.markets import Market, Served, Serving, check_interval, identifier
 from ml4t_actor.kernels.features import BUILTIN_NAMES, row_fault
 from ml4t_actor.persistence import ModelBundle
-from ml4t_actor.regime import RegimeModel, rule_regime, rule_weight
+from ml4t_actor.regime import rule_regime, rule_weight
 from ml4t_actor.settings import LabelSettings, VPINSettings
 from ml4t_actor.vpin import VPINIndicator
 
-_REGIME_HISTORY_BARS = 256
-_COLUMN = {name: i for i, name in enumerate(BUILTIN_NAMES)}
-_LAYOUT = 1  # of a saved state
-_ENCODER = msgspec.msgpack.Encoder()
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
 _DEFAULT_LABELS = LabelSettings()
 _DEFAULT_VPIN = VPINSettings()
-
-
-class Served(NamedTuple):
-    """What the last answer for an instrument was made from.
-
-    Attributes
-    ----------
-    features : float64 (n,)
-        Every built-in feature, then the custom ones (`FeatureEngine.served_names`).
-    regime_probabilities : float64 (n_regimes,) or None
-        Of the serving bundle's regimes.
-    regime_model : str
-        Digest of these regimes; "" if there are none.
-    """
-
-    features: FloatArray
-    regime_probabilities: FloatArray | None
-    regime_model: str
-
-
-class _State(msgspec.Struct, array_like=True):
-    """What is known of one instrument, as bytes."""
-
-    layout: int
-    version: str
-    interval_ns: int
-    halflife_bars: int
-    features: bytes
-    flow: bytes
-    vpin: bytes
-    regime_history: bytes
-    regimes: bytes | None
-
-
-class _Market:
-    """What is known of one instrument."""
-
-    __slots__ = ("bars_feed_vpin", "features", "regime_history", "vpin")
-
-    def __init__(self, features: FeatureEngine, vpin: VPINIndicator, bars_feed_vpin: bool) -> None:
-        self.features = features
-        self.vpin = vpin
-        self.bars_feed_vpin = bars_feed_vpin
-        # The latest regime inputs, oldest first once full, so that a new bundle's regimes start warm.
-        self.regime_history = np.full((_REGIME_HISTORY_BARS, 2), np.nan)
-
-
-class _Serving:
-    """A bundle, and all that is derived from it: swapped as one reference."""
-
-    __slots__ = ("bundle", "columns", "regime_model", "regimes")
-
-    def __init__(self, bundle: ModelBundle | None, markets: Mapping[InstrumentId, _Market]) -> None:
-        self.bundle = bundle
-        self.columns: Any = None
-        self.regime_model = "" if bundle is None or bundle.regime is None else bundle.regime.digest
-        self.regimes: dict[InstrumentId, FloatArray] = {}
-        if bundle is None:
-            return
-        if all(name in _COLUMN for name in bundle.feature_names):
-            self.columns = np.array([_COLUMN[name] for name in bundle.feature_names])
-        if bundle.regime is not None:
-            for instrument_id, market in markets.items():
-                self.regimes[instrument_id] = _filtered(bundle.regime, market)
-
-
-def _identifier(instrument_id: InstrumentId | str) -> InstrumentId:
-    return InstrumentId.from_str(instrument_id) if isinstance(instrument_id, str) else instrument_id
-
-
-def _check_interval(bundle: ModelBundle, instrument_id: InstrumentId, interval_ns: int) -> None:
-    if interval_ns != bundle.bar_interval_ns:
-        raise ValueError(
-            f"the bundle was trained on bars of {bundle.bar_interval_ns / 1e9:g} s, but {instrument_id} has bars of "
-            f"{interval_ns / 1e9:g} s; train on the same bars"
-        )
-
-
-def _filtered(model: RegimeModel, market: _Market) -> FloatArray:
-    seen = min(market.features.bars, _REGIME_HISTORY_BARS)
-    probabilities = model.initial_state()
-    for row in market.regime_history[_REGIME_HISTORY_BARS - seen :]:
-        probabilities = model.step(probabilities, row)
-    return probabilities
 
 
 class InferenceLoop:
@@ -185,8 +97,8 @@ class InferenceLoop:
         self.counts: Counter[str] = Counter()
         self.last_error: BaseException | None = None
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
-        self._markets: dict[InstrumentId, _Market] = {}
-        self._serving = _Serving(None, self._markets)
+        self._markets: dict[InstrumentId, Market] = {}
+        self._serving = Serving(None, self._markets)
         if bundle is not None:
             self.swap(bundle)
 
@@ -222,7 +134,7 @@ class InferenceLoop:
                     f"the bundle was trained with `{name}` {theirs}, but {ours} is configured; make them the same"
                 )
         for instrument_id, market in self._markets.items():
-            _check_interval(bundle, instrument_id, market.features.interval_ns)
+            check_interval(bundle, instrument_id, market.features.interval_ns)
 
     def swap(self, bundle: ModelBundle) -> None:
         """Let `bundle` serve from the next signal on.
@@ -233,11 +145,11 @@ class InferenceLoop:
             If it cannot serve here, with the reason; the present one then stays.
         """
         self.check(bundle)
-        self._serving = _Serving(bundle, self._markets)
+        self._serving = Serving(bundle, self._markets)
 
     def retire(self) -> None:
         """Let no bundle serve: signals get the default confidence and status `no_model` until the next `swap`."""
-        self._serving = _Serving(None, self._markets)
+        self._serving = Serving(None, self._markets)
 
     def add_instrument(
         self, instrument_id: InstrumentId | str, bar_interval_ns: int, *, trades: bool = False
@@ -249,13 +161,13 @@ class InferenceLoop:
         ValueError
             If it is followed already, or the bundle was trained on bars of another length.
         """
-        instrument_id = _identifier(instrument_id)
+        instrument_id = identifier(instrument_id)
         if instrument_id in self._markets:
             raise ValueError(f"{instrument_id} is followed already; one bar type per instrument")
         bundle = self._serving.bundle
         if bundle is not None:
-            _check_interval(bundle, instrument_id, bar_interval_ns)
-        market = _Market(
+            check_interval(bundle, instrument_id, bar_interval_ns)
+        market = Market(
             FeatureEngine(
                 self.feature_names,
                 interval_ns=bar_interval_ns,
@@ -287,16 +199,16 @@ class InferenceLoop:
             row_fault(x, bundle.feature_low, bundle.feature_high)
             bundle.model.predict(x)
             if bundle.regime is not None:
-                _filtered(bundle.regime, scratch._markets[_SCRATCH])
+                scratch._markets[_SCRATCH].filtered(bundle.regime)
                 bundle.regime.weight(bundle.regime.initial_state())
 
     def features(self, instrument_id: InstrumentId | str) -> FeatureEngine:
         """Return the feature engine of an instrument, to look at."""
-        return self._markets[_identifier(instrument_id)].features
+        return self._markets[identifier(instrument_id)].features
 
     def vpin(self, instrument_id: InstrumentId | str) -> VPINIndicator:
         """Return the VPIN indicator of an instrument, to look at."""
-        return self._markets[_identifier(instrument_id)].vpin
+        return self._markets[identifier(instrument_id)].vpin
 
     def served(self, instrument_id: InstrumentId, side: int) -> Served | None:
         """Return what the last answer for the instrument, to a signal of `side`, was made from; None before a bar."""
@@ -313,25 +225,7 @@ class InferenceLoop:
 
         Those alone know their state, and a warm market with cold features would be an optimistic one.
         """
-        market = self._markets[instrument_id]
-        if market.features.has_custom:
-            return None
-        features, flow = market.features.state
-        bundle = self._serving.bundle
-        regimes = self._serving.regimes.get(instrument_id)
-        return _ENCODER.encode(
-            _State(
-                _LAYOUT,
-                "" if bundle is None else bundle.version,
-                market.features.interval_ns,
-                market.features.halflife_bars,
-                features.tobytes(),
-                flow.tobytes(),
-                market.vpin.state.tobytes(),
-                market.regime_history.tobytes(),
-                None if regimes is None else regimes.tobytes(),
-            )
-        )
+        return self._markets[instrument_id].state(self._serving, instrument_id)
 
     def restore(self, instrument_id: InstrumentId, state: bytes) -> None:
         """Continue, to the last bit, where the `state` of an instrument was taken.
@@ -341,28 +235,7 @@ class InferenceLoop:
         ValueError
             If it was taken with other settings, or is no state; the instrument then starts cold.
         """
-        market = self._markets[instrument_id]
-        try:
-            saved = msgspec.msgpack.decode(state, type=_State)
-            expected = (_LAYOUT, market.features.interval_ns, market.features.halflife_bars)
-            if (found := (saved.layout, saved.interval_ns, saved.halflife_bars)) != expected:
-                raise ValueError(f"it is of layout, bar length and half-life {found}, not {expected}")
-            if market.features.has_custom:
-                raise ValueError("custom features keep no state")
-            history = np.frombuffer(saved.regime_history).reshape(market.regime_history.shape).copy()
-            vpin = VPINIndicator(self.vpin_settings)
-            vpin.restore(np.frombuffer(saved.vpin))
-            market.features.restore((np.frombuffer(saved.features), np.frombuffer(saved.flow)))
-        except (msgspec.MsgspecError, ValueError) as e:
-            raise ValueError(f"the saved state of {instrument_id} is refused: {e}; it starts cold") from None
-        market.vpin = vpin
-        market.regime_history = history
-        bundle = self._serving.bundle
-        if bundle is not None and bundle.regime is not None:
-            same = saved.regimes is not None and saved.version == bundle.version
-            self._serving.regimes[instrument_id] = (
-                np.frombuffer(saved.regimes or b"").copy() if same else _filtered(bundle.regime, market)
-            )
+        self._markets[instrument_id].restore(state, self._serving, instrument_id)
 
     def update_bar(
         self,
@@ -376,7 +249,7 @@ class InferenceLoop:
         buy_volume: float = float("nan"),
     ) -> bool:
         """Take one closed bar (see `FeatureEngine.update_bar`); return whether it was accepted."""
-        instrument_id = _identifier(instrument_id)
+        instrument_id = identifier(instrument_id)
         market = self._markets[instrument_id]
         if not market.features.update_bar(ts_event, open, high, low, close, volume, buy_volume):
             return False
@@ -396,7 +269,7 @@ class InferenceLoop:
         self, instrument_id: InstrumentId | str, ts_event: int, price: float, size: float, side: int
     ) -> None:
         """Take one trade (`side`: 1 buyer, -1 seller, 0 not known)."""
-        market = self._markets[_identifier(instrument_id)]
+        market = self._markets[identifier(instrument_id)]
         market.features.update_trade(ts_event, size, side)
         market.vpin.update_raw(ts_event, price, size, side)
 
@@ -509,6 +382,3 @@ class InferenceLoop:
         )
         for bar in columns[slice(int(first), int(end))].tuples():
             self.update_bar(instrument_id, *bar)
-
-
-__all__ = ["InferenceLoop", "Served"]

@@ -1,0 +1,5 @@
+"""Learning: what became of each signal, when to retrain, and which model serves."""
+
+from ml4t_actor.learning.loop import LearningLoop
+
+__all__ = ["LearningLoop"]

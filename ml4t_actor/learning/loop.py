@@ -1,0 +1,162 @@
+"""The learning loop: follows signals, watches the model, and brings both together."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.identifiers import InstrumentId
+
+from ml4t_actor.data import EnrichedSignal, SignalOutcome
+from ml4t_actor.inference import InferenceLoop, Served
+from ml4t_actor.learning.following import Followed, SignalFollower
+from ml4t_actor.learning.succession import Log, Succession
+from ml4t_actor.ledger import Ledger
+from ml4t_actor.persistence import ModelStore
+from ml4t_actor.retrain.monitor import RetrainMonitor
+from ml4t_actor.retrain.worker import Trainer
+from ml4t_actor.settings import RetrainSettings, TrainingSettings
+
+_MINUTE_NS = 60_000_000_000
+
+
+class LearningLoop:
+    """Follows what becomes of signals, and sees to it that a good model serves.
+
+    All calls belong on the thread of the inference loop, but for the ``check_`` methods of `succession`; what trains
+    elsewhere hands its result back.
+
+    Parameters
+    ----------
+    inference : InferenceLoop
+        Its instruments added, its model loaded.
+    ledger : Ledger
+        The record of everything.
+    store, trainer, settings, training, feature_names, deliver, now, log
+        See `Succession`.
+    accuracy_drop_threshold, interval_bars, min_samples
+        See `RetrainMonitor`.
+    publish : callable
+        Takes each `SignalOutcome` and `ModelUpdate`.
+    live : bool
+        Whether state and models are kept on disk.
+
+    Attributes
+    ----------
+    succession : Succession
+        Which model serves, and by whom it is followed.
+    """
+
+    def __init__(
+        self,
+        inference: InferenceLoop,
+        ledger: Ledger,
+        store: ModelStore,
+        trainer: Trainer | None,
+        *,
+        settings: RetrainSettings,
+        training: TrainingSettings,
+        feature_names: Sequence[str],
+        accuracy_drop_threshold: float,
+        interval_bars: int | None,
+        min_samples: int,
+        publish: Callable[[Data], None],
+        deliver: Callable[[Callable[[], None]], None],
+        now: Callable[[], int],
+        log: Log,
+        live: bool,
+    ) -> None:
+        self.ledger = ledger
+        self._publish = publish
+        self._now = now
+        self._log = log
+        self._live = live
+        self._problems_logged: dict[str, int] = {}
+        self._follower = SignalFollower(
+            inference,
+            ledger,
+            training.labels,
+            resolved=self._on_outcome,
+            warn=lambda message: self._log.warning(message),
+            live=live,
+        )
+        intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
+        self.succession = Succession(
+            inference,
+            ledger,
+            store,
+            trainer,
+            settings=settings,
+            training=training,
+            feature_names=feature_names,
+            interval_ns=min(intervals, default=_MINUTE_NS),
+            accuracy_drop_threshold=accuracy_drop_threshold,
+            interval_bars=interval_bars,
+            min_samples=min_samples,
+            publish=publish,
+            deliver=deliver,
+            now=now,
+            log=log,
+            live=live,
+        )
+
+    @property
+    def monitor(self) -> RetrainMonitor:
+        """What watches the model."""
+        return self.succession.monitor
+
+    @property
+    def open_signals(self) -> int:
+        """Signals whose outcome is not known yet."""
+        return self._follower.n_open
+
+    def start(self, saved: Mapping[str, bytes] | None = None) -> None:
+        """Watch the model that serves; in a live engine first take up what the ledger holds.
+
+        Parameters
+        ----------
+        saved : mapping of str to bytes, optional
+            What `save` returned when the engine was stopped, taken where it is newer than the ledger's.
+        """
+        if self._live:
+            self._follower.resume(saved or {}, self._now())
+        self.succession.start()
+
+    def save(self) -> dict[str, bytes]:
+        """Return the state of every market, by instrument; empty in a backtest."""
+        return self._follower.save()
+
+    def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
+        """Record an answered signal with what it was answered from, and follow it."""
+        self._follower.on_signal(enriched, served)
+        self.succession.on_signal(enriched, served)
+
+    def on_bar(
+        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
+    ) -> None:
+        """Take a bar that the inference loop has accepted, and tell what it resolved."""
+        self._follower.on_bar(instrument_id, ts_event, high, low, close)
+
+    def check(self) -> None:
+        """Look after what no bar resolved, the ledger's troubles, and the model."""
+        self._follower.expire(self._now())
+        self._tell_problems()
+        self.succession.check()
+
+    def stop(self) -> None:
+        """End a retraining that is under way, and write everything that is recorded."""
+        self.succession.stop()
+        if not self.ledger.close():
+            self._log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
+
+    def _on_outcome(self, followed: Followed, outcome: SignalOutcome) -> None:
+        self.succession.on_outcome(followed, outcome)
+        self._publish(outcome)
+
+    def _tell_problems(self) -> None:
+        for kind, message in (
+            ("write_errors", f"the ledger is not written: {self.ledger.last_error}; rows wait in memory"),
+            ("dropped", "the ledger has dropped rows, since its buffer is full"),
+        ):
+            count = self.ledger.counts[kind]
+            if count > self._problems_logged.get(kind, 0):
+                self._problems_logged[kind] = count
+                self._log.error(f"{message} ({count:,} so far)")
