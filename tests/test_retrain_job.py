@@ -433,6 +433,11 @@ class TestRegimes:
         _, bundle = challenger(run(ledger, spec_of(self.now), champion))
         assert bundle.regime.weights == pytest.approx(self.expected_weights(self.history), rel=1e-12)
 
+    def test_they_keep_their_weights_where_no_row_knows_them(self, champion):
+        ledger = ledger_of(*self.parts, regime_model="0123456789abcdef")
+        _, bundle = challenger(run(ledger, spec_of(self.now), dataclasses.replace(champion, history=None)))
+        np.testing.assert_array_equal(bundle.regime.weights, champion.regime.weights)
+
     def test_a_champion_without_leaves_none(self):
         plain = trained(HISTORY)
         ledger = ledger_of(*self.parts, regime_model=REGIME.digest)
