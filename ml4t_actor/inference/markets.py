@@ -85,9 +85,9 @@ class Market:
     def filtered(self, model: RegimeModel) -> FloatArray:
         """Return the probability of each of the model's regimes now, as far as the history tells."""
         seen = min(self.features.bars, REGIME_HISTORY_BARS)
-        probabilities = model.initial_state()
-        for row in self.regime_history[REGIME_HISTORY_BARS - seen :]:
-            probabilities = model.step(probabilities, row)
+        if not seen:
+            return model.initial_state()
+        probabilities: FloatArray = model.filter(self.regime_history[-seen:])[-1].copy()
         return probabilities
 
     def state(self, serving: Serving, instrument_id: InstrumentId) -> bytes | None:
