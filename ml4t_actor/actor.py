@@ -213,8 +213,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     def hot_swap_model(self, bundle: ModelBundle) -> None:
         """Let `bundle` serve from the next signal on; callable from any thread.
 
-        From another thread it has happened once the event thread has come to it, not when this returns. A restart serves
-        the newest version in `model_path`, so save it there.
+        From another thread it has happened once the event thread has come to it, not when this returns. A restart
+        serves the newest version in `model_path`, so save it there.
 
         Raises
         ------
