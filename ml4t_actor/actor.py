@@ -286,12 +286,13 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
 
     def _open_ledger(self, live: bool) -> tuple[Ledger, Path | None]:
         config, path = self.config, None
+        actor = f"{self.trader_id}.{self.id}"  # two nodes may share the folder of the models
         if live:
             path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
             ledger = None
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                ledger = Ledger(path, self.id.value, config.ledger)
+                ledger = Ledger(path, actor, config.ledger)
                 ledger.snapshots()  # one that cannot be read now has nothing to go on from
                 return ledger, path
             except (LedgerError, OSError) as e:
@@ -299,7 +300,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
                     ledger.close(0.0)
                 self.counts["no ledger"] += 1
                 self.log.error(f"{e}; signals are kept in memory only, and the model stays as it is")
-        return Ledger(None, self.id.value, config.ledger), None
+        return Ledger(None, actor, config.ledger), None
 
     def _publish_learned(self, data: Data) -> None:
         self.publish_data(_TYPES[type(data)], data)

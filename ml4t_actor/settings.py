@@ -252,6 +252,14 @@ class GateSettings(Settings, frozen=True):
     bootstrap_samples: PositiveInt = 2000
     seed: NonNegativeInt = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bootstrap_samples * (1.0 - self.confidence) < 1.0 - 1e-9:
+            raise ValueError(
+                f"`GateSettings.bootstrap_samples` was {self.bootstrap_samples}, too few for one to lie beyond a "
+                f"confidence of {self.confidence}: use at least {math.ceil(1.0 / (1.0 - self.confidence) - 1e-9)}"
+            )
+
 
 class RetrainSettings(Settings, frozen=True):
     """The retraining loop.

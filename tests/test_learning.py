@@ -188,7 +188,7 @@ def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, l
     dataset = build_dataset(live, given, settings=SETTINGS, feature_names=NAMES)
     rows = training_rows(
         actor.learning.ledger,
-        actor.id.value,
+        actor.learning.ledger.actor,
         NAMES,
         since_ns=0,
         until_ns=int(live.ts_event[-1]),

@@ -9,16 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml4t_actor.settings import (
+    GateSettings,
     LabelSettings,
+    LedgerSettings,
     ModelSettings,
+    MonitorSettings,
     RegimeSettings,
+    RetrainSettings,
     Settings,
     TrainingSettings,
     ValidationSettings,
     VPINSettings,
 )
 
-GROUPS = (LabelSettings, VPINSettings, RegimeSettings, ModelSettings, ValidationSettings)
+GROUPS = (
+    LabelSettings,
+    VPINSettings,
+    RegimeSettings,
+    ModelSettings,
+    ValidationSettings,
+    MonitorSettings,
+    GateSettings,
+    RetrainSettings,
+    LedgerSettings,
+)
 
 OUT_OF_RANGE = [
     (LabelSettings, "horizon_bars", 0),
@@ -47,6 +61,30 @@ OUT_OF_RANGE = [
     (ValidationSettings, "embargo_bars", -1),
     (ValidationSettings, "bootstrap_samples", 0),
     (TrainingSettings, "volatility_halflife_bars", 0),
+    (LabelSettings, "max_gap_bars", 0),
+    (MonitorSettings, "window", 0),
+    (MonitorSettings, "min_outcomes", 0),
+    (MonitorSettings, "calibration_drift", 0.0),
+    (MonitorSettings, "calibration_drift", 1.1),
+    (MonitorSettings, "loss_drift", 0.0),
+    (MonitorSettings, "feature_drift", 0.0),
+    (MonitorSettings, "cooldown_bars", -1),
+    (MonitorSettings, "max_age_days", 0.0),
+    (GateSettings, "holdout_fraction", 0.0),
+    (GateSettings, "holdout_fraction", 1.0),
+    (GateSettings, "confidence", 0.5),
+    (GateSettings, "confidence", 1.0),
+    (GateSettings, "bootstrap_samples", 0),
+    (GateSettings, "seed", -1),
+    (RetrainSettings, "check_seconds", 0.0),
+    (RetrainSettings, "timeout_seconds", 0.0),
+    (RetrainSettings, "max_rows", 0),
+    (RetrainSettings, "age_halflife_days", 0.0),
+    (LedgerSettings, "path", 5),
+    (LedgerSettings, "flush_ms", 0),
+    (LedgerSettings, "buffer_rows", 0),
+    (LedgerSettings, "max_age_days", 0.0),
+    (LedgerSettings, "max_megabytes", 0.0),
     # Of another type: no guess at what was meant.
     (LabelSettings, "horizon_bars", 60.5),
     (LabelSettings, "horizon_bars", "60"),
@@ -74,7 +112,7 @@ def test_out_of_range_is_refused_however_built(group, field, value):
 
 
 def test_every_float_was_found():
-    assert len(FLOATS) == 8
+    assert len(FLOATS) == 17
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -173,3 +211,11 @@ def test_json_gives_back_equal_settings(labels, regime, model, validation, halfl
     assert msgspec.json.decode(raw, type=TrainingSettings) == settings
     assert msgspec.convert(msgspec.to_builtins(settings), TrainingSettings) == settings
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_confidence_that_no_resample_can_reach_is_refused():
+    assert GateSettings(confidence=0.99, bootstrap_samples=100).bootstrap_samples == 100
+    with pytest.raises(
+        ValueError, match=r"bootstrap_samples` was 99, too few .* confidence of 0\.99: use at least 100"
+    ):
+        GateSettings(confidence=0.99, bootstrap_samples=99)
