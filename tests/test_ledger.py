@@ -1,5 +1,6 @@
 """What the ledger promises: it never stops the actor, loses nothing, counts nothing twice, and answers questions."""
 
+import inspect
 import json
 import math
 import multiprocessing
@@ -329,9 +330,11 @@ def test_numbers_of_numpy_are_stored_as_numbers():
 def test_recording_only_appends(tmp_path):
     """No file, no JSON, no waking of a thread: what the calling thread runs in C are these few calls."""
     called = set()
+    package = Path(inspect.getfile(Ledger)).parent
 
     def profile(frame: Any, event: str, argument: Any) -> None:
-        if event == "c_call":
+        # A garbage collection may run the callbacks of others, hypothesis's among them.
+        if event == "c_call" and Path(frame.f_code.co_filename).parent == package:
             called.add(argument.__name__)
 
     with Ledger(tmp_path / "ledger.sqlite", "actor", FAST) as ledger:
@@ -344,7 +347,7 @@ def test_recording_only_appends(tmp_path):
                 ledger.record_event(1, "kind", "v1", {"a": 1})
         finally:
             sys.setprofile(None)
-    assert called <= {"__enter__", "__exit__", "__new__", "extend", "len", "setprofile", "acquire", "release"}
+    assert called <= {"__enter__", "__exit__", "__new__", "extend", "len", "acquire", "release"}
 
 
 def test_a_lock_of_another_process_costs_nothing(tmp_path):
