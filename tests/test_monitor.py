@@ -429,6 +429,25 @@ class TestTriggers:
         assert "'normal'" in trigger.reason
         assert trigger.detail["psi"] > trigger.detail["limit"] >= MonitorSettings().feature_drift
 
+    def test_a_shift_that_led_to_no_other_model_is_not_news_until_it_grows(self):
+        watched = monitor(measured()[0], settings=MonitorSettings(cooldown_bars=0))
+        shifted = rows_of(1_000, seed=6)
+        shifted[:, 0] += 2.0
+        for row in shifted:
+            watched.record_features(row)
+        assert watched.check_retrain_trigger(DAY).kind == "feature_drift"
+        watched.retrained(DAY)
+        for row in shifted:
+            watched.record_features(row)
+        assert watched.check_retrain_trigger(2 * DAY) is None
+        for row in shifted:
+            watched.record_features(row + np.array([4.0, *np.zeros(len(row) - 1)]))
+        assert watched.check_retrain_trigger(3 * DAY).kind == "feature_drift"
+        watched.model_changed(measured()[0], now_ns=3 * DAY)
+        for row in shifted:
+            watched.record_features(row)
+        assert watched.check_retrain_trigger(4 * DAY).kind == "feature_drift"  # for another model it is
+
     def test_no_feature_triggers_before_its_window_is_full(self):
         watched = monitor(measured()[0])
         for row in rows_of(499) + 5.0:

@@ -28,6 +28,7 @@ _MIN_LOG_LOSS_SD = 0.1
 _MAX_LOSS_SDS = 10.0
 _DAY_NS = 86_400 * 10**9
 _MAX_REASON = 299
+_KNOWN_DRIFT_FACTOR = 1.5
 
 
 class RetrainTrigger(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,9 +241,15 @@ class RetrainMonitor:
     def retrained(self, now_ns: int) -> None:
         """Begin the cooldown: a retraining has ended, whether its model serves or not.
 
-        Evidence is gathered anew; rolling figures stay.
+        Evidence is gathered anew; rolling figures stay. A feature that had drifted has to drift half as far again: that
+        it is elsewhere is known by now, and was no reason for another model.
         """
         self._cooldown_from_ns = self._age_from_ns = now_ns
+        if self._features is not None and self._features.full:
+            values = self._psi()
+            self._psi_limits = np.where(
+                values > self._psi_limits, _KNOWN_DRIFT_FACTOR * values, self._psi_limits
+            )
         for cusum in self.detectors.values():
             cusum.reset()
 
