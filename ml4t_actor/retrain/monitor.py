@@ -301,6 +301,7 @@ class RetrainMonitor:
         self.outcome_weight = 0.0
         self._outcomes = np.zeros((self.settings.window, 3))
         self._features: PopulationStability | None = None
+        self._psi_limits: FloatArray = np.empty(0)
         if baseline is None:
             return
         drop = self.accuracy_drop_threshold
