@@ -124,6 +124,7 @@ class RetrainMonitor:
         self._cooldown_from_ns: int | None = None
         self._age_from_ns: int | None = None
         self._trained_until_ns: int | None = None
+        self._psi_limits: FloatArray = np.empty(0)
         self._begin(baseline)
 
     def record_outcome(self, prediction: float, actual: int, weight: float = 1.0) -> None:
@@ -301,7 +302,6 @@ class RetrainMonitor:
         self.outcome_weight = 0.0
         self._outcomes = np.zeros((self.settings.window, 3))
         self._features: PopulationStability | None = None
-        self._psi_limits: FloatArray = np.empty(0)
         if baseline is None:
             return
         drop = self.accuracy_drop_threshold
