@@ -186,8 +186,7 @@ def judge(
     Raises
     ------
     ValueError
-        If no row counts, a value is out of range, lengths differ, or `settings.bootstrap_samples` are too few for
-        one to lie beyond `settings.confidence`.
+        If no row counts, a value is out of range, or lengths differ.
 
     Examples
     --------
@@ -200,11 +199,6 @@ def judge(
     (True, True)
     """
     check_resampling(block, settings.bootstrap_samples, settings.confidence)
-    if settings.bootstrap_samples * (1.0 - settings.confidence) < 1.0 - _TOLERANCE:
-        raise ValueError(
-            f"`bootstrap_samples` was {settings.bootstrap_samples}, too few for a confidence of "
-            f"{settings.confidence}: use at least {math.ceil(1.0 / (1.0 - settings.confidence) - _TOLERANCE)}"
-        )
     if not 0.0 < baseline_p < 1.0:
         raise ValueError(f"`baseline_p` was {baseline_p}, must be strictly between 0 and 1")
     labels, challenger, weights = checked(y, p_challenger, weight, name="p_challenger")
