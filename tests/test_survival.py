@@ -445,7 +445,7 @@ def test_a_short_gap_is_a_gap_and_no_more(models, tmp_path):
     session(config_of(models, one), before + after)
     session(config_of(models, two), before)
     later = session(config_of(models, two), after)
-    assert later.found_open > 5
+    assert later.found_open > 2
     assert {e.status for e in later.enriched} <= {"ok", "novel_input"}
     assert rows_of(two) == rows_of(one)
     assert states_of(two) == states_of(one)
@@ -462,7 +462,7 @@ def test_after_a_gap_that_ends_open_trades_they_are_unresolved_and_the_state_goe
     later = session(config_of(models, two), after)
     assert rows_of(two) == rows_of(one)
     assert states_of(two) == states_of(one)
-    assert sum(row[N_SIGNAL] == -2 for row in rows_of(two)) == later.found_open > 5
+    assert sum(row[N_SIGNAL] == -2 for row in rows_of(two)) == later.found_open > 2
     assert {e.status for e in later.enriched} <= {"ok", "novel_input"}
 
 
@@ -472,7 +472,7 @@ def test_after_a_gap_longer_than_the_warm_up_all_starts_cold(resolved_by, models
     before = short_events(N_SHORT + 2 * WARMUP_BARS)
     session(config_of(models, ledger), before)
     [(open_before,)] = query(ledger, f"SELECT count(*) FROM signals WHERE {OPEN}")
-    assert open_before > 5
+    assert open_before > 2
     resolved_before = query(ledger, f"SELECT signal_id, {OUTCOME} FROM signals WHERE label IS NOT NULL")
     after, during = short_events(0, "later ")[: cut_at(before, WARMUP_BARS // 2)], lambda _actor: None
     if resolved_by == "the clock":
@@ -619,7 +619,7 @@ def test_bars_shown_again_to_features_that_start_cold_are_not_counted_twice_for_
     session(config_of(models, one, **custom), events)
     session(config_of(models, two, **custom), events[:cut])
     later = session(config_of(models, two, **custom), events[again:])
-    assert later.found_open > 5
+    assert later.found_open > 2
     # Volatility is cold now, and with it how long later trades share the bars of the earlier ones.
     columns = OUTCOME.removesuffix(", weight")
     early = f"SELECT signal_id, {columns} FROM signals WHERE ts_event < {events[cut].ts} ORDER BY id"
