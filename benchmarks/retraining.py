@@ -28,7 +28,7 @@ from benchmarks.enrichment import report
 from ml4t_actor.data import EnrichedSignal, SignalData
 from ml4t_actor.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop
+from ml4t_actor.learning import LearningLoop, Succession
 from ml4t_actor.ledger import Ledger, training_rows
 from ml4t_actor.persistence import ModelBundle, ModelStore
 from ml4t_actor.retrain.job import RetrainResult, RetrainSpec, fresh_since_ns, retrain
@@ -65,7 +65,8 @@ class Live:
         self.ledger = Ledger(path, "benchmark", LedgerSettings())
         self.now_ns = int(market.bars.ts_event[0])
         self.n = 0
-        self.learning = LearningLoop(
+        log = logging.getLogger(__name__)
+        succession = Succession(
             self.inference,
             self.ledger,
             store,
@@ -79,7 +80,17 @@ class Live:
             publish=lambda _data: None,
             deliver=lambda function: function(),
             now=lambda: self.now_ns,
-            log=logging.getLogger(__name__),
+            log=log,
+            live=True,
+        )
+        self.learning = LearningLoop(
+            self.inference,
+            self.ledger,
+            succession,
+            labels=bundle.settings.labels,
+            publish=lambda _data: None,
+            now=lambda: self.now_ns,
+            log=log,
             live=True,
         )
         self.learning.start()

@@ -21,7 +21,7 @@ from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutco
 from ml4t_actor.features import load_feature_classes
 from ml4t_actor.frames import BUYER, NO_AGGRESSOR, SELLER, bar_buy_volume
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop
+from ml4t_actor.learning import LearningLoop, Succession
 from ml4t_actor.ledger import Ledger, LedgerError
 from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
 from ml4t_actor.retrain.job import seen_until_ns
@@ -264,7 +264,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
                     accept=self.loop.check,
                     progress=self._tell_progress,
                 )
-        learning = LearningLoop(
+        succession = Succession(
             self.loop,
             ledger,
             store,
@@ -277,6 +277,16 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             min_samples=config.retrain_min_samples,
             publish=self._publish_learned,
             deliver=self._deliver if live else self._deliver_later,
+            now=self.clock.timestamp_ns,
+            log=self.log,
+            live=live,
+        )
+        learning = LearningLoop(
+            self.loop,
+            ledger,
+            succession,
+            labels=config.labels,
+            publish=self._publish_learned,
             now=self.clock.timestamp_ns,
             log=self.log,
             live=live,

@@ -736,7 +736,7 @@ def test_the_ledger_of_a_live_node_tells_what_it_published(lives):
     for name in ("label", "bars", "ret", "weight"):
         assert known[name].fillna(0).to_dict() == {key: getattr(o, name) for key, o in outcomes.items()}
     assert {t.value for t in known["ts_outcome"]} == {o.ts_event for o in outcomes.values()}
-    told = [event["detail"] for event in lives.events if event["kind"] != "trigger"]
+    told = [event["detail"] for event in lives.events if event["kind"] not in ("trigger", "serving")]
     assert told == [update.to_dict() for update in live.updates]
 
 

@@ -30,28 +30,6 @@ _Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, 
 _SEAL_BYTES = 4
 
 
-class Followed(msgspec.Struct, frozen=True):
-    """A signal whose outcome is awaited, as it was answered.
-
-    Attributes
-    ----------
-    instrument_id, signal, source, signal_id, meta_confidence, model_version, status, ts_event
-        See `EnrichedSignal`.
-    window_end_ns : int
-        When its whole horizon has passed, UNIX nanoseconds.
-    """
-
-    instrument_id: InstrumentId
-    signal: int
-    source: str
-    signal_id: str
-    meta_confidence: float
-    model_version: str
-    status: str
-    ts_event: int
-    window_end_ns: int
-
-
 class SignalFollower:
     """Opens a barrier for each answered signal, resolves it bar by bar, and keeps both in the ledger.
 
@@ -66,7 +44,7 @@ class SignalFollower:
     labels : LabelSettings
         The barriers.
     resolved : callable
-        Takes each signal whose outcome is known, with its `SignalOutcome`.
+        Takes each signal whose outcome is known, as it was recorded, with its `SignalOutcome`.
     warn : callable
         Takes what should be in the log.
     live : bool
@@ -79,7 +57,7 @@ class SignalFollower:
         ledger: Ledger,
         labels: LabelSettings,
         *,
-        resolved: Callable[[Followed, SignalOutcome], None],
+        resolved: Callable[[SignalRow, SignalOutcome], None],
         warn: Callable[[str], None],
         live: bool,
     ) -> None:
@@ -88,7 +66,7 @@ class SignalFollower:
         self._resolved = resolved
         self._warn = warn
         self._live = live
-        self._followed: dict[tuple[str, str], Followed] = {}
+        self._followed: dict[tuple[str, str], SignalRow] = {}  # whose outcome is awaited
         self._trackers: dict[InstrumentId, OutcomeTracker] = {}
         self._feature_sets: dict[InstrumentId, int] = {}
         for instrument_id in inference.instruments:
@@ -145,7 +123,7 @@ class SignalFollower:
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Record an answered signal with what it was answered from, and open its barrier."""
         instrument_id = enriched.instrument_id
-        barrier, window_end_ns = self._enter(enriched)
+        barrier = self._enter(enriched)
         probabilities = None if served is None else served.regime_probabilities
         status = enriched.status
         row = SignalRow(
@@ -175,8 +153,10 @@ class SignalFollower:
             stop=None if barrier is None else barrier.stop,
             entry_bar=None if barrier is None else barrier.entry_bar,
             entry_share=None if barrier is None else barrier.entry_share,
-            window_end_ns=window_end_ns,
+            window_end_ns=None if barrier is None else _window_end_ns(self._trackers[instrument_id], barrier),
         )
+        if barrier is not None:
+            self._followed[row.source, row.signal_id] = row
         self._ledger.record_signal(row, self._snapshot(instrument_id) if served is not None else None)
 
     def on_bar(
@@ -194,7 +174,7 @@ class SignalFollower:
         if expired:
             self._resolve(expired, None, now_ns)
 
-    def _enter(self, enriched: EnrichedSignal) -> tuple[OpenBarrier | None, int | None]:
+    def _enter(self, enriched: EnrichedSignal) -> OpenBarrier | None:
         instrument_id = enriched.instrument_id
         tracker = self._trackers.get(instrument_id)
         key = (enriched.source, enriched.signal_id)
@@ -206,23 +186,8 @@ class SignalFollower:
             # Where features start cold and old bars are replayed, the tracker would enter at a later price.
             or self._inference.features(instrument_id).last_ts != tracker.state[1]
         ):
-            return None, None
-        barrier = tracker.open(key, enriched.signal, enriched.volatility)
-        if barrier is None:
-            return None, None
-        window_end_ns = _window_end_ns(tracker, barrier)
-        self._followed[key] = Followed(
-            instrument_id,
-            enriched.signal,
-            enriched.source,
-            enriched.signal_id,
-            enriched.meta_confidence,
-            enriched.model_version,
-            enriched.status,
-            enriched.ts_event,
-            window_end_ns,
-        )
-        return barrier, window_end_ns
+            return None
+        return tracker.open(key, enriched.signal, enriched.volatility)
 
     def _open_barriers(self) -> tuple[dict[InstrumentId, list[OpenBarrier]], list[OpenBarrier]]:
         """Return the ledger's open barriers by instrument, and those of what is configured otherwise by now."""
@@ -234,17 +199,7 @@ class SignalFollower:
             tracker = self._trackers.get(instrument_id)
             same = tracker is not None and row.window_end_ns == _window_end_ns(tracker, barrier)
             (waiting.setdefault(instrument_id, []) if same else lost).append(barrier)
-            self._followed[row.source, row.signal_id] = Followed(
-                instrument_id,
-                row.side,
-                row.source,
-                row.signal_id,
-                row.confidence,
-                row.model_version,
-                row.status,
-                row.ts_event,
-                int(row.window_end_ns or 0),
-            )
+            self._followed[row.source, row.signal_id] = row
         return waiting, lost
 
     def _restore(
@@ -291,15 +246,15 @@ class SignalFollower:
         return instrument_id.value, position[1], _sealed((state, position))
 
 
-def _outcome(followed: Followed, r: Resolution, now_ns: int) -> SignalOutcome:
+def _outcome(row: SignalRow, r: Resolution, now_ns: int) -> SignalOutcome:
     return SignalOutcome(
-        instrument_id=followed.instrument_id,
-        signal=followed.signal,
-        source=followed.source,
-        signal_id=followed.signal_id,
-        meta_confidence=followed.meta_confidence,
-        model_version=followed.model_version,
-        status=followed.status,
+        instrument_id=row.instrument_id,
+        signal=row.side,
+        source=row.source,
+        signal_id=row.signal_id,
+        meta_confidence=row.confidence,
+        model_version=row.model_version,
+        status=row.status,
         barrier=_BARRIERS[r.barrier],
         label=r.label,
         ret=0.0 if r.barrier == UNRESOLVED else r.ret,

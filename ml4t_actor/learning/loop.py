@@ -1,21 +1,17 @@
 """The learning loop: follows signals, watches the model, and brings both together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from nautilus_trader.core.data import Data
 from nautilus_trader.model.identifiers import InstrumentId
 
 from ml4t_actor.data import EnrichedSignal, SignalOutcome
 from ml4t_actor.inference import InferenceLoop, Served
-from ml4t_actor.learning.following import Followed, SignalFollower
+from ml4t_actor.learning.following import SignalFollower
 from ml4t_actor.learning.succession import Log, Succession
-from ml4t_actor.ledger import Ledger
-from ml4t_actor.persistence import ModelStore
+from ml4t_actor.ledger import Ledger, SignalRow
 from ml4t_actor.retrain.monitor import RetrainMonitor
-from ml4t_actor.retrain.worker import Trainer
-from ml4t_actor.settings import RetrainSettings, TrainingSettings
-
-_MINUTE_NS = 60_000_000_000
+from ml4t_actor.settings import LabelSettings
 
 
 class LearningLoop:
@@ -30,41 +26,34 @@ class LearningLoop:
         Its instruments added, its model loaded.
     ledger : Ledger
         The record of everything.
-    store, trainer, settings, training, feature_names, deliver, now, log
-        See `Succession`.
-    accuracy_drop_threshold, interval_bars, min_samples
-        See `RetrainMonitor`.
-    publish : callable
-        Takes each `SignalOutcome` and `ModelUpdate`.
-    live : bool
-        Whether state and models are kept on disk.
-
-    Attributes
-    ----------
     succession : Succession
-        Which model serves, and by whom it is followed.
+        Which model serves, and by which it is followed.
+    labels : LabelSettings
+        The barriers.
+    publish : callable
+        Takes each `SignalOutcome`.
+    now : callable
+        The clock's time, UNIX nanoseconds.
+    log : Log
+        Nautilus's logger.
+    live : bool
+        Whether state is kept on disk.
     """
 
     def __init__(
         self,
         inference: InferenceLoop,
         ledger: Ledger,
-        store: ModelStore,
-        trainer: Trainer | None,
+        succession: Succession,
         *,
-        settings: RetrainSettings,
-        training: TrainingSettings,
-        feature_names: Sequence[str],
-        accuracy_drop_threshold: float,
-        interval_bars: int | None,
-        min_samples: int,
+        labels: LabelSettings,
         publish: Callable[[Data], None],
-        deliver: Callable[[Callable[[], None]], None],
         now: Callable[[], int],
         log: Log,
         live: bool,
     ) -> None:
         self.ledger = ledger
+        self.succession = succession
         self._publish = publish
         self._now = now
         self._log = log
@@ -73,28 +62,9 @@ class LearningLoop:
         self._follower = SignalFollower(
             inference,
             ledger,
-            training.labels,
+            labels,
             resolved=self._on_outcome,
             warn=lambda message: self._log.warning(message),
-            live=live,
-        )
-        intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
-        self.succession = Succession(
-            inference,
-            ledger,
-            store,
-            trainer,
-            settings=settings,
-            training=training,
-            feature_names=feature_names,
-            interval_ns=min(intervals, default=_MINUTE_NS),
-            accuracy_drop_threshold=accuracy_drop_threshold,
-            interval_bars=interval_bars,
-            min_samples=min_samples,
-            publish=publish,
-            deliver=deliver,
-            now=now,
-            log=log,
             live=live,
         )
 
@@ -147,8 +117,8 @@ class LearningLoop:
         if not self.ledger.close():
             self._log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
 
-    def _on_outcome(self, followed: Followed, outcome: SignalOutcome) -> None:
-        self.succession.on_outcome(followed, outcome)
+    def _on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
+        self.succession.on_outcome(row, outcome)
         self._publish(outcome)
 
     def _tell_problems(self) -> None:

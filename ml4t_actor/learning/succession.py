@@ -12,8 +12,16 @@ from nautilus_trader.core.data import Data
 
 from ml4t_actor.data import REASON_LENGTH_MAX, Action, EnrichedSignal, ModelUpdate, SignalOutcome, Status
 from ml4t_actor.inference import InferenceLoop, Served
-from ml4t_actor.learning.following import Followed
-from ml4t_actor.ledger import Ledger
+from ml4t_actor.learning.events import (
+    SERVING,
+    TRIGGER,
+    Events,
+    are_copies,
+    last_change,
+    last_concluded_ns,
+    serving_since_ns,
+)
+from ml4t_actor.ledger import Ledger, SignalRow
 from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
 from ml4t_actor.retrain.baseline import MonitorBaseline
 from ml4t_actor.retrain.job import RetrainResult, RetrainSpec, seen_until_ns, unseen_after_ns
@@ -24,7 +32,7 @@ from ml4t_actor.settings import RetrainSettings, TrainingSettings
 JUDGED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
-_CHANGES = frozenset({Action.PROMOTED, Action.RETIRED, Action.SWAPPED, Action.ROLLED_BACK})
+_MINUTE_NS = 60_000_000_000
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -50,7 +58,7 @@ class Succession:
     Parameters
     ----------
     inference : InferenceLoop
-        Whose model it is about.
+        Whose model it is about; its instruments added, its model loaded.
     ledger : Ledger
         Where decisions are kept, and outcomes of before a restart.
     store : ModelStore
@@ -63,8 +71,6 @@ class Succession:
         Of a first model; later ones inherit those of the model that they follow.
     feature_names : sequence of str
         Of a first model.
-    interval_ns : int
-        Bar length.
     accuracy_drop_threshold, interval_bars, min_samples
         See `RetrainMonitor`.
     publish : callable
@@ -90,7 +96,6 @@ class Succession:
         settings: RetrainSettings,
         training: TrainingSettings,
         feature_names: Sequence[str],
-        interval_ns: int,
         accuracy_drop_threshold: float,
         interval_bars: int | None,
         min_samples: int,
@@ -107,7 +112,8 @@ class Succession:
         self._settings = settings
         self._training = training
         self._feature_names = tuple(feature_names)
-        self._interval_ns = interval_ns
+        intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
+        self._interval_ns = min(intervals, default=_MINUTE_NS)
         self._min_samples = min_samples
         self._publish = publish
         self._deliver = deliver
@@ -116,10 +122,12 @@ class Succession:
         self._live = live
         self._earlier: deque[ModelBundle] = deque(maxlen=_MODELS_KEPT)
         self._asked = False
+        self._under_way = False
         self._retired: ModelBundle | None = None
         self._retired_ns = 0  # or when its last would-be successor was rejected
-        # When each judged signal arose, and its label window ends; kept here lest a swap waits for the ledger.
-        self._judged: deque[tuple[int, int]] = deque(maxlen=settings.max_rows)
+        # Of each judged signal when the outcome was known, in order, when it arose, and when its label window ends:
+        # kept here lest a swap waits for the ledger.
+        self._judged: deque[tuple[int, int, int]] = deque(maxlen=settings.max_rows)
         # Of those that no model has seen, the ends: a heap, and how many are past.
         self._unseen: list[int] = []
         self._n_unseen = 0
@@ -130,7 +138,7 @@ class Succession:
             settings.monitor,
             accuracy_drop_threshold=accuracy_drop_threshold,
             interval_bars=interval_bars,
-            bar_interval_ns=interval_ns,
+            bar_interval_ns=self._interval_ns,
             min_samples=min_samples,
         )
 
@@ -140,38 +148,39 @@ class Succession:
         return self._trainer is None
 
     def start(self) -> None:
-        """Watch the model that serves; in a live engine with what the ledger knows of it."""
-        if self._live:
-            self._recall_judged()
-            self._keep_retired()
-        self._watch_model(self._now())
-        bundle = self._inference.bundle
-        if self._live and bundle is not None:
-            since = max((event["ts"] for event in self._ledger.events("trigger")), default=0)
-            for confidence, label, weight in self._ledger.outcomes_of(bundle.version, since_ns=since):
-                self.monitor.record_outcome(confidence, label, weight)
+        """Watch the model that serves; in a live engine as if the process had never ended."""
+        if not self._live:
+            self._watch_model(self._now())
+            return
+        events = self._ledger.events()
+        self._take_up(events)
+        self._recall_judged()
+        self._recall_evidence(events)
 
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Note what a signal was judged by."""
         if served is not None and enriched.signal and enriched.status in JUDGED:
             self.monitor.record_features(served.features[self._columns])
 
-    def on_outcome(self, followed: Followed, outcome: SignalOutcome) -> None:
-        """Note how a signal came out."""
+    def on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
+        """Note how a signal came out, that was recorded as `row`."""
         if outcome.label < 0:
             return
-        if followed.status in LEARNED_FROM:
-            self._judged.append((followed.ts_event, followed.window_end_ns))
-            if followed.ts_event > self._unseen_after_ns:
-                heappush(self._unseen, followed.window_end_ns)
+        if row.status in LEARNED_FROM and row.window_end_ns is not None:
+            self._judged.append((outcome.ts_event, row.ts_event, row.window_end_ns))
+            if row.ts_event > self._unseen_after_ns:
+                heappush(self._unseen, row.window_end_ns)
         bundle = self._inference.bundle
-        if bundle is None or (followed.model_version == bundle.version and followed.status in JUDGED):
-            self.monitor.record_outcome(followed.meta_confidence, outcome.label, outcome.weight)
+        version, statuses = ("", LEARNED_FROM) if bundle is None else (bundle.version, JUDGED)
+        if row.model_version == version and row.status in statuses:
+            self.monitor.record_outcome(row.confidence, outcome.label, outcome.weight)
 
     def check(self) -> None:
         """Start a retraining if one is due and none is under way."""
         now_ns = self._now()
-        if self._trainer is None or self._trainer.busy or not (self._asked or self._enough(now_ns)):
+        if self._trainer is None or self._trainer.busy or self._under_way:
+            return
+        if not (self._asked or self._enough(now_ns)):
             return
         self._asked = False
         trigger = self.monitor.check_retrain_trigger(now_ns) or self._vacancy(now_ns)
@@ -197,8 +206,7 @@ class Succession:
         self.check_rollback()
         bundle = self._earlier.pop()
         self._swap(bundle, self._now(), Action.ROLLED_BACK, "user", "by hand", keep_present=False)
-        if self._live and bundle.version in self._store.versions():
-            threading.Thread(target=self._store_again, args=(bundle.version,), daemon=True).start()
+        self._serve_after_restart(bundle)
         return bundle
 
     def check_swap(self, bundle: ModelBundle) -> None:
@@ -235,27 +243,66 @@ class Succession:
         if self._trainer is not None:
             self._trainer.cancel()
 
-    def _recall_judged(self) -> None:
-        """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
-        since_ns = unseen_after_ns(self._inference.bundle)
-        horizon_ns = self._training.labels.horizon_bars * self._interval_ns
-        for end in self._ledger.window_ends(since_ns, sorted(LEARNED_FROM)):
-            # The entry's time stands for the signal's, which is at most a little later.
-            self._judged.append((max(end - horizon_ns, since_ns + 1), end))
-
-    def _keep_retired(self) -> None:
-        """Retire again what was retired before the restart, unless a newer version is there by now."""
-        changes = [event for event in self._ledger.events() if event["kind"] in _CHANGES]
-        bundle = self._inference.bundle
-        if not changes or bundle is None or changes[-1]["kind"] != Action.RETIRED:
+    def _take_up(self, events: Events) -> None:
+        """Let serve what served before the restart, which the newest version in the store need not be."""
+        bundle, change = self._inference.bundle, last_change(events)
+        if bundle is None or change is None:
             return
-        if changes[-1]["detail"]["previous_version"] == bundle.version:
-            self._retired, self._retired_ns = bundle, self._now()
+        kind, version, previous = change["kind"], change["version"], change["detail"]["previous_version"]
+        if kind == Action.RETIRED and are_copies(previous, bundle.version):
+            self._retired = bundle
             self._inference.retire()
             self._log.warning(
                 f"model {bundle.version} was retired before the restart; no model serves until a challenger beats the "
                 "base rate, or you save another version"
             )
+        elif kind == Action.ROLLED_BACK and are_copies(previous, bundle.version):
+            # The process ended before the older model was stored again.
+            if (older := self._loaded(version)) is not None:
+                self._inference.swap(older)
+                self._earlier.append(bundle)
+                self._serve_after_restart(older)
+        elif are_copies(version, bundle.version) and (older := self._loaded(previous)) is not None:
+            self._earlier.append(older)
+
+    def _loaded(self, version: str) -> ModelBundle | None:
+        try:
+            bundle = self._store.load(version) if version else None
+            if bundle is not None:
+                self._inference.check(bundle)
+        except ValueError as e:  # a BundleError too
+            self._log.warning(f"model {version}, which served before, cannot be gone back to: {e}")
+            return None
+        return bundle
+
+    def _recall_judged(self) -> None:
+        """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
+        since_ns = unseen_after_ns(self._inference.bundle or self._retired)
+        horizon_ns = self._training.labels.horizon_bars * self._interval_ns
+        for end in sorted(self._ledger.window_ends(since_ns, sorted(LEARNED_FROM))):
+            # The window's end stands for the outcome's time, the entry's for the signal's, which is a little later.
+            self._judged.append((end, max(end - horizon_ns, since_ns + 1), end))
+
+    def _recall_evidence(self, events: Events) -> None:
+        """Go on with the model's age, the cooldown, and the evidence since the last retraining that was concluded.
+
+        One that the process did not outlive does not count: what asked for it asks again.
+        """
+        version = "" if self._inference.bundle is None else self._inference.bundle.version
+        since_ns = serving_since_ns(events, version)
+        if since_ns is None:
+            since_ns = self._now()
+            self._ledger.record_event(since_ns, SERVING, version, {})
+        concluded_ns = last_concluded_ns(events)
+        self._retired_ns = max(concluded_ns, since_ns)
+        if 0 < concluded_ns < since_ns:
+            self.monitor.retrained(concluded_ns)
+        self._watch_model(since_ns)
+        if concluded_ns >= since_ns:
+            self.monitor.retrained(concluded_ns)
+        statuses = sorted(JUDGED if version else LEARNED_FROM)
+        for confidence, label, weight in self._ledger.outcomes_of(version, concluded_ns, statuses):
+            self.monitor.record_outcome(confidence, label, weight)
 
     def _enough(self, now_ns: int) -> bool:
         """Return whether there are enough judged signals that no model has seen, their whole windows past."""
@@ -277,9 +324,10 @@ class Succession:
         serving = self._inference.bundle
         champion = serving or self._retired
         self.monitor.retrained(now_ns)
+        self._under_way = True
         self._retired_ns = now_ns
         version = "" if champion is None else champion.version
-        self._ledger.record_event(now_ns, "trigger", version, msgspec.to_builtins(trigger))
+        self._ledger.record_event(now_ns, TRIGGER, version, msgspec.to_builtins(trigger))
         self._log.info(f"retraining: {trigger.reason}")
         spec = RetrainSpec(
             actor=self._ledger.actor,
@@ -299,6 +347,7 @@ class Succession:
         trainer.start(spec, champion, done)
 
     def _finish(self, trigger: RetrainTrigger, serving: ModelBundle | None, result: RetrainResult) -> None:
+        self._under_way = False
         now_ns = self._now()
         decision, bundle = result.decision, result.bundle
         if decision is None or bundle is None:
@@ -319,6 +368,10 @@ class Succession:
         if self._inference.bundle is not serving:
             reason = f"{trigger.reason}; another model was swapped in while the challenger was trained"
             self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            if decision.promoted and self._inference.bundle is not None:
+                self._serve_after_restart(
+                    self._inference.bundle
+                )  # and not the challenger, the newest in the store
         elif not decision.promoted and decision.champion_failed:
             self._retire(now_ns, trigger.kind, reason, **figures)
         elif not decision.promoted:
@@ -369,7 +422,12 @@ class Succession:
             self._columns = np.array([names.index(name) for name in bundle.feature_names])
         self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
         self._n_unseen = 0
-        self._unseen = [end for ts, end in self._judged if ts > self._unseen_after_ns]
+        self._unseen = []
+        for known_ns, ts, end in reversed(self._judged):
+            if known_ns <= self._unseen_after_ns:
+                break
+            if ts > self._unseen_after_ns:
+                self._unseen.append(end)
         heapify(self._unseen)
         self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
 
@@ -399,11 +457,16 @@ class Succession:
         self._ledger.record_event(now_ns, action.value, version, update.to_dict())
         self._publish(update)
 
+    def _serve_after_restart(self, bundle: ModelBundle) -> None:
+        """Have the store's newest version be this one; off the event thread, since it copies files."""
+        if self._live:
+            threading.Thread(target=self._store_again, args=(bundle.version,), daemon=True).start()
+
     def _store_again(self, version: str) -> None:
         try:
             self._store.adopt(self._store, version)
         except (BundleError, OSError) as e:
-            self._log.error(f"the rollback to {version} holds until a restart only: {e}")
+            self._log.error(f"model {version} serves until a restart only: {e}")
 
 
 def _last_line(text: str) -> str:

@@ -234,23 +234,26 @@ class Ledger:
         with self.reading() as connection:
             return {name: (ts, state) for name, ts, state in connection.execute(query, (self.actor,))}
 
-    def outcomes_of(self, version: str, since_ns: int = 0) -> list[tuple[float, int, float]]:
-        """Return confidence, label and weight of what one model judged, in the order in which it was resolved.
+    def outcomes_of(
+        self, version: str, since_ns: int = 0, statuses: Sequence[str] = ("ok", "late")
+    ) -> list[tuple[float, int, float]]:
+        """Return confidence, label and weight of what one model answered, in the order in which it was resolved.
 
         Parameters
         ----------
         version : str
-            Of the model, exactly.
+            Of the model, exactly; "" for none.
         since_ns : int, default 0
             Only outcomes known after this time, UNIX nanoseconds.
+        statuses : sequence of str
+            Of the answers; by default those that are the model's own.
         """
         query = (
-            "SELECT confidence, label, weight FROM signals "
-            "WHERE actor = ? AND model_version = ? AND ts_outcome > ? AND label >= 0 AND status IN ('ok', 'late') "
-            "ORDER BY ts_outcome, id"
+            "SELECT confidence, label, weight FROM signals WHERE actor = ? AND model_version = ? AND ts_outcome > ? "
+            f"AND label >= 0 AND status IN ({', '.join('?' * len(statuses))}) ORDER BY ts_outcome, id"
         )
         with self.reading() as connection:
-            return connection.execute(query, (self.actor, version, since_ns)).fetchall()
+            return connection.execute(query, (self.actor, version, since_ns, *statuses)).fetchall()
 
     def window_ends(self, since_ns: int, statuses: Sequence[str]) -> list[int]:
         """Return when the label windows end of the resolved signals given after `since_ns` with one of the statuses."""

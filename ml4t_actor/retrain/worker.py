@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import selectors
 import subprocess
@@ -32,7 +31,6 @@ CHALLENGER_FOLDER = "challenger"
 
 _ERROR_CHARACTERS = 4_000
 _POLL_SECONDS = 0.2
-_log = logging.getLogger(__name__)
 
 
 class JobFile(msgspec.Struct, frozen=True, kw_only=True):
