@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from backtests.market import UNIVERSES, Market, load_markets
-from backtests.primaries import batch_signals
-from backtests.run import FROZEN, PRIMARIES, data_label, round_trip_cost, run_engine
-from ml4t_actor.features import META_FEATURE_NAMES
-from ml4t_actor.persistence import ModelStore
+from backtests.run import (
+    FROZEN,
+    PRIMARIES,
+    data_label,
+    round_trip_cost,
+    run_engine,
+    span,
+    train_before,
+)
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
 from ml4t_actor.retrain.gate import judge
 from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
-from ml4t_actor.training import TrainingLoop
 from ml4t_actor.validation import block_length
 
 TRAIN_SHARE = 0.3
@@ -29,15 +33,9 @@ def run(
 ) -> tuple[Timeline, Timeline]:
     """Train on the first 30 %, then run the engine twice: learning, and frozen. Return both timelines."""
     settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)))
-    first = max(int(market.bars.ts_event[0]) for market in markets)
-    last = min(int(market.bars.ts_event[-1]) for market in markets)
-    split = first + int(TRAIN_SHARE * (last - first))
-    bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
-    signals = {market: batch_signals(PRIMARIES[primary](), history) for market, history in bars.items()}
+    _, split, _ = span(markets, TRAIN_SHARE)
     model_path = out / "models" / f"{name}-{primary}-retraining"
-    TrainingLoop(settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path)).train(
-        bars, signals
-    )
+    train_before(split, markets, primary, settings, model_path)
     interval_ns = markets[0].bars.interval_ns()
     learning: dict[str, Any] = {
         "retrain": "on",

@@ -254,6 +254,30 @@ def out_of_sample_scores(
     )
 
 
+def span(markets: list[Market], train_share: float) -> tuple[int, int, int]:
+    """Return the first time that all markets have, where training ends, and the last; UNIX nanoseconds."""
+    first = max(int(market.bars.ts_event[0]) for market in markets)
+    last = min(int(market.bars.ts_event[-1]) for market in markets)
+    return first, first + int(train_share * (last - first)), last
+
+
+def train_before(
+    split: int,
+    markets: list[Market],
+    primary: str,
+    settings: TrainingSettings,
+    model_path: Path,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train on the primary's signals over all bars before `split`, and store the bundle in `model_path`."""
+    bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
+    signals = {name: batch_signals(PRIMARIES[primary](), history) for name, history in bars.items()}
+    loop = TrainingLoop(
+        settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path), progress=progress
+    )
+    return loop.train(bars, signals)
+
+
 def run_backtest(
     name: str,
     markets: list[Market],
@@ -270,16 +294,9 @@ def run_backtest(
     """
     tell = progress or (lambda _what, _share: None)
     settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)), model=_model(estimator))
-    first = max(int(market.bars.ts_event[0]) for market in markets)
-    last = min(int(market.bars.ts_event[-1]) for market in markets)
-    split = first + int(TRAIN_SHARE * (last - first))
-    train_bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
-    train_signals = {name: batch_signals(PRIMARIES[primary](), bars) for name, bars in train_bars.items()}
     model_path = out / "models" / f"{name}-{primary}"
-    loop = TrainingLoop(
-        settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path), progress=progress
-    )
-    training = loop.train(train_bars, train_signals)
+    first, split, last = span(markets, TRAIN_SHARE)
+    training = train_before(split, markets, primary, settings, model_path, progress)
     runs: dict[str, EngineRun] = {}
     for sizing in ("flat", "enriched"):
         tell(f"backtest, {sizing} size", 0.0)

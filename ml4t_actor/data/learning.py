@@ -154,7 +154,8 @@ class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
     champion_log_loss, challenger_log_loss, baseline_log_loss : float
         Mean log loss in nats of the model in use, of the new one, and of the constant base rate.
     improvement, improvement_low : float
-        Champion's loss less the challenger's, and its lower bound.
+        Champion's loss less the challenger's, and its lower bound; 0.0 where the signals were too few for one, which
+        `reason` says.
     ts_event : int, default 0
         When it took effect, UNIX nanoseconds.
     ts_init : int, default 0
