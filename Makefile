@@ -23,5 +23,5 @@ bench: install  ## speed, as ratios against named baselines
 	$(python) -m benchmarks
 
 lock: install  ## renew requirements.lock from pyproject.toml
-	.venv/bin/uv pip compile pyproject.toml --group dev --extra report --universal --generate-hashes \
+	.venv/bin/uv pip compile pyproject.toml --group dev --all-extras --universal --generate-hashes \
 		--no-annotate --no-header --python-version 3.12 --upgrade --quiet -o requirements.lock
