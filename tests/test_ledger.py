@@ -18,6 +18,7 @@ from ml4t_actor.ledger import (
     LedgerError,
     LedgerReader,
     SignalRow,
+    StreamPosition,
 )
 from ml4t_actor.ledger.schema import SCHEMA_VERSION
 from ml4t_actor.settings import LedgerSettings
@@ -223,6 +224,65 @@ def test_numbers_of_numpy_are_stored_as_numbers():
     ledger.record_outcomes([outcome_row(0, np.int8(1), weight=np.float32(0.5))])
     assert ledger.outcomes_of(plain.model_version) == [(0.5, 1, 0.5)]
     assert ledger.counts["refused"] == 0
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_positions_in_streams_come_back(tmp_path, in_memory):
+    path = None if in_memory else tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, "actor", FAST)
+    assert ledger.position("in") is None
+    ledger.record_position(StreamPosition("in", "5-1"))
+    ledger.record_position(StreamPosition("out", "7-0", "trend", "s3"))
+    ledger.record_position(StreamPosition("in", "5-2"))
+    assert ledger.position("in") == StreamPosition("in", "5-2")
+    assert ledger.position("out") == StreamPosition("out", "7-0", "trend", "s3")
+    if path is not None:
+        assert Ledger(path, "another", FAST).position("in") is None
+        ledger.close()
+        assert Ledger(path, "actor", FAST).position("in") == StreamPosition("in", "5-2")
+
+
+def test_a_position_is_never_in_the_file_before_what_led_to_it(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, "actor", LedgerSettings(flush_ms=1)) as ledger:
+        for i in range(2_000):
+            ledger.record_signal(signal_row(i))
+            ledger.record_position(StreamPosition("in", f"{i}-0"))
+            if i % 50 == 0:
+                [(n, at)] = table(
+                    path, "SELECT (SELECT count(*) FROM signals), (SELECT entry_id FROM positions)"
+                )
+                assert at is None or n >= int(at.split("-")[0]) + 1
+        assert ledger.flush()
+        assert ledger.position("in") == StreamPosition("in", "1999-0")
+
+
+def test_signals_after_one_are_those_recorded_later(tmp_path):
+    rows = [signal_row(i) for i in range(10)]
+    with Ledger(tmp_path / "ledger.sqlite", "actor", FAST) as ledger:
+        for row in rows:
+            ledger.record_signal(row)
+        assert ledger.signals_after("trend", "s3", 100) == rows[4:]
+        assert ledger.signals_after("trend", "s3", 2) == rows[-2:]
+        assert ledger.signals_after("trend", "s9", 100) == []
+        assert ledger.signals_after("", "", 100) == rows
+        assert ledger.signals_after("trend", "s3", 0) == []
+
+
+def test_a_ledger_of_the_release_before_gets_its_new_table(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_signal(signal_row(0))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE positions")
+        connection.execute("PRAGMA user_version = 1")
+    assert list(LedgerReader(path).signals()["signal_id"]) == ["s0"]  # which changes nothing
+    assert table(path, "PRAGMA user_version") == [(1,)]
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_position(StreamPosition("in", "1-0"))
+        assert ledger.position("in") == StreamPosition("in", "1-0")
+        assert ledger.open_signals() == [signal_row(0)]
+    assert table(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from ml4t_actor.ledger.reader import LedgerReader
 from ml4t_actor.ledger.rows import TrainingRows, training_rows
-from ml4t_actor.ledger.schema import LedgerError, OutcomeRow, SignalRow
+from ml4t_actor.ledger.schema import LedgerError, OutcomeRow, SignalRow, StreamPosition
 from ml4t_actor.ledger.writer import Ledger
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LedgerReader",
     "OutcomeRow",
     "SignalRow",
+    "StreamPosition",
     "TrainingRows",
     "training_rows",
 ]

@@ -9,10 +9,20 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WAL_BYTES_MAX = 64 * 1024 * 1024
 READ_TIMEOUT_S = 2.0  # for recovery after a crash: a writer blocks no reader
 
+_POSITIONS = """
+    CREATE TABLE positions (
+        actor TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        entry_id TEXT NOT NULL,
+        source TEXT NOT NULL,
+        signal_id TEXT NOT NULL,
+        PRIMARY KEY (actor, stream)
+    )
+    """
 _TABLES = (
     """
     CREATE TABLE signals (
@@ -86,8 +96,10 @@ _TABLES = (
         PRIMARY KEY (actor, instrument_id)
     )
     """,
+    _POSITIONS,
 )
 _TABLE_NAMES = frozenset({"signals", "feature_sets", "events", "snapshots"})
+_READABLE_VERSIONS = (1, SCHEMA_VERSION)  # the first knew no positions
 
 
 class LedgerError(ValueError):
@@ -193,6 +205,25 @@ class OutcomeRow(NamedTuple):
     weight: float
 
 
+class StreamPosition(NamedTuple):
+    """How far a Redis stream was read or written.
+
+    Attributes
+    ----------
+    stream : str
+        Its key.
+    entry_id : str
+        Of the last entry, "" if there was none.
+    source, signal_id : str
+        The signal that this entry answers; "" where signals are read.
+    """
+
+    stream: str
+    entry_id: str
+    source: str = ""
+    signal_id: str = ""
+
+
 class Readable(Protocol):
     """What gives a connection to read from, as a `Ledger` does."""
 
@@ -229,6 +260,7 @@ def open_ledger(path: str | Path, *, busy_timeout_s: float) -> sqlite3.Connectio
         if _is_empty(connection):
             _create(connection)
         _check(connection, path)
+        _bring_up_to_date(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
@@ -337,12 +369,27 @@ def _create(connection: sqlite3.Connection) -> None:
         raise
 
 
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_POSITIONS.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _check(connection: sqlite3.Connection, path: str | Path) -> None:
     [version] = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version == 0 or (version == SCHEMA_VERSION and not tables >= _TABLE_NAMES):
+    if version == 0 or (version in _READABLE_VERSIONS and not tables >= _TABLE_NAMES):
         raise LedgerError(f"{str(path)!r} is an SQLite file but no ledger; give another path")
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE_VERSIONS:
         raise LedgerError(
             f"the ledger {str(path)!r} has version {version}, this release reads version {SCHEMA_VERSION}; "
             "give another path, or use the release that wrote it"

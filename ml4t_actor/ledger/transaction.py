@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ml4t_actor.ledger.schema import OutcomeRow, SignalRow
+from ml4t_actor.ledger.schema import OutcomeRow, SignalRow, StreamPosition
 
 _INSERT_SIGNAL = (
     f"INSERT INTO signals (actor, {', '.join(SignalRow._fields)}) "
@@ -21,6 +21,9 @@ _INSERT_EVENT = (
     "INSERT INTO events (actor, ts, kind, version, detail) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _REPLACE_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (actor, instrument_id, ts, state) VALUES (?, ?, ?, ?)"
+_REPLACE_POSITION = (
+    "INSERT OR REPLACE INTO positions (actor, stream, entry_id, source, signal_id) VALUES (?, ?, ?, ?, ?)"
+)
 _INSERT_FEATURE_SET = "INSERT INTO feature_sets (id, names) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # Of one row: they would come again however often its batch is retried.
 _ROW_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -54,11 +57,12 @@ def write_together(
     feature_sets: Mapping[int, str],
     rows: Iterable[Row],
     snapshots: Mapping[str, Snapshot],
+    positions: Mapping[str, StreamPosition],
 ) -> int:
     """Write all of it or, if an error is raised, nothing; return how many rows were refused.
 
     Refused is what SQLite cannot store, such as an integer beyond 64 bits: trying again would not help, and the
-    others shall not wait for it. What is there already stays as it is, but for snapshots.
+    others shall not wait for it. What is there already stays as it is, but for snapshots and positions.
 
     Raises
     ------
@@ -81,6 +85,7 @@ def write_together(
         (_UPDATE_OUTCOME, lambda row: (*row[2:], actor, *row[:2]), outcomes),
         (_INSERT_EVENT, lambda row: (actor, row.ts, row.kind, row.version, _json(row.detail)), events),
         (_REPLACE_SNAPSHOT, lambda row: (actor, *row), list(snapshots.values())),
+        (_REPLACE_POSITION, lambda row: (actor, *row), list(positions.values())),
     ]
     try:
         return _in_transaction(connection, statements, _write_all)

@@ -11,13 +11,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
+from ml4t_actor.ledger.queries import LedgerQueries
 from ml4t_actor.ledger.retention import forget_chunk
 from ml4t_actor.ledger.schema import (
     LedgerError,
     OutcomeRow,
     SignalRow,
+    StreamPosition,
     feature_set_id,
     feature_set_names,
     open_ledger,
@@ -32,10 +32,8 @@ FORGET_PAUSE_S = 0.02
 MEMORY_BATCH_ROWS = 4_096
 MEMORY_RETENTION_BATCHES = 25
 
-_SIGNAL_COLUMNS = ", ".join(SignalRow._fields)
 
-
-class Ledger:
+class Ledger(LedgerQueries):
     """Keep a row per signal, what became of it, model events, and the newest state of each instrument.
 
     The ``record_`` methods are for an event thread: they append to a list, never raise because of the file, and
@@ -104,6 +102,7 @@ class Ledger:
         self._lock = threading.Lock()  # of what follows, and never held during I/O
         self._pending: deque[Row] = deque()
         self._snapshots: dict[str, Snapshot] = {}
+        self._positions: dict[str, StreamPosition] = {}
         self._calls = 0
         self._closed = False
         self._stop = False
@@ -153,6 +152,16 @@ class Ledger:
         An event that equals one recorded before in all of this is the same one.
         """
         self._record((EventRow(ts, kind, version, dict(detail)),), None)
+
+    def record_position(self, position: StreamPosition) -> None:
+        """Record how far a stream was read or written; all that was recorded before is in the file with it.
+
+        Callable from any thread.
+        """
+        with self._lock:
+            if not self._closed:
+                self._positions[position.stream] = position
+                self._calls += 1
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
         """Wait until all that was recorded so far is in the file; return whether it is."""
@@ -213,66 +222,10 @@ class Ledger:
         with self._writing, reading(self._connection) as connection:
             yield connection
 
-    def open_signals(self) -> list[SignalRow]:
-        """Return the signals that are followed and have no outcome yet, in the order in which they were recorded."""
-        query = (
-            f"SELECT {_SIGNAL_COLUMNS} FROM signals "
-            "WHERE actor = ? AND entry IS NOT NULL AND label IS NULL ORDER BY id"
-        )
-        with self.reading() as connection:
-            return [SignalRow(*row) for row in connection.execute(query, (self.actor,))]
-
-    def recent_ids(self, n: int) -> list[tuple[str, str]]:
-        """Return source and id of the newest `n` signals, oldest first."""
-        query = "SELECT source, signal_id FROM signals WHERE actor = ? ORDER BY id DESC LIMIT ?"
-        with self.reading() as connection:
-            return connection.execute(query, (self.actor, max(n, 0))).fetchall()[::-1]
-
-    def snapshots(self) -> dict[str, tuple[int, bytes]]:
-        """Return time and state of each instrument's newest snapshot."""
-        query = "SELECT instrument_id, ts, state FROM snapshots WHERE actor = ?"
-        with self.reading() as connection:
-            return {name: (ts, state) for name, ts, state in connection.execute(query, (self.actor,))}
-
-    def outcomes_of(
-        self, version: str, since_ns: int = 0, statuses: Sequence[str] = ("ok", "late")
-    ) -> list[tuple[float, int, float]]:
-        """Return confidence, label and weight of what one model answered, in the order in which it was resolved.
-
-        Parameters
-        ----------
-        version : str
-            Of the model, exactly; "" for none.
-        since_ns : int, default 0
-            Only outcomes known after this time, UNIX nanoseconds.
-        statuses : sequence of str
-            Of the answers; by default those that are the model's own.
-        """
-        query = (
-            "SELECT confidence, label, weight FROM signals WHERE actor = ? AND model_version = ? AND ts_outcome > ? "
-            f"AND label >= 0 AND status IN ({', '.join('?' * len(statuses))}) ORDER BY ts_outcome, id"
-        )
-        with self.reading() as connection:
-            return connection.execute(query, (self.actor, version, since_ns, *statuses)).fetchall()
-
-    def window_ends(self, since_ns: int, statuses: Sequence[str]) -> list[int]:
-        """Return when the label windows end of the resolved signals given after `since_ns` with one of the statuses."""
-        query = (
-            "SELECT window_end_ns FROM signals WHERE actor = ? AND ts_event > ? AND label >= 0 "
-            f"AND window_end_ns IS NOT NULL AND status IN ({', '.join('?' * len(statuses))})"
-        )
-        with self.reading() as connection:
-            return [end for (end,) in connection.execute(query, (self.actor, since_ns, *statuses))]
-
-    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Return the events, of one kind or all, in the order in which they were recorded."""
-        query = "SELECT ts, kind, version, detail FROM events WHERE actor = ? AND (? IS NULL OR kind = ?) ORDER BY id"
-        with self.reading() as connection:
-            rows = connection.execute(query, (self.actor, kind, kind)).fetchall()
-        return [
-            {"ts": ts, "kind": name, "version": version, "detail": msgspec.json.decode(detail)}
-            for ts, name, version, detail in rows
-        ]
+    @property
+    def n_waiting(self) -> int:
+        """Rows that are not in the file yet."""
+        return len(self._pending)
 
     def _record(self, rows: Sequence[Row], snapshot: tuple[str, int, bytes] | None) -> None:
         with self._lock:
@@ -328,10 +281,13 @@ class Ledger:
                     return True
                 rows, self._pending = self._pending, deque()
                 snapshots, self._snapshots = self._snapshots, {}
+                positions, self._positions = self._positions, {}
             try:
-                refused = write_together(self._connected(), self.actor, self._feature_sets, rows, snapshots)
+                refused = write_together(
+                    self._connected(), self.actor, self._feature_sets, rows, snapshots, positions
+                )
             except Exception as e:  # whatever it is, the actor must go on
-                self._put_back(rows, snapshots)
+                self._put_back(rows, snapshots, positions)
                 self._note_failure(e)
                 return False
             self.failing = False
@@ -342,7 +298,9 @@ class Ledger:
                 self._progress.notify_all()
             return True
 
-    def _put_back(self, rows: deque[Row], snapshots: dict[str, Snapshot]) -> None:
+    def _put_back(
+        self, rows: deque[Row], snapshots: dict[str, Snapshot], positions: dict[str, StreamPosition]
+    ) -> None:
         # What is too much already goes without the lock, for which the event thread may wait.
         dropped = _drop_oldest(rows, max(self.settings.buffer_rows - len(self._pending), 0))
         with self._lock:
@@ -350,6 +308,7 @@ class Ledger:
             self._pending = rows
             self.counts["dropped"] += dropped + _drop_oldest(rows, self.settings.buffer_rows)
             self._snapshots = {**snapshots, **self._snapshots}
+            self._positions = {**positions, **self._positions}
 
     def _note_failure(self, error: Exception) -> None:
         with self._lock:
