@@ -11,14 +11,27 @@ from nautilus_trader.model.data import BarType
 
 from ml4t_actor.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.settings import (
+    FeedSettings,
+    HealthSettings,
     LabelSettings,
     LedgerSettings,
+    RedisSettings,
     RegimeSettings,
     RetrainSettings,
     TrainingSettings,
     VPINSettings,
 )
 
+_GROUPS: dict[str, type] = {
+    "labels": LabelSettings,
+    "vpin": VPINSettings,
+    "regime": RegimeSettings,
+    "retraining": RetrainSettings,
+    "ledger": LedgerSettings,
+    "redis": RedisSettings,
+    "feed": FeedSettings,
+    "health": HealthSettings,
+}
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -49,13 +62,24 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         The timer, the monitor, the training process and the gate.
     ledger : LedgerSettings
         The record of every signal and what became of it.
+    feed : FeedSettings
+        How bars and trades come in.
+    health : HealthSettings
+        What the actor tells of itself.
+    tape_path : str, optional
+        Live: folder in which to record everything that answers depend on, so that the session can be run again in a
+        backtest (`python -m ml4t_actor.replay`). By default nothing is recorded.
     redis_enabled : bool, default True
-        Exchange signals with processes outside the node through Redis streams.
-        Not used yet by this version: Redis comes with a later release. Nothing connects, whatever it is.
+        Live: exchange signals with processes outside the node through Redis streams. While Redis is away everything
+        else goes on. A backtest never connects.
+    redis_required : bool, default False
+        Refuse to start where Redis does not answer.
     redis_channel_signals : str, default 'nautilus:signals'
-        Redis stream that signals come from. Not used yet by this version.
+        Redis stream that signals come from.
     redis_channel_enriched : str, default 'nautilus:enriched_signals'
-        Redis stream that enriched signals go to. Not used yet by this version.
+        Redis stream that enriched signals go to.
+    redis : RedisSettings
+        Where Redis is, and how much may pass.
     inference_timeout_ms : int, default 10
         An enrichment that took longer, in milliseconds, is counted and has the status `late`.
     feature_names : list[str], default ['volatility', 'momentum', 'regime', 'trend_strength']
@@ -76,6 +100,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         A signal more than this many bar lengths after the last bar has the status `stale_data`. Above 0.
     max_clock_skew_ms : int, default 1000
         A signal further in the future than this, in milliseconds, has the status `future_signal`.
+    max_signal_age : float, default 60.0
+        A signal that arose more than this many seconds ago has the status `expired`. Above 0.
     dedup_capacity : int, default 100_000
         How many signal ids are remembered to recognise a repeated one.
     labels : LabelSettings
@@ -106,8 +132,10 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     retrain_interval_bars: int | None = None
     retrain_delay: float = 60.0
     redis_enabled: bool = True
+    redis_required: bool = False
     redis_channel_signals: str = "nautilus:signals"
     redis_channel_enriched: str = "nautilus:enriched_signals"
+    redis: RedisSettings = RedisSettings()
     inference_timeout_ms: int = 10
     feature_names: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_FEATURE_NAMES))
     bar_types: list[str] = msgspec.field(default_factory=list)
@@ -116,12 +144,16 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     custom_features: dict[str, str] = msgspec.field(default_factory=dict)
     max_bar_age_bars: float = 3.0
     max_clock_skew_ms: int = 1000
+    max_signal_age: float = 60.0
     dedup_capacity: int = 100_000
     labels: LabelSettings = LabelSettings()
     vpin: VPINSettings = VPINSettings()
     regime: RegimeSettings = RegimeSettings()
     retraining: RetrainSettings = RetrainSettings()
     ledger: LedgerSettings = LedgerSettings()
+    feed: FeedSettings = FeedSettings()
+    health: HealthSettings = HealthSettings()
+    tape_path: str | None = None
     volatility_halflife_bars: int = 60
 
     def __post_init__(self) -> None:
@@ -132,18 +164,19 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         if self.retrain not in ("on", "off"):
             raise _refused("retrain", self.retrain, "must be 'on' or 'off'")
         _check_bool("redis_enabled", self.redis_enabled)
+        _check_bool("redis_required", self.redis_required)
+        if self.redis_required and not self.redis_enabled:
+            raise _refused("redis_required", True, "must be false where `redis_enabled` is false")
         _check_channels(self.redis_channel_signals, self.redis_channel_enriched)
         _check_integer("inference_timeout_ms", self.inference_timeout_ms, 1)
         _check_bool("trade_ticks", self.trade_ticks)
-        if self.client_id is not None:
-            _check_text("client_id", self.client_id)
+        for name in ("client_id", "tape_path"):
+            if (value := getattr(self, name)) is not None:
+                _check_text(name, value)
         _check_integer("max_clock_skew_ms", self.max_clock_skew_ms, 0)
         _check_integer("dedup_capacity", self.dedup_capacity, 1)
-        _check_group("labels", self.labels, LabelSettings)
-        _check_group("vpin", self.vpin, VPINSettings)
-        _check_group("regime", self.regime, RegimeSettings)
-        _check_group("retraining", self.retraining, RetrainSettings)
-        _check_group("ledger", self.ledger, LedgerSettings)
+        for name, group in _GROUPS.items():
+            _check_group(name, getattr(self, name), group)
         _check_integer("volatility_halflife_bars", self.volatility_halflife_bars, 1)
 
         # One spelling per meaning, since `id` hashes the JSON; and no list or dict shared with the caller.
@@ -153,6 +186,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
                 "retrain_accuracy_drop_threshold", self.retrain_accuracy_drop_threshold, zero=False
             ),
             "retrain_delay": _positive("retrain_delay", self.retrain_delay),
+            "max_signal_age": _positive("max_signal_age", self.max_signal_age),
             "max_bar_age_bars": _positive("max_bar_age_bars", self.max_bar_age_bars),
             "feature_names": _names("feature_names", self.feature_names),
             "bar_types": _bar_types(self.bar_types),

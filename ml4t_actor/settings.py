@@ -313,3 +313,96 @@ class LedgerSettings(Settings, frozen=True):
     buffer_rows: PositiveInt = 100_000
     max_age_days: PositiveFloat = 730.0
     max_megabytes: PositiveFloat = 1024.0
+
+
+class RedisSettings(Settings, frozen=True):
+    """How to reach Redis, and how much may pass.
+
+    Parameters
+    ----------
+    host : str, default '127.0.0.1'
+        Of the server.
+    port : int, default 6379
+        Of the server.
+    database : int, default 0
+        Number of the database.
+    username : str, optional
+        The account, where the server has them.
+    password_env : str, default 'ML4T_REDIS_PASSWORD'
+        Environment variable that holds the password, if the server wants one: a password in a configuration would get
+        into files and logs.
+    ssl : bool, default False
+        Use TLS, and verify the server's certificate.
+    ssl_ca : str, optional
+        File of the certificate authority, where the system does not know it.
+    timeout_seconds : float, default 5.0
+        For connecting, and for one answer.
+    retry_max_seconds : float, default 5.0
+        Longest pause between two attempts to connect.
+    max_message_bytes : int, default 16_384
+        Larger messages are passed over and counted.
+    outbox : int, default 100_000
+        Enriched signals that wait while Redis is away; beyond that the oldest are dropped and counted.
+    stream_length : int, default 1_000_000
+        About how many enriched signals the stream is to hold; Redis drops older ones.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(gt=0, lt=65_536)] = 6379
+    database: NonNegativeInt = 0
+    username: str | None = None
+    password_env: str = "ML4T_REDIS_PASSWORD"
+    ssl: bool = False
+    ssl_ca: str | None = None
+    timeout_seconds: PositiveFloat = 5.0
+    retry_max_seconds: PositiveFloat = 5.0
+    max_message_bytes: PositiveInt = 16_384
+    outbox: PositiveInt = 100_000
+    stream_length: PositiveInt = 1_000_000
+
+
+class FeedSettings(Settings, frozen=True):
+    """How bars and trades come in.
+
+    Parameters
+    ----------
+    stamped_at : {'close', 'open'}, optional
+        Which end of a bar its `ts_event` tells. By default 'open' for external bars from Hyperliquid in a live engine,
+        as its adapter stamps them, else 'close'.
+    warm_up : bool, default True
+        Live: request past bars at the start, and where some are missing.
+    warmup_bars : int, optional
+        How many. By default as many as features and VPIN need.
+    late_bars : float, default 0.5
+        Live: a bar that comes later than this, in bar lengths, may be what was known before an outage; it is requested
+        anew.
+    timeout_seconds : float, default 10.0
+        A request for past bars that takes longer is given up.
+    trade_ids : int, default 10_000
+        How many trade ids of each instrument are remembered to recognise a repeated one.
+    """
+
+    stamped_at: Literal["close", "open"] | None = None
+    warm_up: bool = True
+    warmup_bars: PositiveInt | None = None
+    late_bars: PositiveFloat = 0.5
+    timeout_seconds: PositiveFloat = 10.0
+    trade_ids: PositiveInt = 10_000
+
+
+class HealthSettings(Settings, frozen=True):
+    """What the actor tells of itself, live only.
+
+    Parameters
+    ----------
+    publish_seconds : float, default 10.0
+        Time between two `ActorHealth` on the message bus.
+    metrics_port : int, optional
+        Port of a Prometheus endpoint; by default there is none.
+    metrics_host : str, default '127.0.0.1'
+        Address that it is bound to.
+    """
+
+    publish_seconds: PositiveFloat = 10.0
+    metrics_port: Annotated[int, Meta(ge=0, lt=65_536)] | None = None
+    metrics_host: str = "127.0.0.1"

@@ -14,10 +14,13 @@ from nautilus_trader.model.identifiers import ComponentId
 
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.settings import (
+    FeedSettings,
     GateSettings,
+    HealthSettings,
     LabelSettings,
     LedgerSettings,
     MonitorSettings,
+    RedisSettings,
     RegimeSettings,
     RetrainSettings,
     VPINSettings,
@@ -36,6 +39,8 @@ DEFAULTS = {
     "retrain_interval_bars": None,
     "retrain_delay": 60.0,
     "redis_enabled": True,
+    "redis_required": False,
+    "redis": RedisSettings(),
     "redis_channel_signals": "nautilus:signals",
     "redis_channel_enriched": "nautilus:enriched_signals",
     "inference_timeout_ms": 10,
@@ -46,12 +51,16 @@ DEFAULTS = {
     "custom_features": {},
     "max_bar_age_bars": 3.0,
     "max_clock_skew_ms": 1000,
+    "max_signal_age": 60.0,
     "dedup_capacity": 100_000,
     "labels": LabelSettings(),
     "vpin": VPINSettings(),
     "regime": RegimeSettings(),
     "retraining": RetrainSettings(),
     "ledger": LedgerSettings(),
+    "feed": FeedSettings(),
+    "health": HealthSettings(),
+    "tape_path": None,
     "volatility_halflife_bars": 60,
 }
 
@@ -122,6 +131,11 @@ configs = st.fixed_dictionaries(
         "client_id": st.none() | st.just("ML4T"),
         "custom_features": st.dictionaries(st.sampled_from(["a", "b"]), st.just("pkg.features:Mine_2")),
         "max_bar_age_bars": st.floats(0.01, 1e6),
+        "max_signal_age": st.floats(0.01, 1e9),
+        "redis": st.builds(RedisSettings, port=st.integers(1, 65_535), ssl=st.booleans()),
+        "feed": st.builds(FeedSettings, stamped_at=st.sampled_from([None, "open", "close"])),
+        "health": st.builds(HealthSettings, metrics_port=st.none() | st.integers(0, 65_535)),
+        "tape_path": st.none() | st.just("tapes"),
         "labels": st.builds(LabelSettings, horizon_bars=st.integers(1, 1000)),
         "vpin": st.builds(VPINSettings, window_buckets=st.integers(1, 100)),
         "regime": st.builds(RegimeSettings, n_regimes=st.integers(2, 8)),
@@ -182,6 +196,8 @@ REFUSED: dict[str, list[Any]] = {
     "retrain_min_samples": BAD_COUNTS,
     "retrain_interval_bars": BAD_COUNTS[:-1],
     "redis_enabled": [1, "true", None],
+    "redis_required": [1, "true", None],
+    "redis": [{}, LabelSettings(), None],
     "redis_channel_signals": [*BAD_TEXTS, "a b", None, "nautilus:enriched_signals"],
     "redis_channel_enriched": [*BAD_TEXTS, "a b", None, "nautilus:signals"],
     "inference_timeout_ms": BAD_COUNTS,
@@ -209,12 +225,16 @@ REFUSED: dict[str, list[Any]] = {
     ],
     "max_bar_age_bars": [0, -1.0, NAN, INF, True, "3", None],
     "max_clock_skew_ms": [-1, 0.5, True, None],
+    "max_signal_age": [0, -1.0, NAN, INF, True, "60", None],
     "dedup_capacity": BAD_COUNTS,
     "labels": [{"horizon_bars": 5}, VPINSettings(), None],
     "vpin": [{}, LabelSettings(), None],
     "regime": [{}, LabelSettings(), None],
     "retraining": [{}, LabelSettings(), None],
     "ledger": [{}, "ledger.sqlite", None],
+    "feed": [{}, LabelSettings(), None],
+    "health": [{}, LabelSettings(), None],
+    "tape_path": BAD_TEXTS,
     "volatility_halflife_bars": BAD_COUNTS,
 }
 
@@ -244,6 +264,11 @@ def test_refusals_name_the_item_and_the_remedy():
         ValueError, match=r"^`custom_features\['a'\]` was 'x', must be of the form 'package\.module:Class'$"
     ):
         ML4TActorConfig(custom_features={"a": "x"})
+
+
+def test_redis_cannot_be_required_where_it_is_off():
+    with pytest.raises(ValueError, match=r"^`redis_required` was True, must be false where `redis_enabled`"):
+        ML4TActorConfig(redis_enabled=False, redis_required=True)
 
 
 def test_a_frozen_config_cannot_be_changed():

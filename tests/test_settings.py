@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml4t_actor.settings import (
+    FeedSettings,
     GateSettings,
+    HealthSettings,
     LabelSettings,
     LedgerSettings,
     ModelSettings,
     MonitorSettings,
+    RedisSettings,
     RegimeSettings,
     RetrainSettings,
     Settings,
@@ -32,6 +35,9 @@ GROUPS = (
     GateSettings,
     RetrainSettings,
     LedgerSettings,
+    RedisSettings,
+    FeedSettings,
+    HealthSettings,
 )
 
 OUT_OF_RANGE = [
@@ -85,6 +91,21 @@ OUT_OF_RANGE = [
     (LedgerSettings, "buffer_rows", 0),
     (LedgerSettings, "max_age_days", 0.0),
     (LedgerSettings, "max_megabytes", 0.0),
+    (RedisSettings, "port", 0),
+    (RedisSettings, "port", 65_536),
+    (RedisSettings, "database", -1),
+    (RedisSettings, "timeout_seconds", 0.0),
+    (RedisSettings, "retry_max_seconds", 0.0),
+    (RedisSettings, "max_message_bytes", 0),
+    (RedisSettings, "outbox", 0),
+    (RedisSettings, "stream_length", 0),
+    (FeedSettings, "stamped_at", "middle"),
+    (FeedSettings, "warmup_bars", 0),
+    (FeedSettings, "late_bars", 0.0),
+    (FeedSettings, "timeout_seconds", 0.0),
+    (FeedSettings, "trade_ids", 0),
+    (HealthSettings, "publish_seconds", 0.0),
+    (HealthSettings, "metrics_port", 65_536),
     # Of another type: no guess at what was meant.
     (LabelSettings, "horizon_bars", 60.5),
     (LabelSettings, "horizon_bars", "60"),
@@ -112,7 +133,7 @@ def test_out_of_range_is_refused_however_built(group, field, value):
 
 
 def test_every_float_was_found():
-    assert len(FLOATS) == 17
+    assert len(FLOATS) == 22
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
