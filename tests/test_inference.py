@@ -7,6 +7,7 @@ import sys
 import msgspec
 import numpy as np
 import pytest
+from nautilus_trader.model.identifiers import InstrumentId
 
 from ml4t_actor.data import SignalData
 from ml4t_actor.dataset import build_dataset
@@ -128,8 +129,11 @@ def test_each_reason_not_to_answer_has_its_status(market_bars_1m, training):
     assert_fails_closed(loop.process_signal(other), "unknown_instrument", 0.4)
     assert_fails_closed(loop.process_signal(signal, now_ns=now - 1_000_000_001), "future_signal", 0.4)
     assert loop.process_signal(signal, now_ns=now - 1_000_000_000).status == "ok"
-    assert_fails_closed(loop.process_signal(signal, now_ns=now + 3 * MINUTE + 1), "stale_data", 0.4)
-    assert loop.process_signal(signal, now_ns=now + 3 * MINUTE).status == "ok"
+    fresh = make_signal(bars, -1, ts_event=now + 3 * MINUTE)
+    assert_fails_closed(loop.process_signal(fresh, now_ns=now + 3 * MINUTE + 1), "stale_data", 0.4)
+    assert loop.process_signal(fresh, now_ns=now + 3 * MINUTE).status == "ok"
+    assert loop.process_signal(signal, now_ns=now + 60_000_000_000).status == "ok"
+    assert_fails_closed(loop.process_signal(signal, now_ns=now + 60_000_000_001), "expired", 0.4)
     cold = ready(bars[:30], bundle)
     assert_fails_closed(cold.process_signal(make_signal(bars, 29)), "warming_up")
     assert_fails_closed(ready(bars, None).process_signal(signal), "no_model")
@@ -137,7 +141,53 @@ def test_each_reason_not_to_answer_has_its_status(market_bars_1m, training):
     empty.add_instrument(ID, MINUTE)
     assert_fails_closed(empty.process_signal(signal), "warming_up")
     assert loop.counts["unknown_instrument"] == loop.counts["stale_data"] == loop.counts["future_signal"] == 1
-    assert loop.counts["ok"] == 3
+    assert loop.counts["ok"] == 4
+    assert loop.counts["expired"] == 1
+
+
+def test_an_expired_signal_is_not_one_that_features_count(market_bars_1m, training):
+    bars = market_bars_1m[:2_000]
+    answers = []
+    for age_ns in (0, 60_000_000_001):
+        loop = ready(bars, training.bundle)
+        now = int(bars.ts_event[-1])
+        loop.process_signal(make_signal(bars, -1, ts_event=now - age_ns), now_ns=now)
+        answers.append(loop.state(InstrumentId.from_str(ID)))
+    untouched = ready(bars, training.bundle)
+    assert answers[1] == untouched.state(InstrumentId.from_str(ID)) != answers[0]
+
+
+def test_bars_that_were_made_up_do_not_keep_a_feed_alive(market_bars_1m, training):
+    bars = market_bars_1m[:2_000]
+    loop = ready(bars, training.bundle)
+    ts, price = int(bars.ts_event[-1]), float(bars.close[-1])
+    for _ in range(4):
+        assert loop.process_signal(make_signal(bars, -1, ts_event=ts), now_ns=ts).status != "stale_data"
+        ts += MINUTE
+        loop.update_bar(ID, ts, price, price, price, price, 0.0, alive=False)
+    assert_fails_closed(loop.process_signal(make_signal(bars, -1, ts_event=ts), now_ns=ts), "stale_data")
+    loop.update_bar(ID, ts + MINUTE, price, price, price, price, 1.0)
+    ts += MINUTE
+    assert loop.process_signal(make_signal(bars, -1, ts_event=ts), now_ns=ts).status != "stale_data"
+
+
+def test_bars_whose_trades_do_not_come_are_stale(market_bars_1m, training):
+    bars = market_bars_1m[:2_000]
+    loop = loop_of(training.bundle)
+    loop.add_instrument(ID, MINUTE, trades=True)
+    for bar in bars[:-5].tuples():
+        loop.update_bar(ID, *bar, historical=True)  # whose trades nobody expects
+    assert loop.vpin(ID).value == ready(bars[:-5], training.bundle).vpin(ID).value
+    for n, bar in enumerate(bars[-5:].tuples()):
+        at = {"ts_event": bar[0]}
+        expected = "ok" if n < 4 else "stale_data"
+        assert loop.process_signal(make_signal(bars, -1, **at), now_ns=bar[0]).status in (
+            expected,
+            "novel_input" if expected == "ok" else expected,
+        )
+        loop.update_bar(ID, *bar)
+    loop.update_trade(ID, int(bars.ts_event[-1]), float(bars.close[-1]), 1.0, 1)
+    assert loop.process_signal(make_signal(bars, -1)).status in ("ok", "novel_input")
 
 
 def test_a_market_unlike_the_training_one_is_novel(market_bars_1m, training):

@@ -33,6 +33,7 @@ class Status(StrEnum):
     NOVEL_INPUT = "novel_input"
     UNKNOWN_INSTRUMENT = "unknown_instrument"
     FUTURE_SIGNAL = "future_signal"
+    EXPIRED = "expired"
     LATE = "late"
     ERROR = "error"
 

@@ -20,6 +20,7 @@ from ml4t_actor.settings import LabelSettings, VPINSettings
 from ml4t_actor.vpin import VPINIndicator
 
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
+_NOT_OF_NOW = (Status.FUTURE_SIGNAL, Status.EXPIRED)
 _DEFAULT_LABELS = LabelSettings()
 _DEFAULT_VPIN = VPINSettings()
 
@@ -36,9 +37,11 @@ class InferenceLoop:
     ===================== ===============================================================
     `unknown_instrument`  the instrument was not configured
     `future_signal`       the signal's time is after the clock's, beyond the allowed skew
+    `expired`             the signal arose too long before the clock's time
     `no_model`            no bundle is loaded
     `stale_data`          the last bar closed too long before the clock's time
     `warming_up`          features or VPIN have not seen enough yet
+    `stale_data`          bars have volume, but the trades that they are made of do not come
     `bad_features`        a feature is not finite
     `novel_input`         a feature is outside the range seen in training
     `error`               an unexpected failure, counted and kept in `last_error`
@@ -60,6 +63,8 @@ class InferenceLoop:
         Oldest last bar, in bar lengths, that still counts as live.
     max_clock_skew_ns : int, default 1 s
         How far ahead of the clock a signal may be.
+    max_signal_age_ns : int, default 60 s
+        How long before the clock's time a signal may have arisen.
     timeout_ns : int, default 10 ms
         An enrichment that takes longer is counted in ``counts["late"]``.
     flag_late : bool, default False
@@ -79,6 +84,7 @@ class InferenceLoop:
         volatility_halflife_bars: int = 60,
         max_bar_age_bars: float = 3.0,
         max_clock_skew_ns: int = 1_000_000_000,
+        max_signal_age_ns: int = 60_000_000_000,
         timeout_ns: int = 10_000_000,
         flag_late: bool = False,
     ) -> None:
@@ -92,6 +98,7 @@ class InferenceLoop:
         self.volatility_halflife_bars = volatility_halflife_bars
         self.max_bar_age_bars = max_bar_age_bars
         self.max_clock_skew_ns = max_clock_skew_ns
+        self.max_signal_age_ns = max_signal_age_ns
         self.timeout_ns = timeout_ns
         self.flag_late = flag_late
         self.counts: Counter[str] = Counter()
@@ -175,7 +182,7 @@ class InferenceLoop:
                 custom=self.custom_features,
             ),
             VPINIndicator(self.vpin_settings),
-            bars_feed_vpin=not trades,
+            has_trades=trades,
         )
         self._markets[instrument_id] = market
         if bundle is not None and bundle.regime is not None:
@@ -247,14 +254,29 @@ class InferenceLoop:
         close: float,
         volume: float,
         buy_volume: float = float("nan"),
+        *,
+        historical: bool = False,
+        alive: bool = True,
     ) -> bool:
-        """Take one closed bar (see `FeatureEngine.update_bar`); return whether it was accepted."""
+        """Take one closed bar (see `FeatureEngine.update_bar`); return whether it was accepted.
+
+        Parameters
+        ----------
+        historical : bool, default False
+            The bar was asked for afterwards and its trades will not come: it feeds VPIN in their place.
+        alive : bool, default True
+            The bar shows that the feed is alive. One that was made up where nothing came does not.
+        """
         instrument_id = identifier(instrument_id)
         market = self._markets[instrument_id]
         if not market.features.update_bar(ts_event, open, high, low, close, volume, buy_volume):
             return False
-        if market.bars_feed_vpin:
+        if not market.has_trades or historical:
             market.vpin.update_bar_raw(ts_event, close, volume, buy_volume)
+        elif volume > 0.0:
+            market.silent_bars += 1
+        if alive:
+            market.alive_ns = ts_event
         inputs = market.features.regime_inputs()
         history = market.regime_history
         history[:-1] = history[1:]
@@ -270,6 +292,7 @@ class InferenceLoop:
     ) -> None:
         """Take one trade (`side`: 1 buyer, -1 seller, 0 not known)."""
         market = self._markets[identifier(instrument_id)]
+        market.silent_bars = 0
         market.features.update_trade(ts_event, size, side)
         market.vpin.update_raw(ts_event, price, size, side)
 
@@ -342,14 +365,18 @@ class InferenceLoop:
         status = Status.OK
         if signal.ts_event > now + self.max_clock_skew_ns:
             status = Status.FUTURE_SIGNAL
+        elif now - signal.ts_event > self.max_signal_age_ns:
+            status = Status.EXPIRED
         elif bundle is None:
             status = Status.NO_MODEL
         elif row is None:
             status = Status.WARMING_UP
-        elif now - features.last_ts > self.max_bar_age_bars * features.interval_ns:
+        elif now - market.alive_ns > self.max_bar_age_bars * features.interval_ns:
             status = Status.STALE_DATA
         elif not (features.initialized and market.vpin.initialized):
             status = Status.WARMING_UP
+        elif market.silent_bars > self.max_bar_age_bars:
+            status = Status.STALE_DATA
         elif signal.signal == 0:
             # There is nothing to win by being flat: a zero signal closes, and its confidence stays the default.
             answer["toxicity"] = toxicity
@@ -367,7 +394,7 @@ class InferenceLoop:
                 answer["meta_confidence"] = bundle.model.predict(x)
                 answer["toxicity"] = toxicity
                 answer["regime_weight"] = regime_weight
-        if status is not Status.FUTURE_SIGNAL:
+        if status not in _NOT_OF_NOW:
             features.note_signal(signal.signal)
         answer["status"] = status
         return answer

@@ -73,12 +73,14 @@ class Serving:
 class Market:
     """What is known of one instrument."""
 
-    __slots__ = ("bars_feed_vpin", "features", "regime_history", "vpin")
+    __slots__ = ("alive_ns", "features", "has_trades", "regime_history", "silent_bars", "vpin")
 
-    def __init__(self, features: FeatureEngine, vpin: VPINIndicator, bars_feed_vpin: bool) -> None:
+    def __init__(self, features: FeatureEngine, vpin: VPINIndicator, has_trades: bool) -> None:
         self.features = features
         self.vpin = vpin
-        self.bars_feed_vpin = bars_feed_vpin
+        self.has_trades = has_trades
+        self.alive_ns = 0  # close of the last bar that came from the venue
+        self.silent_bars = 0  # with volume, since the last trade
         # The latest regime inputs, oldest first once full, so that a new bundle's regimes start warm.
         self.regime_history = np.full((REGIME_HISTORY_BARS, 2), np.nan)
 
@@ -126,6 +128,7 @@ class Market:
         except (msgspec.MsgspecError, ValueError) as e:
             raise ValueError(f"the saved state of {instrument_id} is refused: {e}; it starts cold") from None
         self.vpin = vpin
+        self.alive_ns = self.features.last_ts
         self.regime_history = history
         bundle = serving.bundle
         if bundle is not None and bundle.regime is not None:
