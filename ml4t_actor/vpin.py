@@ -109,6 +109,11 @@ class VPINIndicator(Indicator):  # type: ignore[misc]
         return int(self._state[kernels.BUCKETS])
 
     @property
+    def last_ns(self) -> int:
+        """Time of the newest trade or bar, UNIX nanoseconds to about 0.3 us; 0 before the first."""
+        return int(self._state[kernels.CLOCK_NS])
+
+    @property
     def rejected(self) -> int:
         """Number of trades and bars dropped as invalid so far."""
         return int(self._state[kernels.REJECTED])

@@ -1,0 +1,149 @@
+"""A feed with a clock, Nautilus's real cache and everything that goes in and out kept, for tests."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from nautilus_trader.model.data import Bar, BarType, TradeTick
+from nautilus_trader.model.enums import AggressorSide
+from nautilus_trader.model.identifiers import TradeId
+from nautilus_trader.model.objects import Price, Quantity
+from nautilus_trader.test_kit.stubs.component import TestComponentStubs
+
+from ml4t_actor.feed import MarketFeed, Ports
+from ml4t_actor.settings import FeedSettings
+
+S = 1_000_000_000
+MINUTE = 60 * S
+SKEW = S
+EPOCH = 1_753_000_020 * S  # on the minute
+EXTERNAL = BarType.from_str("BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
+INTERNAL = BarType.from_str("BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-INTERNAL")
+COMPOSITE = BarType.from_str("BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-INTERNAL@1-SECOND-EXTERNAL")
+BITFINEX = BarType.from_str("BTCUSD.BITFINEX-1-MINUTE-LAST-EXTERNAL")
+ID = EXTERNAL.instrument_id
+
+
+def at(minute: float) -> int:
+    return EPOCH + int(minute * 60) * S
+
+
+def make_bar(bar_type, ts_event, ts_init=None, price=100.0, volume=1.0, high=None):
+    prices = [Price(p, 1) for p in (price, price if high is None else high, price, price)]
+    return Bar(bar_type, *prices, Quantity(volume, 2), ts_event, ts_event if ts_init is None else ts_init)
+
+
+def make_trade(number, ts, ts_init=None, instrument_id=ID, size=1.0):
+    side = AggressorSide.BUYER if number % 2 else AggressorSide.SELLER
+    return TradeTick(
+        instrument_id, Price(100.0, 1), Quantity(size, 2), side, TradeId(str(number)), ts, ts_init or ts
+    )
+
+
+@dataclass
+class Rig:
+    """A feed with a clock, Nautilus's cache, and everything that goes in and out kept."""
+
+    bar_type: BarType = EXTERNAL
+    live: bool = True
+    trades: bool = False
+    now: int = at(0)
+    last_close: int = 0
+    last_trade: int = 0
+    warmup: int = 10
+    settings: FeedSettings = field(default_factory=FeedSettings)
+
+    def __post_init__(self):
+        self.cache = TestComponentStubs.cache()
+        self.taken: list[tuple[int, Bar, bool, int]] = []
+        self.took: list[tuple[TradeTick, int]] = []
+        self.order: list[Bar | TradeTick] = []
+        self.requests: list[tuple[BarType, int, object, int]] = []
+        self.counts: Counter[str] = Counter()
+        self.accept = lambda bar: True
+        self.feed = MarketFeed(
+            [self.bar_type],
+            self.settings,
+            Ports(
+                cache=self.cache,
+                now=lambda: self.now,
+                take_bar=self.take_bar,
+                take_trade=lambda tick, ts: (self.took.append((tick, ts)), self.order.append(tick)),
+                last_close=lambda _: max([self.last_close, *(t[0] for t in self.taken)]),
+                last_trade_ns=lambda _: self.last_trade,
+                request=lambda bar_type, start, done: self.requests.append((bar_type, start, done, self.now)),
+                note=lambda kind, message: self.counts.update([kind]),
+                warmup_bars=lambda _: self.warmup,
+            ),
+            trades=self.trades,
+            live=self.live,
+            max_clock_skew_ns=SKEW,
+        )
+
+    @property
+    def instrument_id(self):
+        return self.bar_type.instrument_id
+
+    @property
+    def closes(self):
+        return [close for close, _, _, _ in self.taken]
+
+    @property
+    def standing(self):
+        return [close for close, _, stands, _ in self.taken if stands]
+
+    @property
+    def trade_ids(self):
+        return [int(tick.trade_id.value) for tick, _ in self.took]
+
+    @property
+    def warming(self):
+        return self.feed.is_warming_up(self.instrument_id)
+
+    def take_bar(self, instrument_id, close, bar, stands):
+        assert instrument_id == self.instrument_id
+        if not self.accept(bar):
+            return False
+        self.taken.append((close, bar, stands, self.now))
+        self.order.append(bar)
+        return True
+
+    def live_bar(self, close, *, deliver=True, **kwargs):
+        """Let a bar that closed at `close` arrive now, stamped as its source does."""
+        at_open = (
+            self.live and self.bar_type.is_externally_aggregated() and "HYPERLIQUID" in str(self.bar_type)
+        )
+        bar = make_bar(self.bar_type.standard(), close - (MINUTE if at_open else 0), self.now, **kwargs)
+        self.cache.add_bar(bar)
+        if deliver:
+            self.feed.on_bar(bar)
+        return bar
+
+    def trade(self, number, ts, *, deliver=True):
+        tick = make_trade(number, ts, self.now, self.instrument_id)
+        self.cache.add_trade_tick(tick)
+        if deliver:
+            self.feed.on_trade(tick)
+        return tick
+
+    def answer(self, closes, index=-1, **kwargs):
+        """Deliver an answer as the data engine does: into the cache first, one by one, then call back."""
+        bar_type, _, done, _ = self.requests[index]
+        offset = MINUTE if "HYPERLIQUID" in str(bar_type) else 0
+        for close in closes:
+            bar = make_bar(bar_type, close - offset, **kwargs)
+            self.cache.add_bar(bar)
+            self.feed.on_historical_bar(bar)
+        done()
+
+    def tick_to(self, now):
+        self.now = now
+        self.feed.check(now)
+
+
+def started(closes=(), **kwargs):
+    """Return a live rig whose history has come."""
+    rig = Rig(**kwargs)
+    rig.feed.start()
+    rig.answer([at(m) for m in closes] or [at(0)])
+    rig.taken_before = len(rig.taken)
+    return rig
