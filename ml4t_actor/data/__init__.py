@@ -7,15 +7,19 @@ outside the process.
 """
 
 from ml4t_actor.data.fields import TEXT_LENGTH_MAX
+from ml4t_actor.data.health import NEVER, ActorHealth, LinkState
 from ml4t_actor.data.learning import REASON_LENGTH_MAX, Action, Barrier, ModelUpdate, SignalOutcome
 from ml4t_actor.data.signals import EnrichedSignal, SignalData, Status
 
 __all__ = [
+    "NEVER",
     "REASON_LENGTH_MAX",
     "TEXT_LENGTH_MAX",
     "Action",
+    "ActorHealth",
     "Barrier",
     "EnrichedSignal",
+    "LinkState",
     "ModelUpdate",
     "SignalData",
     "SignalOutcome",
