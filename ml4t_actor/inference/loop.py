@@ -66,7 +66,7 @@ class InferenceLoop:
     max_signal_age_ns : int, default 60 s
         How long before the clock's time a signal may have arisen.
     timeout_ns : int, default 10 ms
-        An enrichment that takes longer is counted in ``counts["late"]``.
+        An enrichment that takes longer is counted in `n_slow`.
     flag_late : bool, default False
         Whether such an enrichment also has the status `late` (its values stand). Off in a backtest, whose results must
         not depend on the machine's speed.
@@ -101,7 +101,8 @@ class InferenceLoop:
         self.max_signal_age_ns = max_signal_age_ns
         self.timeout_ns = timeout_ns
         self.flag_late = flag_late
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of answers, by status
+        self.n_slow = 0
         self.last_error: BaseException | None = None
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
         self._markets: dict[InstrumentId, Market] = {}
@@ -195,10 +196,14 @@ class InferenceLoop:
         for minute in range(1, 4):
             scratch.update_bar(_SCRATCH, minute * 60_000_000_000, 1.0, 1.0, 1.0, 1.0, 1.0)
         scratch.update_trade(_SCRATCH, 181_000_000_000, 1.0, 1.0, 1)
+        scratch.process_signal(
+            SignalData(instrument_id=_SCRATCH, signal=1, strength=1.0, source="-", signal_id="-")
+        )
+        scratch.served(_SCRATCH, 1)
+        scratch.state(_SCRATCH)
         features = scratch.features(_SCRATCH)
+        rule_regime(features.volatility_percentile, features.trend_strength)
         row = features.full_row(1, 1.0, 0.5, 0.5)
-        features.note_signal(1)
-        rule_weight(features.volatility_percentile, features.trend_strength)
         row_fault(row, row, row)
         bundle = self._serving.bundle
         if bundle is not None:
@@ -208,6 +213,9 @@ class InferenceLoop:
             if bundle.regime is not None:
                 scratch._markets[_SCRATCH].filtered(bundle.regime)
                 bundle.regime.weight(bundle.regime.initial_state())
+                bundle.regime.regime(
+                    bundle.regime.step(bundle.regime.initial_state(), features.regime_inputs())
+                )
 
     def features(self, instrument_id: InstrumentId | str) -> FeatureEngine:
         """Return the feature engine of an instrument, to look at."""
@@ -234,15 +242,18 @@ class InferenceLoop:
         """
         return self._markets[instrument_id].state(self._serving, instrument_id)
 
-    def restore(self, instrument_id: InstrumentId, state: bytes) -> None:
+    def restore(self, instrument_id: InstrumentId, state: bytes, *, warm_only: bool = False) -> None:
         """Continue, to the last bit, where the `state` of an instrument was taken.
+
+        With `warm_only` a state of features that are not warm yet is refused: for who can feed the past from its
+        beginning, which would come before what such a state has seen.
 
         Raises
         ------
         ValueError
             If it was taken with other settings, or is no state; the instrument then starts cold.
         """
-        self._markets[instrument_id].restore(state, self._serving, instrument_id)
+        self._markets[instrument_id].restore(state, self._serving, instrument_id, warm_only)
 
     def update_bar(
         self,
@@ -328,7 +339,7 @@ class InferenceLoop:
         status = answer["status"]
         latency_ns = perf_counter_ns() - started
         if latency_ns > self.timeout_ns:
-            self.counts["late"] += 1
+            self.n_slow += 1
             if self.flag_late and status is Status.OK:
                 answer["status"] = status = Status.LATE
         self.counts[status] += 1

@@ -112,7 +112,7 @@ class Market:
             )
         )
 
-    def restore(self, state: bytes, serving: Serving, instrument_id: InstrumentId) -> None:
+    def restore(self, state: bytes, serving: Serving, instrument_id: InstrumentId, warm_only: bool) -> None:
         """Take all of it from bytes; see `InferenceLoop.restore`."""
         try:
             saved = msgspec.msgpack.decode(state, type=_State)
@@ -125,6 +125,9 @@ class Market:
             vpin = VPINIndicator(self.vpin.settings)
             vpin.restore(np.frombuffer(saved.vpin))
             self.features.restore((np.frombuffer(saved.features), np.frombuffer(saved.flow)))
+            if warm_only and not self.features.initialized:
+                self.features.reset()
+                raise ValueError("it is not warm, and past bars will be")
         except (msgspec.MsgspecError, ValueError) as e:
             raise ValueError(f"the saved state of {instrument_id} is refused: {e}; it starts cold") from None
         self.vpin = vpin
