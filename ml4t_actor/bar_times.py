@@ -39,7 +39,8 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     """Return when a bar closed, in UNIX nanoseconds.
 
     Where the stamp tells the open it is rounded to the millisecond: such stamps have passed through a float, which
-    puts them off by up to 128 ns.
+    puts them off by up to 128 ns. A close that is stamped with the last millisecond within the bar, as Binance does, is
+    that of the bar's end.
 
     Parameters
     ----------
@@ -54,9 +55,12 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     --------
     >>> close_ns(1_753_000_019_999_999_872, 60_000_000_000, at_open=True)
     1753000080000000000
+    >>> close_ns(1_753_000_079_999_000_000, 60_000_000_000, at_open=False)
+    1753000080000000000
     """
     if not at_open:
-        return ts_event
+        end = ts_event + _MILLISECOND_NS
+        return ts_event if end % interval_ns else end
     return (ts_event + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS + interval_ns
 
 

@@ -63,7 +63,7 @@ class InstrumentFeed:
         self._trades = trades
         self._live = live
         self._repairs = live and settings.warm_up
-        self._skew_ns = max_clock_skew_ns
+        self._skew_ns = max(max_clock_skew_ns, _MILLISECOND_NS)  # by which some venues stamp closes early
         self._late_ns = int(settings.late_bars * self._interval)
         self._warmup_bars = settings.warmup_bars
         self._pacing = RequestPacing(int(settings.timeout_seconds * 1e9), self._interval)

@@ -103,6 +103,7 @@ class InferenceLoop:
         self.flag_late = flag_late
         self.counts: Counter[str] = Counter()  # of answers, by status
         self.n_slow = 0
+        self.n_swaps = 0
         self.last_error: BaseException | None = None
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
         self._markets: dict[InstrumentId, Market] = {}
@@ -153,11 +154,11 @@ class InferenceLoop:
             If it cannot serve here, with the reason; the present one then stays.
         """
         self.check(bundle)
-        self._serving = Serving(bundle, self._markets)
+        self._serve(bundle)
 
     def retire(self) -> None:
         """Let no bundle serve: signals get the default confidence and status `no_model` until the next `swap`."""
-        self._serving = Serving(None, self._markets)
+        self._serve(None)
 
     def add_instrument(
         self, instrument_id: InstrumentId | str, bar_interval_ns: int, *, trades: bool = False
@@ -345,6 +346,10 @@ class InferenceLoop:
         self.counts[status] += 1
         answer.setdefault("meta_confidence", self.default_confidence)
         return EnrichedSignal.from_signal(signal, latency_ns=latency_ns, ts_init=now, **answer)
+
+    def _serve(self, bundle: ModelBundle | None) -> None:
+        self._serving = Serving(bundle, self._markets)
+        self.n_swaps += 1
 
     def _answer(self, signal: SignalData, now: int) -> dict[str, Any]:
         market = self._markets.get(signal.instrument_id)

@@ -1,0 +1,250 @@
+"""The backtest engine in which the actor is given what it was given live, in the same order and at the same time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import nautilus_trader.model.instruments as definitions
+from nautilus_trader.adapters.binance.common.types import BinanceBar
+from nautilus_trader.backtest.config import BacktestEngineConfig
+from nautilus_trader.backtest.engine import BacktestEngine
+from nautilus_trader.config import LoggingConfig
+from nautilus_trader.core.data import Data
+from nautilus_trader.model.currencies import BTC, USD
+from nautilus_trader.model.data import Bar, BarType, CustomData, DataType, TradeTick
+from nautilus_trader.model.enums import AccountType, AggressorSide, OmsType
+from nautilus_trader.model.identifiers import InstrumentId, TradeId, TraderId
+from nautilus_trader.model.objects import Money, Price, Quantity
+
+from ml4t_actor.actor import ML4TActor
+from ml4t_actor.data import EnrichedSignal, SignalData
+from ml4t_actor.persistence import ModelBundle
+from ml4t_actor.replay.comparison import Comparison
+from ml4t_actor.replay.survey import Survey
+from ml4t_actor.tape import (
+    AnswerFrame,
+    BarFrame,
+    ModelFrame,
+    SignalFrame,
+    StateFrame,
+    TapeHeader,
+    TradeFrame,
+    read_tape,
+)
+from ml4t_actor.tape.frames import unpacked
+
+CHUNK = 4_096  # of what is taken off the tape at once
+
+
+class _Cue(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+    """Something that happens to the actor, and is no market data."""
+
+    def __init__(self, perform: Callable[["ReplayedActor"], object], ts: int) -> None:
+        self.perform = perform
+        self._ts = ts
+
+    @property
+    def ts_event(self) -> int:
+        """When it happens."""
+        return self._ts
+
+    @property
+    def ts_init(self) -> int:
+        """When it happens."""
+        return self._ts
+
+
+class ReplayedActor(ML4TActor):
+    """The actor, with nothing but a tape to listen to."""
+
+    def on_start(self) -> None:
+        """Listen to cues too."""
+        self.msgbus.subscribe(topic=f"data.{_Cue.__name__}*", handler=lambda cue: cue.perform(self))
+        super().on_start()
+
+    def subscribe_bars(self, bar_type: BarType, *_args: Any, **_kwargs: Any) -> None:
+        """Listen on the bus only: what was aggregated live is on the tape, and is not to be made a second time."""
+        self.msgbus.subscribe(topic=f"data.bars.{bar_type.standard()}", handler=self.handle_bar)
+
+    def subscribe_trade_ticks(self, instrument_id: InstrumentId, *_args: Any, **_kwargs: Any) -> None:
+        """Listen on the bus only."""
+        topic = f"data.trades.{instrument_id.venue}.{instrument_id.symbol}"
+        self.msgbus.subscribe(topic=topic, handler=self.handle_trade_tick)
+
+    def take_past_bar(self, bar: Bar, ts_close: int, historical: bool) -> None:
+        """Take a bar that was asked for, of another kind than what is subscribed to, or in place of trades."""
+        self._take_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
+
+    def hear(self, signal: SignalData) -> None:
+        """Have a signal come over the bus."""
+        instrument_id = signal.instrument_id
+        topic = f"data.{SignalData.__name__}.{instrument_id.venue}.{instrument_id.symbol}"
+        self.msgbus.publish(topic=topic, msg=signal)
+
+
+def run(
+    tape: str | Path,
+    header: TapeHeader,
+    survey: Survey,
+    actor: ReplayedActor,
+    bundles: Mapping[str, ModelBundle],
+    comparison: Comparison,
+) -> None:
+    """Run a tape from its beginning to its end.
+
+    Parameters
+    ----------
+    tape : str or Path
+        The file.
+    header, survey
+        What it tells of itself.
+    actor : ReplayedActor
+        Configured as it was live, without a model.
+    bundles : mapping of str to ModelBundle
+        The models that served, by version.
+    comparison : Comparison
+        Given the answers of both sides.
+    """
+    engine = BacktestEngine(
+        BacktestEngineConfig(trader_id=TraderId(header.trader_id), logging=LoggingConfig(bypass_logging=True))
+    )
+    try:
+        for instrument in _instruments(header, survey):
+            if instrument.id.venue not in engine.list_venues():
+                engine.add_venue(
+                    instrument.id.venue,
+                    oms_type=OmsType.NETTING,
+                    account_type=AccountType.MARGIN,
+                    starting_balances=[Money(1, USD)],
+                    bar_execution=False,  # nothing is traded
+                    trade_execution=False,
+                )
+            engine.add_instrument(instrument)
+        engine.add_actor(actor)
+        engine.kernel.msgbus.subscribe(topic=f"data.{EnrichedSignal.__name__}*", handler=comparison.replayed)
+        engine.add_data_iterator("tape", _chunks(tape, survey, bundles, comparison))
+        engine.run(start=survey.first_ns, end=survey.last_ns)
+    finally:
+        engine.dispose()
+
+
+def _chunks(
+    tape: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
+) -> Iterator[list[Data]]:
+    """Iterate over the data of a tape in its order, in which `ts_init` never decreases."""
+    made = _data(tape, survey, bundles, comparison)
+    while chunk := list(islice(made, CHUNK)):
+        yield chunk
+
+
+def _data(
+    tape: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
+) -> Iterator[Data]:
+    header, frames = read_tape(tape)
+    published = iter(survey.published)
+    now = survey.first_ns
+    for frame in frames:
+        if isinstance(frame, AnswerFrame):
+            comparison.live(frame)
+        elif isinstance(frame, ModelFrame):
+            yield _cue(_swap(bundles.get(frame.version)), now)
+        elif isinstance(frame, StateFrame):
+            yield _cue(_restore(frame), now)
+        elif isinstance(frame, BarFrame | TradeFrame | SignalFrame):
+            # Never back: sorting by time would put right what is in a wrong order.
+            now = max(now, frame.ts_taken)
+            if isinstance(frame, TradeFrame):
+                yield _trade(frame, now)
+            elif isinstance(frame, SignalFrame):
+                yield _cue(_signal(frame, bool(next(published))), now)
+            elif frame.bar_type in header.stamped_at and not frame.historical:
+                yield _bar(frame, now)
+            else:
+                yield _cue(_past_bar(frame, now), now)
+
+
+def _cue(perform: Callable[[ReplayedActor], object], ts: int) -> CustomData:
+    return CustomData(DataType(_Cue), _Cue(perform, ts))
+
+
+def _swap(bundle: ModelBundle | None) -> Callable[[ReplayedActor], object]:
+    return lambda actor: actor.loop.retire() if bundle is None else actor.loop.swap(bundle)
+
+
+def _restore(frame: StateFrame) -> Callable[[ReplayedActor], object]:
+    return lambda actor: actor.loop.restore(InstrumentId.from_str(frame.instrument_id), frame.raw)
+
+
+def _signal(frame: SignalFrame, published: bool) -> Callable[[ReplayedActor], object]:
+    signal = SignalData(
+        instrument_id=frame.instrument_id,
+        signal=frame.signal,
+        strength=frame.strength,
+        source=frame.source,
+        signal_id=frame.signal_id,
+        ts_event=frame.ts_event,
+        ts_init=frame.ts_init,
+    )
+    return lambda actor: actor.hear(signal) if published else actor.process_signal(signal)
+
+
+def _past_bar(frame: BarFrame, now: int) -> Callable[[ReplayedActor], object]:
+    bar = _bar(frame, now)
+    return lambda actor: actor.take_past_bar(bar, frame.ts_close, frame.historical)
+
+
+def _bar(frame: BarFrame, now: int) -> Bar:
+    """Return a bar that is stamped with its close, whatever its source stamped."""
+    bar_type = BarType.from_str(str(frame.bar_type))
+    prices = [
+        Price.from_raw(unpacked(value, frame.price_precision), frame.price_precision)
+        for value in (frame.open, frame.high, frame.low, frame.close)
+    ]
+    volume = Quantity.from_raw(unpacked(frame.volume, frame.size_precision), frame.size_precision)
+    if frame.buy_volume is None:
+        return Bar(bar_type, *prices, volume, frame.ts_close, now)
+    bought, unknown = Decimal(frame.buy_volume), Decimal(0)
+    made: Any = BinanceBar  # the only bars that carry it
+    bar: Bar = made(bar_type, *prices, volume, unknown, 0, bought, unknown, frame.ts_close, now)
+    return bar
+
+
+def _trade(frame: TradeFrame, now: int) -> TradeTick:
+    return TradeTick(
+        InstrumentId.from_str(str(frame.instrument_id)),
+        Price.from_raw(unpacked(frame.price, frame.price_precision), frame.price_precision),
+        Quantity.from_raw(unpacked(frame.size, frame.size_precision), frame.size_precision),
+        AggressorSide(frame.side),
+        TradeId(frame.trade_id),
+        frame.ts,
+        now,
+    )
+
+
+def _instruments(header: TapeHeader, survey: Survey) -> Iterator[Any]:
+    """Iterate over the definitions on the tape, and stand-ins for those that the session had none of."""
+    known = set()
+    for values in header.instruments:
+        kind = getattr(definitions, str(values.get("type")), None)
+        if isinstance(kind, type) and issubclass(kind, definitions.Instrument):
+            instrument: Any = kind.from_dict(values)  # type: ignore[attr-defined]  # each kind has it, not their base
+            known.add(instrument.id.value)
+            yield instrument
+    for name in header.instrument_names:
+        if name not in known:
+            price_precision, size_precision = survey.precisions.get(name, (0, 0))
+            instrument_id = InstrumentId.from_str(name)
+            yield definitions.CurrencyPair(
+                instrument_id=instrument_id,
+                raw_symbol=instrument_id.symbol,
+                base_currency=BTC,
+                quote_currency=USD,
+                price_precision=price_precision,
+                size_precision=size_precision,
+                price_increment=Price(10.0**-price_precision, price_precision),
+                size_increment=Quantity(10.0**-size_precision, size_precision),
+                ts_event=0,
+                ts_init=0,
+            )

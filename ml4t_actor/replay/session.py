@@ -1,0 +1,244 @@
+"""A replay from the tape to the verdict."""
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from nautilus_trader.core.datetime import unix_nanos_to_iso8601
+
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
+from ml4t_actor.replay.comparison import Comparison, Difference, ledger_answers
+from ml4t_actor.replay.engine import ReplayedActor, run
+from ml4t_actor.replay.survey import Survey
+from ml4t_actor.settings import FeedSettings, HealthSettings
+from ml4t_actor.tape import TapeHeader, read_tape
+from ml4t_actor.tape.frames import versions
+
+_A_DAY_S = 86_400.0
+# Where a difference in these fields comes from, the most telling first.
+_CAUSES = (
+    (
+        {"model_version"},
+        "another model served: a change of models is missing on the tape, or was made by hand",
+    ),
+    (
+        {"instrument_id", "signal", "strength", "ts_event"},
+        "a signal on the tape is not the one that was answered",
+    ),
+    (
+        {"volatility", "regime", "regime_weight"},
+        "a bar on the tape is missing, altered, or not where it was taken; or the state of the start is another one",
+    ),
+    (
+        {"vpin", "toxicity"},
+        "a trade, or the volume of a bar, is missing, altered, or not where it was taken",
+    ),
+    ({"status"}, "bars or trades are missing, so that a market was judged stale or cold, or the reverse"),
+    (
+        {"meta_confidence"},
+        "signals before it are missing or in another order (the model knows of them), or custom features have changed",
+    ),
+    ({"ts_init", "order"}, "the tape's frames are not in the order in which they were taken"),
+    ({"answer"}, "a signal, or an answer, is missing on the tape"),
+)
+
+
+class ReplayError(Exception):
+    """A tape that cannot be run again here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What came out of a replay.
+
+    Attributes
+    ----------
+    header : TapeHeader
+        Of the tape.
+    taken : Counter
+        Frames on the tape, by kind.
+    first_ns, last_ns : int
+        When the first and the last thing was taken, UNIX nanoseconds.
+    compared, identical : int
+        Answers, and how many are the same in every field to the last bit.
+    in_ledger : int
+        How many of them were compared with the ledger too.
+    differences : list of Difference
+        The first ones.
+    fields : Counter
+        In how many answers each field differs.
+    likely : list of str
+        Where the first difference is likely to come from, the surest first.
+    notes : list of str
+        What else a reader should know.
+    """
+
+    header: TapeHeader
+    taken: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+    compared: int = 0
+    identical: int = 0
+    in_ledger: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    fields: Counter[str] = field(default_factory=Counter)
+    likely: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether there was something to compare and all of it is the same."""
+        return 0 < self.compared == self.identical
+
+    def text(self) -> str:
+        """Return the verdict for people, with the first differences and where they are likely to come from."""
+        taken = ", ".join(f"{n:,} {kind}" for kind, n in self.taken.items() if kind != "answers")
+        lines = [f"session of {self.header.trader_id}.{self.header.actor_id}: {taken or 'nothing'}"]
+        if self.first_ns:
+            lines.append(
+                f"from {unix_nanos_to_iso8601(self.first_ns)} to {unix_nanos_to_iso8601(self.last_ns)}"
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        if not self.compared:
+            lines.append("no answers on the tape: there is nothing to compare")
+        elif self.is_identical:
+            lines.append(
+                f"{self.identical:,} of {self.compared:,} signals identical, to the last bit of every field"
+            )
+        else:
+            n = self.compared - self.identical
+            lines.append(f"{n:,} of {self.compared:,} signals differ")
+            lines += [f"  {difference}" for difference in self.differences]
+            lines.append("fields: " + ", ".join(f"{name} ({n:,})" for name, n in self.fields.most_common()))
+            lines += [f"likely: {reason}" for reason in self.likely]
+        if self.in_ledger:
+            lines.append(f"{self.in_ledger:,} of them were compared with the ledger too")
+        return "\n".join(lines)
+
+
+def replay(
+    tape: str | Path, *, models: str | Path | None = None, ledger: str | Path | None = None
+) -> ReplayReport:
+    """Run a recorded live session again in a `BacktestEngine`, and compare each answer with the one given live.
+
+    The actor is configured as it was, and what its configuration names as custom features is imported: replay tapes
+    of your own only.
+
+    Parameters
+    ----------
+    tape : str or Path
+        The file that the actor wrote into `tape_path`.
+    models : str or Path, optional
+        Folder of the models that served; by default the `model_path` of the session.
+    ledger : str or Path, optional
+        The session's ledger, to be compared with too.
+
+    Raises
+    ------
+    TapeError
+        If the tape cannot be read, or is damaged.
+    ReplayError
+        If a model is missing or does not fit, or the configuration is none of this version.
+    LedgerError
+        If the ledger cannot be read.
+    """
+    header, _ = read_tape(tape)
+    config = _config(header)
+    survey = Survey(tape)
+    store = ModelStore(config.model_path if models is None else models)
+    bundles = {version: _load(store, version) for version in survey.versions}
+    comparison = Comparison(None if ledger is None else ledger_answers(ledger, header))
+    notes = survey.notes
+    if survey.taken["signals"]:
+        with tempfile.TemporaryDirectory() as folder:
+            # The tape says which model serves.
+            try:
+                actor = ReplayedActor(_in_backtest(config, Path(folder) / "none"))
+                run(tape, header, survey, actor, bundles, comparison)
+            except (RuntimeError, ValueError) as e:
+                raise ReplayError(f"the replay of {str(tape)!r} ended early: {e}") from e
+        errors = {kind: n for kind, n in actor.counts.items() if kind.startswith("error")}
+        if errors or actor.loop.last_error is not None:
+            notes.append(
+                f"errors in the replay: {errors}, the last one in an answer {actor.loop.last_error!r}"
+            )
+    comparison.finish()
+    return ReplayReport(
+        header=header,
+        taken=survey.taken,
+        first_ns=survey.first_ns,
+        last_ns=survey.last_ns,
+        compared=comparison.compared,
+        identical=comparison.identical,
+        in_ledger=comparison.in_ledger,
+        differences=comparison.differences,
+        fields=comparison.fields,
+        likely=_likely(comparison, survey, header) if comparison.differences else [],
+        notes=notes,
+    )
+
+
+def _config(header: TapeHeader) -> ML4TActorConfig:
+    try:
+        config: ML4TActorConfig = ML4TActorConfig.parse(header.config)
+        return config
+    except (msgspec.MsgspecError, ValueError) as e:
+        raise ReplayError(
+            f"the configuration on the tape is none of this version of ml4t_actor: {e}; install version "
+            f"{header.versions.get('ml4t_actor')}, which wrote it"
+        ) from None
+
+
+def _in_backtest(config: ML4TActorConfig, no_models: Path) -> ML4TActorConfig:
+    """Return the configuration without what a backtest has no part in, and with bars stamped as replayed."""
+    return msgspec.structs.replace(
+        config,
+        model_path=str(no_models),
+        retrain="off",
+        retraining=msgspec.structs.replace(config.retraining, check_seconds=_A_DAY_S),
+        redis_enabled=False,
+        redis_required=False,
+        tape_path=None,
+        client_id=None,
+        feed=FeedSettings(stamped_at="close", warm_up=False),
+        health=HealthSettings(),
+    )
+
+
+def _load(store: ModelStore, version: str) -> ModelBundle:
+    try:
+        return store.load(version)
+    except BundleError as e:
+        raise ReplayError(
+            f"model {version}, which served in the session, cannot be loaded from {str(store.root)!r}: {e}; name the "
+            "folder that has it with --models"
+        ) from None
+
+
+def _likely(comparison: Comparison, survey: Survey, header: TapeHeader) -> list[str]:
+    """Return where the first difference is likely to come from, the surest first."""
+    found = []
+    if survey.missing_frames:
+        found.append(
+            f"frames are missing, or were added: there are {-survey.missing_frames:+,} against what was written"
+        )
+    if survey.clock_set_back:
+        found.append(
+            f"frames before the time of the one that precedes them: {survey.clock_set_back:,}; they are not in the "
+            "order in which they were taken, or the machine's clock was set back"
+        )
+    first = comparison.differences[0]
+    fields = {d.field for d in comparison.differences if d.number == first.number}
+    found += [cause for names, cause in _CAUSES if names & fields][:1]
+    here = versions()
+    other = [
+        f"{name} {old} (here {here.get(name)})"
+        for name, old in header.versions.items()
+        if here.get(name) != old
+    ]
+    if other:
+        found.append(f"the session ran with {', '.join(other)}")
+    return found
