@@ -12,6 +12,7 @@ import pytest
 from nautilus_trader.backtest.config import BacktestEngineConfig, BacktestRunConfig
 from nautilus_trader.backtest.engine import BacktestEngine
 from nautilus_trader.common.config import NautilusConfig, resolve_config_path
+from nautilus_trader.config import TradingNodeConfig
 from nautilus_trader.model.currencies import USDC
 from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.objects import Money
@@ -35,6 +36,9 @@ NODE_JSON = CONFIGS / "backtest_node.json"
 CONFIG_CLASSES: dict[str, type[NautilusConfig]] = {
     "backtest.json": BacktestEngineConfig,
     "backtest_node.json": BacktestRunConfig,
+    "hyperliquid_mainnet.json": TradingNodeConfig,
+    "hyperliquid_testnet.json": TradingNodeConfig,
+    "redis_node.json": TradingNodeConfig,
 }
 N_TRAIN, N_TEST = 4_000, 2_000
 

@@ -1,0 +1,399 @@
+"""Look at everything a node needs, and tell, without trading."""
+
+import asyncio
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from nautilus_trader.cache.cache import Cache
+from nautilus_trader.common.component import LiveClock, MessageBus
+from nautilus_trader.model.data import BarType
+
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.features import load_feature_classes
+from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.ledger.schema import LedgerError, reading
+from ml4t_actor.node.config import ClientPlan, NodePlan
+from ml4t_actor.node.venues import venue_of
+from ml4t_actor.persistence import BundleError, ModelStore
+
+if TYPE_CHECKING:
+    from ml4t_actor.streams.connection import RedisLink
+
+PASS: Literal["PASS"] = "PASS"
+WARN: Literal["WARN"] = "WARN"
+FAIL: Literal["FAIL"] = "FAIL"
+Level = Literal["PASS", "WARN", "FAIL"]
+
+CLOCK_OFF_MAX_S = 1.0
+DATES_ASKED = 4
+DISK_MIN_MEGABYTES = 200.0
+VENUE_TIMEOUT_S = 30.0
+REDIS_OLDEST = (6, 2)
+
+
+class Row(NamedTuple):
+    """What one check found.
+
+    Attributes
+    ----------
+    level : {'PASS', 'WARN', 'FAIL'}
+        WARN is something to know; with a FAIL the node should not run.
+    subject : str
+        What was looked at.
+    found : str
+        In words and numbers; never a secret.
+    remedy : str
+        What to do; "" where nothing is to be done.
+    """
+
+    level: Level
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+async def check_node(plan: NodePlan) -> list[Row]:
+    """Return what all checks found, of a config that was read without a problem."""
+    n = len(plan.components)
+    rows = [Row(PASS, "config", f"{plan.path}: {len(plan.clients)} client(s), {n} component(s)")]
+    rows += check_environment(plan)
+    rows += await _check_instruments(plan)
+    rows += await asyncio.to_thread(_check_venue_clocks, plan)
+    if not plan.actors:
+        rows.append(Row(WARN, "actor", "the config has no ML4TActor", "add one to `actors`"))
+    for config in plan.actors:
+        rows += await asyncio.to_thread(_check_actor, config)
+    return rows
+
+
+def check_environment(plan: NodePlan) -> list[Row]:
+    """Return whether the keys that the clients need are in the environment, without showing them."""
+    rows: dict[Row, None] = {}
+    for client in plan.clients:
+        venue = venue_of(client.config)
+        if venue is None:
+            continue
+        names = venue.key_names(client.config)
+        missing = [name for name in names if not os.environ.get(name, "").strip()]
+        for name in missing:
+            rows[
+                Row(
+                    FAIL,
+                    "keys",
+                    f"{name} is not set",
+                    f"set it in the environment: client {client.name} trades on {venue.name_of(client.config)} with it",
+                )
+            ] = None
+        if names and not missing:
+            fault = venue.key_fault(client.config)
+            if fault is not None:
+                rows[Row(FAIL, "keys", fault, "correct it in the environment")] = None
+            else:
+                rows[Row(PASS, "keys", f"{', '.join(names)} set")] = None
+    return list(rows)
+
+
+def print_table(rows: Iterable[Row], file: TextIO | None = None) -> None:
+    """Print a line per row, and how many there are of each level."""
+    file = file or sys.stdout
+    rows = list(rows)
+    width = max(len(row.subject) for row in rows)
+    for row in rows:
+        print(f"{row.level}  {row.subject:<{width}}  {row.found}", file=file)
+        if row.remedy:
+            print(f"{'':<{len(row.level) + width + 4}}-> {row.remedy}", file=file)
+    counts = {level: sum(row.level == level for row in rows) for level in (PASS, WARN, FAIL)}
+    print(", ".join(f"{n} {level}" for level, n in counts.items()), file=file, flush=True)
+
+
+async def _check_instruments(plan: NodePlan) -> list[Row]:
+    wanted = plan.instrument_ids
+    if not wanted:
+        return [
+            Row(WARN, "instruments", "no component has `bar_types`", "name the bars that it is to follow")
+        ]
+    rows = []
+    asked: set[str] = set()
+    for client in plan.data_clients:
+        try:
+            venue, loaded = await asyncio.wait_for(_load_instruments(plan, client), VENUE_TIMEOUT_S)
+        except Exception as e:  # of any adapter
+            error = f"no answer within {VENUE_TIMEOUT_S:g} s" if isinstance(e, TimeoutError) else e
+            rows.append(
+                Row(
+                    FAIL,
+                    "instruments",
+                    f"client {client.name} could not load any: {error}",
+                    "check the network and whether the venue answers",
+                )
+            )
+            asked |= {str(name) for name in wanted}
+            continue
+        mine = [str(name) for name in wanted if venue is None or str(name.venue) == venue]
+        asked |= set(mine)
+        missing = [name for name in mine if name not in loaded]
+        if missing and not loaded:
+            rows.append(
+                Row(
+                    FAIL,
+                    "instruments",
+                    f"client {client.name} got none, not even {', '.join(missing)}",
+                    "check whether the venue answers, and `instrument_provider.load_ids` of the client",
+                )
+            )
+        elif missing:
+            rows.append(
+                Row(
+                    FAIL,
+                    "instruments",
+                    f"client {client.name} has no {', '.join(missing)}",
+                    "correct `bar_types`, and `instrument_provider.load_ids` of the client",
+                )
+            )
+        elif mine:
+            rows.append(Row(PASS, "instruments", f"client {client.name} has {', '.join(mine)}"))
+    if homeless := [str(name) for name in wanted if str(name) not in asked]:
+        rows.append(
+            Row(FAIL, "instruments", f"no data client has the venue of {', '.join(homeless)}", "add one")
+        )
+    return rows
+
+
+async def _load_instruments(plan: NodePlan, client: ClientPlan) -> tuple[str | None, set[str]]:
+    """Return a client's venue, and the instruments that its adapter's own provider loads; nothing is connected."""
+    clock = LiveClock()
+    made = client.factory.create(  # type: ignore[attr-defined]
+        loop=asyncio.get_running_loop(),
+        name=client.name.partition("-")[0],
+        config=client.config,
+        msgbus=MessageBus(trader_id=plan.config.trader_id, clock=clock),
+        cache=Cache(),
+        clock=clock,
+    )
+    # Every live market data client has one, though not by a public name.
+    provider = made._instrument_provider
+    await provider.initialize()
+    return (None if made.venue is None else str(made.venue)), {str(name) for name in provider.get_all()}
+
+
+def _check_venue_clocks(plan: NodePlan) -> list[Row]:
+    rows, seen = [], set()
+    for client in plan.clients:
+        venue = venue_of(client.config)
+        if venue is None or (url := venue.date_url(client.config)) in seen:
+            continue
+        seen.add(url)
+        name = venue.name_of(client.config)
+        try:
+            low, high = _clock_off_by(url, getattr(client.config, "proxy_url", None))
+        except Exception as e:
+            rows.append(Row(WARN, "clock", f"{name} does not tell its time: {e}", "check the network"))
+        else:
+            rows.append(_clock_row(name, low, high))
+    return rows
+
+
+def _clock_off_by(url: str, proxy: str | None) -> tuple[float, float]:
+    """Return between what bounds this clock is ahead of the venue's, seconds."""
+    opener = build_opener(*([ProxyHandler({"http": proxy, "https": proxy})] if proxy else []))
+    low, high = -math.inf, math.inf
+    for i in range(
+        DATES_ASKED
+    ):  # the header has whole seconds only: answers in different parts of one narrow it down
+        if i:
+            time.sleep(1.0 / DATES_ASKED)
+        before = time.time()
+        try:
+            with opener.open(Request(url, method="HEAD"), timeout=VENUE_TIMEOUT_S) as response:
+                date = response.headers["Date"]
+        except HTTPError as e:  # any answer has the header
+            date = e.headers["Date"]
+        after = time.time()
+        if date is None:
+            raise ValueError("its answer has no Date header")
+        second = parsedate_to_datetime(date).timestamp()
+        low, high = max(low, before - (second + 1.0)), min(high, after - second)
+    return low, high
+
+
+def _clock_row(whose: str, low: float, high: float) -> Row:
+    """Judge a clock that is ahead of another by something between two bounds, seconds."""
+    middle = (low + high) / 2.0
+    direction = "ahead of" if middle > 0.0 else "behind"
+    if low > CLOCK_OFF_MAX_S or high < -CLOCK_OFF_MAX_S:
+        return Row(
+            FAIL,
+            "clock",
+            f"this machine is {abs(middle):.1f} s {direction} {whose}",
+            "synchronise it, with chrony or systemd-timesyncd",
+        )
+    return Row(PASS, "clock", f"within {max(abs(low), abs(high), 0.001):.3f} s of {whose}")
+
+
+def _check_actor(config: ML4TActorConfig) -> list[Row]:
+    rows = [*_check_redis(config), _check_model(config), *_check_ledger(config)]
+    if config.health.metrics_port is not None:
+        rows.append(_check_metrics(config.health.metrics_host, config.health.metrics_port))
+    return rows
+
+
+def _check_redis(config: ML4TActorConfig) -> Iterator[Row]:
+    if not config.redis_enabled:
+        yield Row(PASS, "redis", "not enabled")
+        return
+    settings = config.redis
+    address = f"{settings.host}:{settings.port}"
+    away: Level = FAIL if config.redis_required else WARN
+    try:
+        from ml4t_actor.streams.connection import (
+            connect,
+        )  # needs redis-py, which a node without Redis does not
+
+        link = connect(settings)
+    except Exception as e:
+        yield Row(
+            away,
+            "redis",
+            f"{address}: {e}",
+            f"start it, or correct `redis`; a password is read from the variable {settings.password_env}",
+        )
+        return
+    try:
+        with link:
+            yield from _ask_redis(config, link, address)
+    except Exception as e:
+        yield Row(FAIL, "redis", f"{address}: {e}", "let this account read and write the streams")
+
+
+def _ask_redis(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iterator[Row]:
+    link.ask("PING")
+    round_trips = []
+    for _ in range(5):
+        before = time.time()
+        seconds, microseconds = link.ask("TIME")
+        after = time.time()
+        round_trips.append((after - before, before, after, int(seconds) + int(microseconds) * 1e-6))
+    elapsed, before, after, theirs = min(round_trips)
+    information = link.ask("INFO", "server").decode()
+    version = next(
+        (line.partition(":")[2] for line in information.splitlines() if line.startswith("redis_version:")),
+        "0",
+    )
+    if tuple(int(part) for part in version.split(".")[:2]) < REDIS_OLDEST:
+        oldest = ".".join(str(part) for part in REDIS_OLDEST)
+        yield Row(FAIL, "redis", f"{address} has version {version}", f"install {oldest} or later")
+    else:
+        yield Row(PASS, "redis", f"{address} answers in {elapsed * 1e3:.2f} ms, version {version}")
+    for name in (config.redis_channel_signals, config.redis_channel_enriched):
+        kind = link.ask("TYPE", name)
+        kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+        if kind not in ("stream", "none"):
+            yield Row(
+                FAIL,
+                "redis",
+                f"the key {name!r} holds a {kind}, not a stream",
+                "rename it, or use another key",
+            )
+        else:
+            yield Row(PASS, "redis", f"stream {name!r}{' is not there yet' if kind == 'none' else ''}")
+    yield _clock_row("Redis", before - theirs, after - theirs)
+
+
+def _check_model(config: ML4TActorConfig) -> Row:
+    try:
+        loop = InferenceLoop(
+            feature_names=config.feature_names,
+            custom_features=load_feature_classes(config.custom_features),
+            labels=config.labels,
+            vpin=config.vpin,
+            volatility_halflife_bars=config.volatility_halflife_bars,
+        )
+        for text in config.bar_types:
+            bar_type = BarType.from_str(text)
+            interval_ns = bar_type.spec.timedelta // timedelta(microseconds=1) * 1_000
+            loop.add_instrument(bar_type.instrument_id, interval_ns)
+    except Exception as e:  # a user's own features may raise anything
+        return Row(FAIL, "model", f"features or bars cannot be set up: {e}", "correct the actor's config")
+    store = ModelStore(config.model_path)
+    refused = []
+    for version in reversed(store.versions()):
+        try:
+            loop.check(store.load(version))
+        except (BundleError, ValueError) as e:
+            refused.append(f"{version}: {e}")
+            continue
+        if refused:
+            return Row(
+                WARN, "model", f"{version} would serve, newer ones do not ({refused[0]})", "look into those"
+            )
+        return Row(PASS, "model", f"{version} fits")
+    if refused:
+        return Row(
+            FAIL,
+            "model",
+            f"of {len(refused)} in {config.model_path!r} none can serve ({refused[0]})",
+            "give the actor the settings that it was trained with, or train a new one",
+        )
+    return Row(
+        WARN,
+        "model",
+        f"none in {config.model_path!r}: signals get the default confidence and status `no_model`",
+        "train one, or let the actor train one when it has seen enough signals",
+    )
+
+
+def _check_ledger(config: ML4TActorConfig) -> Iterator[Row]:
+    path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+    folder = path.parent.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+        if path.exists():
+            with path.open("ab"):
+                pass
+            with reading(path):
+                pass
+        free_megabytes = shutil.disk_usage(folder).free / 2**20
+    except (LedgerError, OSError) as e:
+        yield Row(
+            FAIL, "ledger", f"{path} cannot be written: {e}", "correct `ledger.path`, or its permissions"
+        )
+        return
+    yield Row(PASS, "ledger", f"{path} {'can be written' if path.exists() else 'will be made'}")
+    free = f"{free_megabytes:,.0f} MB free for the ledger"
+    if free_megabytes < DISK_MIN_MEGABYTES:
+        yield Row(FAIL, "disk", free, f"make room: at least {DISK_MIN_MEGABYTES:g} MB")
+    elif free_megabytes < config.ledger.max_megabytes:
+        yield Row(
+            WARN,
+            "disk",
+            f"{free}, which may grow to {config.ledger.max_megabytes:,.0f} MB",
+            "make room, or lower `ledger.max_megabytes`",
+        )
+    else:
+        yield Row(PASS, "disk", free)
+
+
+def _check_metrics(host: str, port: int) -> Row:
+    try:
+        from ml4t_actor.metrics import MetricsServer
+
+        server = MetricsServer(host, port, lambda: None)
+        server.start()
+    except (ImportError, OSError) as e:
+        return Row(FAIL, "metrics", str(e), "or leave `health.metrics_port` out")
+    server.stop()
+    return Row(PASS, "metrics", f"{host}:{port} is free")

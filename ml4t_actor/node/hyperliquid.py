@@ -1,0 +1,54 @@
+"""What the command has to know of Hyperliquid."""
+
+import os
+
+from nautilus_trader.adapters.hyperliquid.config import (
+    HyperliquidDataClientConfig,
+    HyperliquidExecClientConfig,
+)
+from nautilus_trader.common.config import NautilusConfig
+from nautilus_trader.core.nautilus_pyo3 import (
+    HyperliquidEnvironment,
+    get_hyperliquid_http_base_url,
+    hyperliquid_resolve_execution_account_address,
+)
+
+
+def environment_of(config: NautilusConfig) -> HyperliquidEnvironment:
+    """Return whether a client is for the testnet or the mainnet, which is the default."""
+    assert isinstance(config, HyperliquidDataClientConfig | HyperliquidExecClientConfig)
+    return config.environment or HyperliquidEnvironment.MAINNET
+
+
+def name_of(config: NautilusConfig) -> str:
+    """Return the name of the venue, for people."""
+    testnet = environment_of(config) == HyperliquidEnvironment.TESTNET
+    return f"Hyperliquid {'testnet' if testnet else 'mainnet'}"
+
+
+def key_names(config: NautilusConfig) -> tuple[str, ...]:
+    """Return the environment variables that a client cannot do without."""
+    if not isinstance(config, HyperliquidExecClientConfig):
+        return ()
+    testnet = environment_of(config) == HyperliquidEnvironment.TESTNET
+    return ("HYPERLIQUID_TESTNET_PK" if testnet else "HYPERLIQUID_PK",)
+
+
+def key_fault(config: NautilusConfig) -> str | None:
+    """Return what is wrong with the keys that are set, without them; None if nothing is."""
+    for name in key_names(config):
+        try:
+            hyperliquid_resolve_execution_account_address(
+                private_key=os.environ[name],
+                vault_address=None,
+                account_address=None,
+                environment=environment_of(config),
+            )
+        except ValueError:
+            return f"{name} is no private key of 64 hexadecimal digits"
+    return None
+
+
+def date_url(config: NautilusConfig) -> str:
+    """Return an address of the venue whose answer has a Date header."""
+    return get_hyperliquid_http_base_url(environment_of(config))

@@ -1,0 +1,33 @@
+"""What the command has to know of a venue, beside what all adapters of NautilusTrader have in common."""
+
+from importlib import import_module
+from typing import Protocol, cast
+
+from nautilus_trader.common.config import NautilusConfig
+
+# By the package of the adapter; a module here has the functions of `Venue`.
+_MODULES = {"nautilus_trader.adapters.hyperliquid": "ml4t_actor.node.hyperliquid"}
+
+
+class Venue(Protocol):
+    """A module about one venue."""
+
+    def name_of(self, config: NautilusConfig) -> str:
+        """Return the name of the venue, for people."""
+
+    def key_names(self, config: NautilusConfig) -> tuple[str, ...]:
+        """Return the environment variables that a client cannot do without."""
+
+    def key_fault(self, config: NautilusConfig) -> str | None:
+        """Return what is wrong with the keys that are set, without them; None if nothing is."""
+
+    def date_url(self, config: NautilusConfig) -> str:
+        """Return an address of the venue whose answer has a Date header."""
+
+
+def venue_of(config: NautilusConfig) -> Venue | None:
+    """Return what is known of the venue of a client's config; None for one that nothing is known of."""
+    for package, module in _MODULES.items():
+        if type(config).__module__.startswith(f"{package}."):
+            return cast(Venue, import_module(module))
+    return None
