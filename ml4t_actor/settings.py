@@ -339,6 +339,8 @@ class RedisSettings(Settings, frozen=True):
         For connecting, and for one answer.
     retry_max_seconds : float, default 5.0
         Longest pause between two attempts to connect.
+    encoding : {'json', 'msgpack'}, default 'json'
+        Of what is written; what is read may be either.
     max_message_bytes : int, default 16_384
         Larger messages are passed over and counted.
     outbox : int, default 100_000
@@ -356,6 +358,7 @@ class RedisSettings(Settings, frozen=True):
     ssl_ca: str | None = None
     timeout_seconds: PositiveFloat = 5.0
     retry_max_seconds: PositiveFloat = 5.0
+    encoding: Literal["json", "msgpack"] = "json"
     max_message_bytes: PositiveInt = 16_384
     outbox: PositiveInt = 100_000
     stream_length: PositiveInt = 1_000_000

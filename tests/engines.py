@@ -77,7 +77,10 @@ def run_engine(
     *,
     signals: Sequence[CustomData] = (),
 ) -> tuple[list[EnrichedSignal], ML4TActor, BacktestEngine]:
-    """Run `components` in their order (the string "actor" stands for the actor under test) over `data`."""
+    """Run `components` in their order over `data`.
+
+    The string "actor" stands for the actor under test; a function is given it and returns a component.
+    """
     engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
     engine.add_venue(
         market.instrument.id.venue,
@@ -89,7 +92,10 @@ def run_engine(
     listener, actor = Listener(), ML4TActor(config or ML4TActorConfig())
     engine.add_actor(listener)
     for component in components:
-        component = actor if isinstance(component, str) else component
+        if isinstance(component, str):
+            component = actor
+        elif not isinstance(component, Actor):
+            component = component(actor)
         if isinstance(component, Strategy):
             engine.add_strategy(component)
         else:

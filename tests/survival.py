@@ -132,24 +132,17 @@ def unknown_to(actor: ML4TActor, events: Sequence[Event]) -> Iterator[tuple[int,
 
 def live(life: Life, events: Sequence[Event]) -> None:
     """Run a node until its end, or until somebody kills it."""
-    from nautilus_trader.config import LiveExecEngineConfig, LoggingConfig, TradingNodeConfig
     from nautilus_trader.live.node import TradingNode
-    from nautilus_trader.model.identifiers import TraderId
+
+    from tests.nodes import list_instruments, node_config
 
     progress = np.memmap(life.progress, dtype=np.int64, mode="r+")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    config = TradingNodeConfig(
-        trader_id=TraderId("SURVIVAL-001"),
-        logging=LoggingConfig(log_level="WARNING", log_colors=False),
-        exec_engine=LiveExecEngineConfig(reconciliation=False),
-        timeout_connection=10,
-        timeout_disconnection=5,
-        timeout_post_stop=0.2,
-        timeout_shutdown=2,
-    )
-    node = TradingNode(config, loop=loop)
-    actor = ML4TActor(ML4TActorConfig.parse(life.config))
+    node = TradingNode(node_config("SURVIVAL-001", "WARNING"), loop=loop)
+    config = ML4TActorConfig.parse(life.config)
+    list_instruments(node, config)
+    actor = ML4TActor(config)
     node.trader.add_actor(actor)
     node.build()
 

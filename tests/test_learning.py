@@ -9,6 +9,7 @@ from nautilus_trader.common.actor import Actor
 from nautilus_trader.config import ActorConfig
 
 from backtests.market import Market, load_markets, nautilus_bars
+from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.data import ModelUpdate, SignalData, SignalOutcome
 from ml4t_actor.dataset import build_dataset
@@ -337,29 +338,18 @@ class At(Actor):
 def test_a_user_swaps_and_rolls_back(market, signals, model_path):
     first = ModelStore(model_path).load_latest()
     second = dataclasses.replace(first, version="mine-2")
-    actors: list = []
-    actions = {
-        400: lambda: actors[0].hot_swap_model(second),
-        800: lambda: actors[0].rollback(),
-    }
     hearer = Hearer()
     market = short(market)
-    from ml4t_actor import actor as actor_module
 
-    original = actor_module.ML4TActor.on_start
+    def user(actor: ML4TActor) -> At:
+        return At(market.bar_type, {400: lambda: actor.hot_swap_model(second), 800: actor.rollback})
 
-    def remember(self) -> None:
-        actors.append(self)
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(actor_module.ML4TActor, "on_start", remember)
-        enriched, actor, _ = run_engine(
-            market,
-            nautilus_bars(market),
-            [hearer, At(market.bar_type, actions), emitter(market, signals), "actor"],
-            config_of(market, model_path),
-        )
+    enriched, actor, _ = run_engine(
+        market,
+        nautilus_bars(market),
+        [hearer, user, emitter(market, signals), "actor"],
+        config_of(market, model_path),
+    )
     versions = [e.model_version for e in enriched]
     changes = [i for i in range(1, len(versions)) if versions[i] != versions[i - 1]]
     assert [versions[0], *(versions[i] for i in changes)] == [first.version, "mine-2", first.version]
@@ -383,30 +373,18 @@ def test_a_user_swaps_and_rolls_back(market, signals, model_path):
 
 
 def test_a_retraining_that_is_asked_for_comes_at_the_next_check(market, signals, model_path):
-    actors: list = []
     hearer = Hearer()
     market = short(market, 2_400)
-    from ml4t_actor import actor as actor_module
 
-    original = actor_module.ML4TActor.on_start
+    def user(actor: ML4TActor) -> At:
+        return At(market.bar_type, {2_000: lambda: actor.request_retrain("a new venue fee")})
 
-    def remember(self) -> None:
-        actors.append(self)
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(actor_module.ML4TActor, "on_start", remember)
-        run_engine(
-            market,
-            nautilus_bars(market),
-            [
-                hearer,
-                At(market.bar_type, {2_000: lambda: actors[0].request_retrain("a new venue fee")}),
-                emitter(market, signals),
-                "actor",
-            ],
-            config_of(market, model_path, retrain_min_samples=200),
-        )
+    run_engine(
+        market,
+        nautilus_bars(market),
+        [hearer, user, emitter(market, signals), "actor"],
+        config_of(market, model_path, retrain_min_samples=200),
+    )
     [update] = hearer.updates
     assert update.trigger == "manual"
     assert "a new venue fee" in update.reason

@@ -6,28 +6,28 @@ import dataclasses
 import functools
 import itertools
 import os
+import re
 import shutil
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import pytest
-from nautilus_trader.config import LiveExecEngineConfig, LoggingConfig, TradingNodeConfig
-from nautilus_trader.live.node import TradingNode
-from nautilus_trader.model.data import Bar, BarType, CustomData, DataType
-from nautilus_trader.model.identifiers import InstrumentId, TraderId
+from nautilus_trader.model.data import Bar, BarType
+from nautilus_trader.model.identifiers import InstrumentId
 
 from backtests.synthetic import synthetic_bars
-from ml4t_actor import actor as actor_module
-from ml4t_actor.actor import ML4TActor
+from ml4t_actor.actor import ML4TActor, parts
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome
+from ml4t_actor.data import ActorHealth, EnrichedSignal, SignalData, SignalOutcome
 from ml4t_actor.features import META_FEATURE_NAMES
 from ml4t_actor.frames import Bars, Signals
 from ml4t_actor.inference import InferenceLoop
@@ -38,7 +38,9 @@ from ml4t_actor.ledger.rows import stored_feature_sets
 from ml4t_actor.persistence import ModelBundle, ModelStore
 from ml4t_actor.retrain.worker import RetrainWorker
 from ml4t_actor.settings import (
+    FeedSettings,
     GateSettings,
+    HealthSettings,
     LabelSettings,
     LedgerSettings,
     ModelSettings,
@@ -50,6 +52,7 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training import TrainingLoop
+from tests.nodes import WAIT_S, Live, Step
 from tests.survival import children_of, is_alive
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
@@ -67,15 +70,7 @@ SETTINGS = TrainingSettings(
 N_TRAIN, N_LIVE = 3_000, 5_000
 N_AFTER = 60  # of them for a second node: a state that is much older would not be taken up
 WARM_BARS = 650  # after which no signal is answered `warming_up`
-WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
 STALL_MAX_S = 0.5  # a database or a training on the event thread would take longer
-
-
-class Step(NamedTuple):
-    """A bar, and the signals that come out of it."""
-
-    bar: Bar
-    signals: list[SignalData]
 
 
 class Planted(NamedTuple):
@@ -158,6 +153,9 @@ def config_of(models: Path, **kwargs: Any) -> ML4TActorConfig:
         vpin=SETTINGS.vpin,
         volatility_halflife_bars=SETTINGS.volatility_halflife_bars,
         max_bar_age_bars=1e9,
+        max_signal_age=1e9,
+        redis_enabled=False,
+        feed=FeedSettings(warm_up=False),
         inference_timeout_ms=60_000,  # lest a busy machine makes signals late
         **{
             "retrain_min_samples": 10**9,
@@ -170,142 +168,6 @@ def config_of(models: Path, **kwargs: Any) -> ML4TActorConfig:
             **kwargs,
         },
     )
-
-
-class Log:
-    """Keeps what the learning loop would write to Nautilus's log."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-
-    def info(self, message: str) -> None:
-        pass
-
-    warning = info
-
-    def error(self, message: str) -> None:
-        self.errors.append(message)
-
-
-class Live:
-    """A node without clients around one actor, and everything that it published, in order."""
-
-    def __init__(self, config: ML4TActorConfig) -> None:
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.node = TradingNode(
-            TradingNodeConfig(
-                trader_id=TraderId("LIVE-001"),
-                logging=LoggingConfig(log_level="ERROR", log_colors=False),
-                exec_engine=LiveExecEngineConfig(reconciliation=False),
-                timeout_connection=10,
-                timeout_disconnection=5,
-                timeout_post_stop=0.2,
-                timeout_shutdown=2,
-            ),
-            loop=self.loop,
-        )
-        self.actor = ML4TActor(config)
-        self.node.trader.add_actor(self.actor)
-        self.node.build()
-        self.thread = threading.get_ident()
-        self.published: list[Any] = []
-        self.publishing_threads: set[int] = set()
-        self.log = Log()
-        self.longest_stall_s = 0.0
-        for kind in (EnrichedSignal, SignalOutcome, ModelUpdate):
-            self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
-
-    def _keep(self, data: Any) -> None:
-        self.published.append(data)
-        self.publishing_threads.add(threading.get_ident())
-
-    def of(self, kind: type) -> list[Any]:
-        return [data for data in self.published if type(data) is kind]
-
-    @property
-    def enriched(self) -> list[EnrichedSignal]:
-        return self.of(EnrichedSignal)
-
-    @property
-    def updates(self) -> list[ModelUpdate]:
-        return self.of(ModelUpdate)
-
-    def run(self, scenario: Callable[["Live"], Awaitable[None]]) -> "Live":
-        """Run the node from start to stop, with the scenario in between."""
-        try:
-            self.loop.run_until_complete(self._run(scenario))
-        finally:
-            self.node.dispose()
-            asyncio.set_event_loop(None)
-        return self
-
-    async def _run(self, scenario: Callable[["Live"], Awaitable[None]]) -> None:
-        running = asyncio.create_task(self.node.run_async())
-        beating = None
-        try:
-            await self.until(lambda: self.actor.is_running or running.done())
-            assert self.actor.is_running, "the actor did not start"
-            self.actor.learning._log = self.actor.learning.succession._log = self.log
-            beating = asyncio.create_task(self._beat())
-            await scenario(self)
-        finally:
-            if beating is not None:
-                beating.cancel()
-            await self.node.stop_async()
-            left = asyncio.all_tasks() - {asyncio.current_task()}  # Nautilus leaves its executors' workers
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-
-    async def _beat(self) -> None:
-        pause_s = 0.002
-        while True:
-            due = time.monotonic() + pause_s
-            await asyncio.sleep(pause_s)
-            self.longest_stall_s = max(self.longest_stall_s, time.monotonic() - due)
-
-    async def until(self, condition: Callable[[], Any], timeout_s: float = WAIT_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, "what is waited for did not happen"
-            await asyncio.sleep(0.005)
-
-    async def feed(self, steps: Iterable[Step], pause_s: float = 0.0) -> None:
-        """Hand bars and signals to the data engine, as a client would, and wait until it has taken them."""
-        for i, step in enumerate(steps):
-            self.send(step.bar, *step.signals)
-            if pause_s or i % 8 == 7:
-                await asyncio.sleep(pause_s)
-        await self.taken()
-
-    def send(self, *data: Bar | SignalData) -> None:
-        for item in data:
-            wrapped = item if isinstance(item, Bar) else CustomData(DataType(SignalData), item)
-            self.node.kernel.data_engine.process(wrapped)
-
-    async def taken(self) -> None:
-        await asyncio.sleep(0)
-        while self.node.kernel.data_engine.data_qsize():
-            await asyncio.sleep(0)
-
-    async def in_thread(self, function: Callable[[], None]) -> None:
-        """Call in a thread of its own, to its end, while the event loop goes on."""
-        with contextlib.ExitStack() as raised:
-            errors: list[BaseException] = []
-
-            def call() -> None:
-                try:
-                    function()
-                except BaseException as e:
-                    errors.append(e)
-
-            thread = threading.Thread(target=call)
-            thread.start()
-            raised.callback(thread.join)
-            await self.until(lambda: not thread.is_alive())
-        if errors:
-            raise errors[0]
 
 
 def given(steps: Sequence[Step]) -> list[str]:
@@ -332,7 +194,7 @@ class Threads(dict[str, set[int]]):
 
 def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(planted, models, monkeypatch):
     threads = Threads()
-    threads.watch(monkeypatch, ML4TActor, "_on_timer")
+    threads.watch(monkeypatch, ML4TActor, "_on_event_thread")
     for owner, names in (
         (LearningLoop, ("check", "on_signal", "on_bar", "_on_outcome")),
         (Succession, ("_finish", "request_retrain")),
@@ -341,7 +203,7 @@ def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(plan
         for name in names:
             threads.watch(monkeypatch, owner, name)
     command = (sys.executable, "-c", "import sys; sys.exit('no training here')")
-    monkeypatch.setattr(actor_module, "RetrainWorker", functools.partial(RetrainWorker, command=command))
+    monkeypatch.setattr(parts, "RetrainWorker", functools.partial(RetrainWorker, command=command))
     live = Live(config_of(models))
     actor = live.actor
     steps = planted.steps[: WARM_BARS + HORIZON]
@@ -370,9 +232,9 @@ def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(plan
         await live.until(lambda: [u for u in live.updates if u.action == "failed"])
 
     live.run(scenario)
-    timer = threads.pop("_on_timer")
-    assert timer
-    assert live.thread not in timer
+    assert threads.pop("_on_event_thread") - {
+        live.thread
+    }  # timers, and what is called from a thread of its own
     assert live.publishing_threads == {live.thread}
     assert set(threads) == {
         "check", "_finish", "on_signal", "on_bar", "request_retrain", "_on_outcome", "swap", "process_signal",
@@ -754,3 +616,47 @@ def test_a_second_node_goes_on_where_the_first_one_stopped(lives, planted):
     assert not set(first) & set(second)
     still_open = [key for key in ids(lives.before.enriched) if key not in set(first)]
     assert set(still_open[20:]) <= set(second)  # the first few signals came before there was a volatility
+
+
+def test_a_node_without_its_instrument_is_refused_and_names_it(planted, models):
+    live = Live(config_of(models))
+    live.node.kernel.cache.reset()
+    with pytest.raises(RuntimeError, match=r"the node has no instrument ABC-PERP\.NOWHERE: load it"):
+        live.run(lambda live: live.taken())
+    assert not live.enriched
+
+
+def test_health_is_told_on_a_timer_and_to_prometheus(planted, models):
+    settings = HealthSettings(publish_seconds=0.1, metrics_port=0)
+    live = Live(config_of(models, health=settings))
+    told: list[ActorHealth] = []
+    live.node.kernel.msgbus.subscribe("data.ActorHealth*", told.append)
+    steps = planted.steps[: WARM_BARS + 100]
+    scraped: list[str] = []
+
+    def scrape() -> None:
+        port = live.actor._health._server.port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            scraped.append(response.read().decode())
+
+    async def scenario(live: Live) -> None:
+        await live.feed(steps)
+        n = len(told)
+        await live.until(lambda: len(told) > n + 1)
+        await live.in_thread(scrape)
+
+    live.run(scenario)
+    health = told[-1]
+    assert health.model_version == planted.first.version
+    assert health.counts_by_kind["signals"] == dict(Counter(e.status.value for e in live.enriched))
+    assert health.latency_n == len(live.enriched)
+    assert 0 < health.latency_p50_ns <= health.latency_p99_ns <= health.latency_max_ns
+    assert health.latency_max_ns == max(e.latency_ns for e in live.enriched)
+    assert health.open_signals == live.actor.learning.open_signals
+    assert (health.inbound, health.outbound, health.outbox_depth) == ("off", "off", 0)
+    assert health.retraining is False
+    assert [h.ts_event for h in told] == sorted({h.ts_event for h in told})
+    ok = health.counts_by_kind["signals"]["ok"]
+    assert re.search(rf'^ml4t_signals_total{{status="ok"}} {ok}\.0$', scraped[0], re.MULTILINE)
+    with pytest.raises(OSError):
+        scrape()  # the port is free again

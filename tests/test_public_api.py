@@ -30,16 +30,19 @@ PROMISED = {
     "triple_barrier_labels",
 }
 HEAVY = ("nautilus_trader", "numba", "pandas", "scipy", "sklearn", "treelite")
-KNOW_NAUTILUS = {"actor", "config", "data", "strategy", "vpin", "inference", "learning", "publisher", "cli"}
+KNOW_NAUTILUS = {
+    "actor", "bar_times", "config", "data", "feed", "inference", "learning", "node", "replay", "strategy",
+    "tape", "vpin",
+}  # fmt: skip
 # As in DESIGN: a module imports from its own layer and those below, also inside functions.
 LAYER_OF = {
     "frames": 0, "settings": 0, "kernels": 0,
     "features": 1, "vpin": 1, "regime": 1, "dataset": 2,
     "calibration": 2, "compilation": 2, "history": 2, "labeling": 2, "ledger": 2, "meta_model": 2, "persistence": 2,
-    "risk": 2, "serving": 2, "sizing": 2, "validation": 2,
+    "risk": 2, "serving": 2, "sizing": 2, "streams": 2, "validation": 2,
     "inference": 3, "learning": 3, "outcomes": 3, "retrain": 3, "training": 3,
-    "actor": 4, "config": 4, "data": 4, "strategy": 4,
-    "report": 5,
+    "actor": 4, "bar_times": 4, "config": 4, "data": 4, "feed": 4, "health": 4, "metrics": 4, "strategy": 4, "tape": 4,
+    "node": 5, "publisher": 5, "replay": 5, "report": 5,
 }  # fmt: skip
 
 
@@ -140,6 +143,10 @@ def test_training_loads_no_nautilus():
     assert "nautilus_trader" not in loaded_after(
         "from ml4t_actor import TrainingLoop, MetaModel, ModelStore, RegimeModel"
     )
+
+
+def test_publishing_needs_nothing_but_redis_and_msgspec():
+    assert loaded_after("import ml4t_actor.publisher, ml4t_actor.streams").isdisjoint({*HEAVY, "numpy"})
 
 
 def test_serving_loads_no_scikit_learn():

@@ -10,6 +10,7 @@ import pytest
 from ml4t_actor.ledger import Ledger
 from ml4t_actor.persistence import ModelStore
 from ml4t_actor.settings import LedgerSettings
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,10 +30,13 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
         tmp_path / "models" / "ledger.sqlite", "ML4TActor", LedgerSettings()
     ).close()  # as an actor leaves one
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 3
+    assert len(blocks) >= 4
     namespace: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+    with RedisServer(tmp_path / "redis") as server:
+        for block in blocks:
+            block = block.replace("port=6379", f"port={server.port}")
+            exec(compile(block, "README.md", "exec"), namespace)
+        assert server.client().xlen("nautilus:signals") == 1
     assert namespace["enriched"].status in ("ok", "novel_input")
     assert len(ModelStore(tmp_path / "models").versions()) == 1
     assert list(namespace["reader"].performance()["n"]) == []
@@ -42,11 +46,15 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 def test_commands_run():
     # One test, since later commands read what earlier ones wrote.
     assert COMMANDS
+    told = {}
     for command in COMMANDS:
         done = subprocess.run(
             command, shell=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""}
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        told[command] = done.stdout
+    [answer] = [text for command, text in told.items() if "redis-cli" in command and "XREAD" in command]
+    assert re.search(r'"signal_id":"1".*"status":"(ok|novel_input)"', answer), answer
 
 
 def test_files_that_are_linked_exist():
@@ -70,6 +78,12 @@ def test_settings_of_the_readme_exist():
         "retrain_delay",
         "retrain",
         "ledger",
+        "redis",
+        "redis_enabled",
+        "redis_required",
+        "max_signal_age",
+        "health",
+        "tape_path",
     ):
         assert field in README
         assert field in ML4TActorConfig.__struct_fields__

@@ -97,6 +97,7 @@ OUT_OF_RANGE = [
     (RedisSettings, "timeout_seconds", 0.0),
     (RedisSettings, "retry_max_seconds", 0.0),
     (RedisSettings, "max_message_bytes", 0),
+    (RedisSettings, "encoding", "xml"),
     (RedisSettings, "outbox", 0),
     (RedisSettings, "stream_length", 0),
     (FeedSettings, "stamped_at", "middle"),

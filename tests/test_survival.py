@@ -28,6 +28,7 @@ from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.data import EnrichedSignal, SignalOutcome
 from ml4t_actor.persistence import ModelStore
 from ml4t_actor.settings import (
+    FeedSettings,
     GateSettings,
     LabelSettings,
     LedgerSettings,
@@ -39,6 +40,7 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training import TrainingLoop
+from tests.nodes import instrument
 from tests.survival import (
     IDLE,
     RUNNING,
@@ -135,6 +137,9 @@ def config_of(models: Path, ledger: Path, **kwargs: Any) -> ML4TActorConfig:
         # Days of bars come within a second, so most of them from the clock's future.
         "max_clock_skew_ms": 1_000 * 86_400_000,
         "max_bar_age_bars": 1e6,
+        "max_signal_age": 1e12,
+        "redis_enabled": False,
+        "feed": FeedSettings(warm_up=False),
         "inference_timeout_ms": 60_000,
     }
     return ML4TActorConfig(**(fields | kwargs))
@@ -406,6 +411,8 @@ def session(
         engine = DataEngine(msgbus, cache, clock)
         actor = Listened(config)
         actor.lines = []
+        for bar_type in actor._bar_types:
+            cache.add_instrument(instrument(bar_type.instrument_id))
         actor.register_base(Portfolio(msgbus, cache, clock), msgbus, cache, clock)
         enriched: list[EnrichedSignal] = []
         outcomes: list[SignalOutcome] = []

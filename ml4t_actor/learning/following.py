@@ -49,6 +49,8 @@ class SignalFollower:
         Takes what should be in the log.
     live : bool
         Whether states are kept.
+    has_past : bool, default False
+        Whether past bars will be fed at the start, so that only warm features need be taken up.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class SignalFollower:
         resolved: Callable[[SignalRow, SignalOutcome], None],
         warn: Callable[[str], None],
         live: bool,
+        has_past: bool = False,
     ) -> None:
         self._inference = inference
         self._ledger = ledger
         self._resolved = resolved
         self._warn = warn
         self._live = live
+        self._has_past = has_past
         self._followed: dict[tuple[str, str], SignalRow] = {}  # whose outcome is awaited
         self._trackers: dict[InstrumentId, OutcomeTracker] = {}
         self._feature_sets: dict[InstrumentId, int] = {}
@@ -122,11 +126,38 @@ class SignalFollower:
 
     def on_signal(self, enriched: EnrichedSignal, served: Served | None) -> None:
         """Record an answered signal with what it was answered from, and open its barrier."""
-        instrument_id = enriched.instrument_id
         barrier = self._enter(enriched)
+        row = self._row(enriched, served, barrier)
+        if barrier is not None:
+            self._followed[row.source, row.signal_id] = row
+        self._ledger.record_signal(
+            row, self._snapshot(enriched.instrument_id) if served is not None else None
+        )
+
+    def on_answered(self, enriched: EnrichedSignal) -> None:
+        """Record a signal that was answered at another time, which is not followed: its entry price is not known."""
+        self._ledger.record_signal(self._row(enriched, None, None))
+
+    def on_bar(
+        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
+    ) -> None:
+        """Take a bar that the inference loop has accepted, and tell what it resolved."""
+        tracker = self._trackers[instrument_id]
+        # Features that started cold may be shown bars again that the barriers have counted.
+        resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
+        self._resolve(resolved, self._snapshot(instrument_id), ts_event)
+
+    def expire(self, now_ns: int) -> None:
+        """Tell what no bar will resolve any more, since the feed has stopped."""
+        expired = [r for tracker in self._trackers.values() for r in tracker.expire(now_ns)]
+        if expired:
+            self._resolve(expired, None, now_ns)
+
+    def _row(self, enriched: EnrichedSignal, served: Served | None, barrier: OpenBarrier | None) -> SignalRow:
+        instrument_id = enriched.instrument_id
         probabilities = None if served is None else served.regime_probabilities
         status = enriched.status
-        row = SignalRow(
+        return SignalRow(
             source=enriched.source,
             signal_id=enriched.signal_id,
             instrument_id=instrument_id.value,
@@ -155,24 +186,6 @@ class SignalFollower:
             entry_share=None if barrier is None else barrier.entry_share,
             window_end_ns=None if barrier is None else _window_end_ns(self._trackers[instrument_id], barrier),
         )
-        if barrier is not None:
-            self._followed[row.source, row.signal_id] = row
-        self._ledger.record_signal(row, self._snapshot(instrument_id) if served is not None else None)
-
-    def on_bar(
-        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
-    ) -> None:
-        """Take a bar that the inference loop has accepted, and tell what it resolved."""
-        tracker = self._trackers[instrument_id]
-        # Features that started cold may be shown bars again that the barriers have counted.
-        resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
-        self._resolve(resolved, self._snapshot(instrument_id), ts_event)
-
-    def expire(self, now_ns: int) -> None:
-        """Tell what no bar will resolve any more, since the feed has stopped."""
-        expired = [r for tracker in self._trackers.values() for r in tracker.expire(now_ns)]
-        if expired:
-            self._resolve(expired, None, now_ns)
 
     def _enter(self, enriched: EnrichedSignal) -> OpenBarrier | None:
         instrument_id = enriched.instrument_id
@@ -215,7 +228,7 @@ class SignalFollower:
         features = self._inference.features(instrument_id)
         if state is not None and now_ns - position[1] <= features.warmup_bars * features.interval_ns:
             try:
-                self._inference.restore(instrument_id, state)
+                self._inference.restore(instrument_id, state, warm_only=self._has_past)
             except ValueError as e:
                 self._warn(str(e))
         return True
@@ -244,6 +257,28 @@ class SignalFollower:
         position = self._trackers[instrument_id].state
         state = self._inference.state(instrument_id)
         return instrument_id.value, position[1], _sealed((state, position))
+
+
+def answer_of(row: SignalRow) -> EnrichedSignal:
+    """Return the enriched signal that a row was recorded of."""
+    return EnrichedSignal(
+        instrument_id=row.instrument_id,
+        signal=row.side,
+        strength=row.strength,
+        source=row.source,
+        signal_id=row.signal_id,
+        meta_confidence=row.confidence,
+        toxicity=row.toxicity,
+        vpin=row.vpin,
+        regime_weight=row.regime_weight,
+        regime=row.regime,
+        volatility=row.volatility,
+        model_version=row.model_version,
+        status=row.status,
+        latency_ns=row.latency_ns,
+        ts_event=row.ts_event,
+        ts_init=row.ts_init,
+    )
 
 
 def _outcome(row: SignalRow, r: Resolution, now_ns: int) -> SignalOutcome:

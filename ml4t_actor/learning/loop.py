@@ -38,6 +38,8 @@ class LearningLoop:
         Nautilus's logger.
     live : bool
         Whether state is kept on disk.
+    has_past : bool, default False
+        Whether past bars will be fed at the start.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LearningLoop:
         now: Callable[[], int],
         log: Log,
         live: bool,
+        has_past: bool = False,
     ) -> None:
         self.ledger = ledger
         self.succession = succession
@@ -66,6 +69,7 @@ class LearningLoop:
             resolved=self._on_outcome,
             warn=lambda message: self._log.warning(message),
             live=live,
+            has_past=has_past,
         )
 
     @property
@@ -98,6 +102,10 @@ class LearningLoop:
         """Record an answered signal with what it was answered from, and follow it."""
         self._follower.on_signal(enriched, served)
         self.succession.on_signal(enriched, served)
+
+    def on_answered(self, enriched: EnrichedSignal) -> None:
+        """Record a signal that a process before this one has answered and not recorded."""
+        self._follower.on_answered(enriched)
 
     def on_bar(
         self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float

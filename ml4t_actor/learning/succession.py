@@ -147,6 +147,11 @@ class Succession:
         """Whether the model may not change."""
         return self._trainer is None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a challenger is being trained, or waits to be judged."""
+        return self._under_way or (self._trainer is not None and self._trainer.busy)
+
     def start(self) -> None:
         """Watch the model that serves; in a live engine as if the process had never ended."""
         if not self._live:
@@ -178,7 +183,7 @@ class Succession:
     def check(self) -> None:
         """Start a retraining if one is due and none is under way."""
         now_ns = self._now()
-        if self._trainer is None or self._trainer.busy or self._under_way:
+        if self._trainer is None or self.under_way:
             return
         if not (self._asked or self._enough(now_ns)):
             return

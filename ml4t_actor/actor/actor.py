@@ -1,39 +1,45 @@
-"""The actor: a thin shell between Nautilus's engine and the two loops, inference and learning."""
+"""The actor's lifecycle and handlers."""
 
 import asyncio
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from nautilus_trader.common.actor import Actor
 from nautilus_trader.common.component import TestClock
 from nautilus_trader.core.data import Data
-from nautilus_trader.core.datetime import unix_nanos_to_iso8601
+from nautilus_trader.core.datetime import unix_nanos_to_dt
+from nautilus_trader.core.uuid import UUID4
 from nautilus_trader.model.data import Bar, BarType, DataType, TradeTick
 from nautilus_trader.model.enums import AggressorSide
 from nautilus_trader.model.identifiers import ClientId, InstrumentId
 
+from ml4t_actor.actor.exchange import NOT_INSTALLED, StreamExchange, redis_is_installed
+from ml4t_actor.actor.parts import build_learning, load_newest, open_ledger, refuse_what_is_missing
+from ml4t_actor.actor.taping import SessionTape, begin_tape
+from ml4t_actor.actor.telling import HealthTeller
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
 from ml4t_actor.features import load_feature_classes
+from ml4t_actor.feed import MarketFeed, Ports, needed_bars
 from ml4t_actor.frames import BUYER, NO_AGGRESSOR, SELLER, bar_buy_volume
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop, Succession
-from ml4t_actor.ledger import Ledger, LedgerError
-from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
-from ml4t_actor.retrain.job import seen_until_ns
-from ml4t_actor.retrain.worker import InlineTrainer, RetrainWorker, Trainer
+from ml4t_actor.learning import LearningLoop
+from ml4t_actor.persistence import ModelBundle, ModelStore
+
+LINK_CHECK_S = 1.0
+FEED_CHECK_S = 1.0
 
 _SIDES = {AggressorSide.BUYER: BUYER, AggressorSide.SELLER: SELLER, AggressorSide.NO_AGGRESSOR: NO_AGGRESSOR}
 _TYPES = {SignalOutcome: DataType(SignalOutcome), ModelUpdate: DataType(ModelUpdate)}
 _WARN_ONCE = {
     Status.UNKNOWN_INSTRUMENT: "is not for a configured instrument; add a bar type for it to `bar_types`",
     Status.FUTURE_SIGNAL: "is from the future; check the clock of its source",
+    Status.EXPIRED: "is older than `max_signal_age`; stamp it when it arises, or allow for more",
     Status.NO_MODEL: "finds no model; train one into `model_path`",
-    Status.STALE_DATA: "comes when the last bar is too old; check the data feed",
+    Status.STALE_DATA: "comes when the last bar is too old, or no trades come; check the data feed",
     Status.BAD_FEATURES: "meets a feature that is not finite",
     Status.NOVEL_INPUT: "meets a market outside what the model was trained on",
     Status.LATE: "took longer than `inference_timeout_ms`",
@@ -54,6 +60,10 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     challenger, which serves from then on if it does better on signals that neither has seen. Each decision is published
     as a `ModelUpdate`. With ``retrain="off"`` the model stays as it is.
 
+    A live actor also reads signals from a Redis stream and writes every enriched signal to another, asks for past
+    bars so that features are ready within seconds, publishes an `ActorHealth` on a timer, and refuses to start where
+    an instrument is missing.
+
     In a backtest nothing is written to disk: the ledger and retrained models are in memory, training happens at
     once and takes effect after `retrain_delay` of simulated time.
 
@@ -70,6 +80,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._enriched_type = DataType(EnrichedSignal)
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._event_thread = 0
+        self._started_ns = 0
         self._saved: dict[str, bytes] = {}
         self._reset_state()
 
@@ -78,13 +89,13 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self.counts: Counter[str] = Counter()
         self._logged: set[str] = set()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        # Taken from the cache ahead of their delivery, which must then pass them over.
-        self._bar_ahead: dict[InstrumentId, int] = {}
-        self._trades_ahead: dict[InstrumentId, set[str]] = {}
-        self._last_trade: dict[InstrumentId, str] = {}
-        self._bar_type_of: dict[InstrumentId, BarType] = {}
+        self._feed: MarketFeed | None = None
+        self._exchange: StreamExchange | None = None
+        self._health: HealthTeller | None = None
+        self._tape: SessionTape | None = None
         self._learning: LearningLoop | None = None
         self._deliveries = 0
+        self._timers: list[str] = []
         self.loop = InferenceLoop(
             default_confidence=config.default_confidence,
             feature_names=config.feature_names,
@@ -94,12 +105,13 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             volatility_halflife_bars=config.volatility_halflife_bars,
             max_bar_age_bars=config.max_bar_age_bars,
             max_clock_skew_ns=config.max_clock_skew_ms * 1_000_000,
+            max_signal_age_ns=int(config.max_signal_age * 1e9),
             timeout_ns=config.inference_timeout_ms * 1_000_000,
         )
         for bar_type in self._bar_types:
-            instrument_id = bar_type.instrument_id
-            self._bar_type_of[instrument_id] = bar_type
-            self.loop.add_instrument(instrument_id, _interval_ns(bar_type), trades=config.trade_ticks)
+            self.loop.add_instrument(
+                bar_type.instrument_id, _interval_ns(bar_type), trades=config.trade_ticks
+            )
 
     @property
     def learning(self) -> LearningLoop:
@@ -109,27 +121,32 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         return self._learning
 
     def on_start(self) -> None:
-        """Load the newest bundle that fits, take up what was going on, compile, and subscribe."""
+        """Load the newest bundle that fits, take up what was going on, compile, and subscribe.
+
+        Raises
+        ------
+        RuntimeError
+            Live: if an instrument is missing, or Redis where it is required.
+        """
         live = not isinstance(self.clock, TestClock)
         # Wall time must not change what a backtest does.
         self.loop.flag_late = live
+        self._event_thread = threading.get_ident()
         if live:
             self._event_loop = asyncio.get_running_loop()
-        self._event_thread = threading.get_ident()
+            refuse_what_is_missing(self.config, self.cache, self._bar_types)
         if not self._bar_types:
             self.log.warning("`bar_types` is empty: every signal will be answered `unknown_instrument`")
         store = ModelStore(self.config.model_path)
-        self._load_model(store)
+        load_newest(store, self.loop, self.clock.timestamp_ns(), self.log)
         self.loop.compile()
         self._learning = self._begin_learning(store, live)
+        self._feed = self._market_feed(live)
+        self._set_timer("checking", self.config.retraining.check_seconds, self._learning.check)
         if live:
             for key in self._learning.ledger.recent_ids(self.config.dedup_capacity):
                 self._seen[key] = None
-        self.clock.set_timer(
-            f"{self.id}-check",
-            interval=timedelta(seconds=self.config.retraining.check_seconds),
-            callback=self._on_timer,
-        )
+            self._begin_live()
         # The bus itself carries signals of either topic, `data.SignalData*` of an actor and
         # `data.SignalData.<venue>.<symbol>` of the data engine; `subscribe_data` is for clients that must be told to
         # deliver.
@@ -141,25 +158,23 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self.subscribe_bars(bar_type)
             if self.config.trade_ticks:
                 self.subscribe_trade_ticks(bar_type.instrument_id)
+        self._feed.start()
+        self._begin_reading()
 
     def on_bar(self, bar: Bar) -> None:
         """Step the features of the bar's instrument."""
-        instrument_id = bar.bar_type.instrument_id
-        if self._bar_ahead.get(instrument_id) == bar.ts_event:
-            del self._bar_ahead[instrument_id]
-            return
-        self._guard("on_bar", self._take_bar, bar)
+        if self._feed is not None:
+            self._guard("on_bar", self._feed.on_bar, bar)
 
     def on_trade_tick(self, tick: TradeTick) -> None:
         """Step VPIN and the taker flow of the trade's instrument."""
-        ahead = self._trades_ahead.get(tick.instrument_id)
-        trade_id = tick.trade_id.value
-        if ahead:
-            if trade_id in ahead:
-                ahead.discard(trade_id)
-                return
-            ahead.clear()
-        self._guard("on_trade_tick", self._take_trade, tick)
+        if self._feed is not None:
+            self._guard("on_trade_tick", self._feed.on_trade, tick)
+
+    def on_historical_data(self, data: Any) -> None:
+        """Take a past bar that was asked for."""
+        if self._feed is not None and isinstance(data, Bar):
+            self._guard("on_historical_data", self._feed.on_historical_bar, data)
 
     def on_data(self, data: Data) -> None:
         """Enrich a signal and publish the result, on the event thread wherever it comes from."""
@@ -175,15 +190,30 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         enriched = self.process_signal(data)
         # Before it is published: a subscriber may ask for another answer from within its handler.
         served = self.loop.served(data.instrument_id, data.signal)
+        if self._tape is not None:
+            self._tape.answer(enriched)
+        if self._health is not None:
+            self._health.on_answer(enriched)
         self.publish_data(self._enriched_type, enriched)
         if self._learning is not None:
             self._guard("recording a signal", self._learning.on_signal, enriched, served)
+        if self._exchange is not None:  # once it is recorded: what Redis has the ledger is to have too
+            self._exchange.put(enriched)
 
     def on_stop(self) -> None:
-        """End a retraining under way, write the ledger to its end, and log what became of the signals."""
-        self.clock.cancel_timer(f"{self.id}-check")
-        if self._learning is not None:
-            self._guard("stopping", self._learning.stop)
+        """Take no more signals, end a retraining under way, and write everything to its end."""
+        for name in self._timers:
+            self.clock.cancel_timer(name)
+        self._timers.clear()
+        for where, part in (
+            ("stopping the exchange with Redis", self._exchange),
+            ("stopping the metrics", self._health),
+            ("stopping", self._learning),
+        ):
+            if part is not None:
+                self._guard(where, part.stop)
+        if self._tape is not None and (reason := self._tape.close()):
+            self.log.warning(f"the tape does not hold the whole session: {reason}")
         self.log.info(f"signals by status: {dict(self.loop.counts)}, otherwise: {dict(self.counts)}")
 
     def on_save(self) -> dict[str, bytes]:
@@ -203,9 +233,12 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
 
         Must be called on the event thread. Repeated ids are answered anew here.
         """
-        if signal.instrument_id in self._bar_type_of:
-            self._guard("catching up with the cache", self._catch_up, signal.instrument_id)
-        enriched = self.loop.process_signal(signal, now_ns=self.clock.timestamp_ns())
+        if self._feed is not None:
+            self._guard("catching up with the cache", self._feed.catch_up, signal.instrument_id)
+        now = self.clock.timestamp_ns()
+        if self._tape is not None:
+            self._tape.signal(signal, now)
+        enriched = self.loop.process_signal(signal, now_ns=now)
         if enriched.status != Status.OK:
             self._log_status(enriched)
         return enriched
@@ -249,44 +282,15 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._on_event_thread("asking for a retraining", self.learning.succession.request_retrain, reason)
 
     def _begin_learning(self, store: ModelStore, live: bool) -> LearningLoop:
-        config = self.config
-        ledger, path = self._open_ledger(live)
-        trainer: Trainer | None = None
-        if config.retrain == "on":
-            if not live:
-                trainer = InlineTrainer(ledger, store)
-            elif path is not None:
-                trainer = RetrainWorker(
-                    ledger,
-                    path,
-                    store,
-                    timeout_s=config.retraining.timeout_seconds,
-                    accept=self.loop.check,
-                    progress=self._tell_progress,
-                )
-        succession = Succession(
+        actor = f"{self.trader_id}.{self.id}"  # two nodes may share the folder of the models
+        learning = build_learning(
+            self.config,
             self.loop,
-            ledger,
             store,
-            trainer,
-            settings=config.retraining,
-            training=config.training_settings(),
-            feature_names=config.feature_names,
-            accuracy_drop_threshold=config.retrain_accuracy_drop_threshold,
-            interval_bars=config.retrain_interval_bars,
-            min_samples=config.retrain_min_samples,
+            open_ledger(self.config, actor, live, self._note),
             publish=self._publish_learned,
             deliver=self._deliver if live else self._deliver_later,
-            now=self.clock.timestamp_ns,
-            log=self.log,
-            live=live,
-        )
-        learning = LearningLoop(
-            self.loop,
-            ledger,
-            succession,
-            labels=config.labels,
-            publish=self._publish_learned,
+            progress=self._tell_progress,
             now=self.clock.timestamp_ns,
             log=self.log,
             live=live,
@@ -294,25 +298,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         learning.start(self._saved)
         return learning
 
-    def _open_ledger(self, live: bool) -> tuple[Ledger, Path | None]:
-        config, path = self.config, None
-        actor = f"{self.trader_id}.{self.id}"  # two nodes may share the folder of the models
-        if live:
-            path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
-            ledger = None
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                ledger = Ledger(path, actor, config.ledger)
-                ledger.snapshots()  # one that cannot be read now has nothing to go on from
-                return ledger, path
-            except (LedgerError, OSError) as e:
-                if ledger is not None:
-                    ledger.close(0.0)
-                self.counts["no ledger"] += 1
-                self.log.error(f"{e}; signals are kept in memory only, and the model stays as it is")
-        return Ledger(None, actor, config.ledger), None
-
     def _publish_learned(self, data: Data) -> None:
+        if self._health is not None and isinstance(data, SignalOutcome):
+            self._health.on_outcome(data)
         self.publish_data(_TYPES[type(data)], data)
 
     def _deliver(self, function: Callable[[], None]) -> None:
@@ -330,9 +318,6 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     def _tell_progress(self, what: str, share: float) -> None:
         self._on_event_thread("telling progress", self.log.info, f"retraining: {what} ({share:.0%})")
 
-    def _on_timer(self, _event: Any) -> None:
-        self._on_event_thread("checking", self.learning.check)
-
     def _on_event_thread(self, where: str, function: Callable[..., Any], *args: Any) -> None:
         """Call on the event thread: now if this is it, else when its loop comes to it."""
         if self._event_loop is None or threading.get_ident() == self._event_thread:
@@ -340,78 +325,137 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         elif not self._event_loop.is_closed():
             self._event_loop.call_soon_threadsafe(self._guard, where, function, *args)
 
-    def _load_model(self, store: ModelStore) -> None:
-        for version in reversed(store.versions()):
-            try:
-                bundle = store.load(version)
-                self.loop.swap(bundle)
-            except (BundleError, ValueError) as e:
-                self.log.error(f"model {version} is refused: {e}")
-                continue
-            self.log.info(f"model {version} serves")
-            learned_until, now = seen_until_ns(bundle), self.clock.timestamp_ns()
-            if learned_until > now:
-                self.log.warning(
-                    f"model {version} learned from what became known until {unix_nanos_to_iso8601(learned_until)}, "
-                    f"and it is {unix_nanos_to_iso8601(now)}: results look ahead; begin later, or train on less"
-                )
-            return
-        self.log.warning(
-            f"no model in {self.config.model_path!r}: signals get the default confidence and status `no_model`"
+    def _market_feed(self, live: bool) -> MarketFeed:
+        config, loop = self.config, self.loop
+
+        def warmup_bars(instrument_id: InstrumentId) -> int:
+            features = loop.features(instrument_id)
+            needed: int = needed_bars(features.warmup_bars, config.vpin, features.interval_ns)
+            return config.feed.warmup_bars or needed
+
+        ports = Ports(
+            cache=self.cache,
+            now=self.clock.timestamp_ns,
+            take_bar=self._take_bar,
+            take_trade=self._take_trade,
+            last_close=lambda instrument_id: loop.features(instrument_id).last_ts,
+            last_trade_ns=lambda instrument_id: loop.vpin(instrument_id).last_ns,
+            request=self._request_history,
+            note=self._note,
+            warmup_bars=warmup_bars,
+        )
+        return MarketFeed(
+            self._bar_types,
+            config.feed,
+            ports,
+            trades=config.trade_ticks,
+            live=live,
+            max_clock_skew_ns=loop.max_clock_skew_ns,
         )
 
-    def _catch_up(self, instrument_id: InstrumentId) -> None:
-        """Take what the cache holds and was not delivered yet: a signal may come out of the same bar or trade."""
-        if self.config.trade_ticks:
-            self._catch_up_trades(instrument_id)
-        bar_type = self._bar_type_of[instrument_id]
-        last_ts = self.loop.features(instrument_id).last_ts
-        missed: list[Bar] = []
-        while (bar := self.cache.bar(bar_type, len(missed))) is not None and bar.ts_event > last_ts:
-            missed.append(bar)
-        if missed:
-            self._bar_ahead[instrument_id] = missed[0].ts_event
-        for bar in reversed(missed):
-            self._take_bar(bar)
+    def _begin_live(self) -> None:
+        """Begin what only a live actor does."""
+        config, learning = self.config, self.learning
+        self._started_ns = now = self.clock.timestamp_ns()
+        self.msgbus.add_streaming_type(SignalData)  # for who has Nautilus itself listen to streams
+        if config.redis_enabled and redis_is_installed():
+            self._exchange = StreamExchange(
+                config,
+                learning.ledger,
+                take_signal=self._publish_signal,
+                take_answered=self._take_answered,
+                on_event_thread=self._on_event_thread,
+                note=self._note,
+                log=self.log,
+                now_ns=now,
+            )
+            self._exchange.start()
+            self._set_timer("looking after the exchange", LINK_CHECK_S, self._exchange.tell_changes)
+        elif config.redis_enabled:
+            self.log.warning(f"no exchange with Redis: {NOT_INSTALLED}")
+        if config.tape_path is not None:
+            self._tape = begin_tape(config, self.loop, self.cache, self.trader_id, self.id, now, self._note)
+        self._health = HealthTeller(self, self._exchange, self._tape, now)
+        self._set_timer("telling health", config.health.publish_seconds, self._health.tell)
+        self._set_timer("checking the feed", FEED_CHECK_S, self._check_feed)
 
-    def _catch_up_trades(self, instrument_id: InstrumentId) -> None:
-        last = self._last_trade.get(instrument_id)
-        missed: list[TradeTick] = []
-        while (tick := self.cache.trade_tick(instrument_id, len(missed))) is not None:
-            if tick.trade_id.value == last:
-                break
-            missed.append(tick)
-        for tick in reversed(missed):
-            self._trades_ahead.setdefault(instrument_id, set()).add(tick.trade_id.value)
-            self._take_trade(tick)
+    def _set_timer(self, task: str, seconds: float, function: Callable[[], None]) -> None:
+        """Call on the event thread every so many seconds of the clock."""
+        name = f"{self.id}-{task}"
+        self._timers.append(name)
+        self.clock.set_timer(
+            name,
+            interval=timedelta(seconds=seconds),
+            callback=lambda _event: self._on_event_thread(task, function),
+        )
 
-    def _take_bar(self, bar: Bar) -> None:
-        instrument_id = bar.bar_type.instrument_id
+    def _check_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.check(self.clock.timestamp_ns())
+            self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        """Let signals from Redis in, unless past bars are still to come."""
+        if self._exchange is None or self._feed is None:
+            return
+        patience_ns = int(self.config.feed.timeout_seconds * 1e9)
+        if self.clock.timestamp_ns() > self._started_ns + patience_ns or not any(
+            map(self._feed.is_warming_up, self.loop.instruments)
+        ):
+            self._exchange.begin_reading()
+
+    def _request_history(self, bar_type: BarType, start_ns: int, done: Callable[[], None]) -> None:
+        def take(_id: UUID4) -> None:
+            self._on_event_thread("taking past bars", done)
+            self._on_event_thread("letting signals in", self._begin_reading)
+
+        self.request_bars(bar_type, start=unix_nanos_to_dt(start_ns), callback=take)
+
+    def _publish_signal(self, signal: SignalData) -> None:
+        """Let everybody in the node have a signal from outside, but not those outside again."""
+        instrument_id = signal.instrument_id
+        topic = f"data.{SignalData.__name__}.{instrument_id.venue}.{instrument_id.symbol}"
+        self.msgbus.publish(topic=topic, msg=signal, external_pub=False)
+
+    def _take_answered(self, enriched: EnrichedSignal) -> None:
+        if not self._is_repeated(enriched):
+            self.counts["answered before"] += 1
+            self.learning.on_answered(enriched)
+
+    def _take_bar(self, instrument_id: InstrumentId, ts_close: int, bar: Bar, historical: bool) -> bool:
         high, low, close = bar.high.as_double(), bar.low.as_double(), bar.close.as_double()
+        volume = bar.volume.as_double()
+        if self._tape is not None:
+            self._tape.bar(bar, ts_close, self.clock.timestamp_ns(), historical)
         accepted = self.loop.update_bar(
             instrument_id,
-            bar.ts_event,
+            ts_close,
             bar.open.as_double(),
             high,
             low,
             close,
-            bar.volume.as_double(),
+            volume,
             bar_buy_volume(bar),
+            historical=historical,
+            # After an outage internal aggregation goes on with flat bars.
+            alive=volume > 0.0 or bar.bar_type.is_externally_aggregated(),
         )
         if accepted and self._learning is not None:
-            self._learning.on_bar(instrument_id, bar.ts_event, high, low, close)
+            self._learning.on_bar(instrument_id, ts_close, high, low, close)
+        return accepted
 
-    def _take_trade(self, tick: TradeTick) -> None:
-        self._last_trade[tick.instrument_id] = tick.trade_id.value
+    def _take_trade(self, tick: TradeTick, ts_event: int) -> None:
+        if self._tape is not None:
+            self._tape.trade(tick, ts_event, self.clock.timestamp_ns())
         self.loop.update_trade(
             tick.instrument_id,
-            tick.ts_event,
+            ts_event,
             tick.price.as_double(),
             tick.size.as_double(),
             _SIDES[tick.aggressor_side],
         )
 
-    def _is_repeated(self, signal: SignalData) -> bool:
+    def _is_repeated(self, signal: SignalData | EnrichedSignal) -> bool:
         key = (signal.source, signal.signal_id)
         if key in self._seen:
             return True

@@ -1,0 +1,209 @@
+"""Signals from Redis and enriched signals to Redis, so that a kill loses none and doubles none.
+
+What is read is answered on the event thread, recorded in the ledger, and only then is the position in the stream
+recorded, which the ledger commits with it. What was answered is recorded before it is handed to the writer. So a
+process that follows can tell three kinds apart: what the ledger has and the stream has not is written now; what the
+stream has and the ledger has not was answered just before a kill, and is not answered again; the rest goes on.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.data import EnrichedSignal, SignalData
+from ml4t_actor.learning.following import answer_of
+from ml4t_actor.learning.succession import Log
+from ml4t_actor.ledger import Ledger, StreamPosition
+from ml4t_actor.settings import RedisSettings
+from ml4t_actor.streams import (
+    Arrival,
+    Batch,
+    EnrichedOutlet,
+    RedisAwayError,
+    RedisRefusedError,
+    SignalInlet,
+    connect,
+)
+
+STOP_TIMEOUT_S = 2.0
+NOT_INSTALLED = "redis is not installed; add the extra `ml4t_actor[redis]`, or set `redis_enabled` to false"
+_BATCH_SIGNALS = 16  # after which the event loop has its turn
+
+
+class StreamExchange:
+    """Reads signals from one stream and writes enriched signals to another, each in a thread of its own.
+
+    Parameters
+    ----------
+    config : ML4TActorConfig
+        Names the streams, and how to reach Redis.
+    ledger : Ledger
+        Keeps the positions.
+    take_signal : callable
+        Takes a `SignalData`, on the event thread; when it returns the signal is answered and recorded.
+    take_answered : callable
+        Takes an `EnrichedSignal` of a process that was killed before its ledger had it.
+    on_event_thread : callable
+        ``(where, function, *args)``: calls the function on the event thread, in order.
+    note : callable
+        ``(kind, message)`` of what is counted and logged once.
+    log : Log
+        Nautilus's logger.
+    now_ns : int
+        The clock's time at the start.
+    """
+
+    def __init__(
+        self,
+        config: ML4TActorConfig,
+        ledger: Ledger,
+        *,
+        take_signal: Callable[[SignalData], None],
+        take_answered: Callable[[EnrichedSignal], None],
+        on_event_thread: Callable[..., None],
+        note: Callable[[str, str], None],
+        log: Log,
+        now_ns: int,
+    ) -> None:
+        self._ledger = ledger
+        self._take_signal = take_signal
+        self._take_answered = take_answered
+        self._on_event_thread = on_event_thread
+        self._note = note
+        self._log = log
+        self._reading = False
+        self._stopped = False
+        self._told: dict[str, str] = {}
+        self._signals, self._enriched = config.redis_channel_signals, config.redis_channel_enriched
+        settings = config.redis
+        begin_ns = now_ns - int(config.max_signal_age * 1e9)
+        read, written = ledger.position(self._signals), self._written()
+        pending = self._pending(written, settings.outbox)
+        self.outlet = EnrichedOutlet(
+            settings,
+            self._enriched,
+            node=ledger.actor,
+            encode=EnrichedSignal.to_dict,
+            pending=pending,
+            after=written.entry_id or None,
+            begin_ns=begin_ns,
+            acknowledged=self._acknowledged,
+            encoding=settings.encoding,
+            warn=self._warn,
+        )
+        self.inlet = SignalInlet(
+            settings,
+            self._signals,
+            parse=SignalData.from_dict,
+            deliver=self._deliver,
+            position=None if read is None else read.entry_id,
+            begin_ns=begin_ns,
+            answered=(self._enriched, written.entry_id or None),
+            node=ledger.actor,
+            batch_size=_BATCH_SIGNALS,
+            warn=self._warn,
+        )
+
+    def start(self) -> None:
+        """Begin to write, as soon as Redis is there."""
+        self.outlet.start()
+
+    def begin_reading(self) -> None:
+        """Begin to read: once the markets are known, so that what has waited is answered as well as what comes."""
+        if not self._reading and not self._stopped:
+            self._reading = True
+            self.inlet.start()
+
+    def stop(self) -> None:
+        """Read no more, and write what waits, as far as that is quick."""
+        self._stopped = True
+        if self._reading:
+            self.inlet.stop(STOP_TIMEOUT_S)
+        self.outlet.stop(STOP_TIMEOUT_S)
+        if self.outlet.depth:
+            self._log.warning(
+                f"{self.outlet.depth:,} enriched signals did not reach Redis; the next start writes them"
+            )
+
+    def put(self, enriched: EnrichedSignal) -> None:
+        """Have an enriched signal written; it must be in the ledger already."""
+        self.outlet.put(enriched)
+
+    def tell_changes(self) -> None:
+        """Log where a connection came or went."""
+        for name, link in (("signals from", self.inlet), ("enriched signals to", self.outlet)):
+            state = "connected" if link.connected else link.last_error or "connecting"
+            if state == self._told.get(name):
+                continue
+            known = name in self._told
+            self._told[name] = state
+            if link.connected:
+                self._log.info(f"{name} Redis: connected")
+            elif link.last_error:
+                again = "lost" if known else "not there"
+                self._log.warning(
+                    f"{name} Redis: {again} ({link.last_error}); all else goes on, trying again"
+                )
+
+    def _written(self) -> StreamPosition:
+        """Return what was written last; at the very first start, from where on things are to be written."""
+        written = self._ledger.position(self._enriched)
+        if written is None:
+            newest = self._ledger.recent_ids(1) or [("", "")]
+            written = StreamPosition(self._enriched, "", *newest[0])
+            self._ledger.record_position(written)
+        return written
+
+    def _pending(self, written: StreamPosition, limit: int) -> list[EnrichedSignal]:
+        rows = self._ledger.signals_after(written.source, written.signal_id, limit + 1)
+        if len(rows) > limit:
+            self._note(
+                "dropped",
+                f"more than {limit:,} enriched signals waited for Redis; older ones are not written",
+            )
+        return [answer_of(row) for row in rows[-limit:]]
+
+    def _acknowledged(self, entry_id: str, enriched: EnrichedSignal) -> None:
+        self._ledger.record_position(
+            StreamPosition(self._enriched, entry_id, enriched.source, enriched.signal_id)
+        )
+
+    def _warn(self, message: str) -> None:
+        self._on_event_thread("warning", self._log.warning, message)
+
+    def _deliver(self, batch: Batch) -> None:
+        self._on_event_thread("taking signals from Redis", self._take, batch)
+
+    def _take(self, batch: Batch) -> None:
+        if self._stopped:
+            return  # read again by the next start
+        for arrival in batch.arrivals:
+            try:
+                self._take_arrival(arrival)
+            except Exception as e:  # one that stays must not keep all that come after it
+                self._note("error in taking a signal", f"entry {arrival.entry_id}: {e!r}")
+        self._ledger.record_position(StreamPosition(self._signals, batch.last_id))
+        batch.done()
+
+    def _take_arrival(self, arrival: Arrival) -> None:
+        if arrival.signal is None:
+            self._note(arrival.problem, f"entry {arrival.entry_id} of {self._signals!r}: {arrival.message}")
+        elif arrival.answered is not None:
+            self._take_answered(EnrichedSignal.from_dict(arrival.answered))
+        else:
+            self._take_signal(arrival.signal)
+
+
+def redis_is_installed() -> bool:
+    """Return whether the extra that Redis needs is there."""
+    return find_spec("redis") is not None
+
+
+def check_answers(settings: RedisSettings) -> str:
+    """Return why Redis does not answer now, or an empty string."""
+    try:
+        with connect(settings) as link:
+            link.ping()
+    except (RedisAwayError, RedisRefusedError) as e:
+        return str(e)
+    return ""
