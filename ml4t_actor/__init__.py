@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ml4t_actor.actor import ML4TActor
     from ml4t_actor.config import ML4TActorConfig
-    from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
+    from ml4t_actor.data import ActorHealth, EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
     from ml4t_actor.features import FeatureEngine
     from ml4t_actor.inference import InferenceLoop
     from ml4t_actor.labeling import triple_barrier_labels
@@ -14,10 +14,18 @@ if TYPE_CHECKING:
     from ml4t_actor.meta_model import MetaModel
     from ml4t_actor.outcomes import OutcomeTracker
     from ml4t_actor.persistence import ModelBundle, ModelStore
+    from ml4t_actor.publisher import SignalPublisher
     from ml4t_actor.regime import RegimeModel
     from ml4t_actor.retrain.monitor import RetrainMonitor
     from ml4t_actor.risk import RiskLimits, RiskStage
-    from ml4t_actor.settings import LedgerSettings, RetrainSettings, TrainingSettings
+    from ml4t_actor.settings import (
+        FeedSettings,
+        HealthSettings,
+        LedgerSettings,
+        RedisSettings,
+        RetrainSettings,
+        TrainingSettings,
+    )
     from ml4t_actor.sizing import IntegratedSizer
     from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
     from ml4t_actor.training import TrainingLoop, TrainingResult
@@ -25,10 +33,13 @@ if TYPE_CHECKING:
 
 # Imported on first use: serving must not load scikit-learn, nor training NautilusTrader.
 _MODULE_OF = {
+    "ActorHealth": "data",
     "EnrichedSignal": "data",
     "EnrichedSignalStrategy": "strategy",
     "EnrichedSignalStrategyConfig": "strategy",
     "FeatureEngine": "features",
+    "FeedSettings": "settings",
+    "HealthSettings": "settings",
     "InferenceLoop": "inference",
     "IntegratedSizer": "sizing",
     "LedgerReader": "ledger",
@@ -40,6 +51,7 @@ _MODULE_OF = {
     "ModelStore": "persistence",
     "ModelUpdate": "data",
     "OutcomeTracker": "outcomes",
+    "RedisSettings": "settings",
     "RegimeModel": "regime",
     "RetrainMonitor": "retrain.monitor",
     "RetrainSettings": "settings",
@@ -47,6 +59,7 @@ _MODULE_OF = {
     "RiskStage": "risk",
     "SignalData": "data",
     "SignalOutcome": "data",
+    "SignalPublisher": "publisher",
     "Status": "data",
     "TrainingLoop": "training",
     "TrainingResult": "training",
@@ -56,10 +69,13 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "ActorHealth",
     "EnrichedSignal",
     "EnrichedSignalStrategy",
     "EnrichedSignalStrategyConfig",
     "FeatureEngine",
+    "FeedSettings",
+    "HealthSettings",
     "InferenceLoop",
     "IntegratedSizer",
     "LedgerReader",
@@ -71,6 +87,7 @@ __all__ = [
     "ModelStore",
     "ModelUpdate",
     "OutcomeTracker",
+    "RedisSettings",
     "RegimeModel",
     "RetrainMonitor",
     "RetrainSettings",
@@ -78,6 +95,7 @@ __all__ = [
     "RiskStage",
     "SignalData",
     "SignalOutcome",
+    "SignalPublisher",
     "Status",
     "TrainingLoop",
     "TrainingResult",
