@@ -110,8 +110,9 @@ class VPINIndicator(Indicator):  # type: ignore[misc]
 
     @property
     def last_ns(self) -> int:
-        """Time of the newest trade or bar, UNIX nanoseconds to about 0.3 us; 0 before the first."""
-        return int(self._state[kernels.CLOCK_NS])
+        """Time of the newest trade or bar, or up to 0.4 us later, UNIX nanoseconds; 0 before the first."""
+        clock = float(self._state[kernels.CLOCK_NS])  # rounded, perhaps down
+        return int(math.nextafter(clock, math.inf)) if clock else 0
 
     @property
     def rejected(self) -> int:

@@ -257,16 +257,45 @@ def test_a_position_is_never_in_the_file_before_what_led_to_it(tmp_path):
         assert ledger.position("in") == StreamPosition("in", "1999-0")
 
 
-def test_signals_after_one_are_those_recorded_later(tmp_path):
+def test_signals_after_a_position_are_those_recorded_later(tmp_path):
     rows = [signal_row(i) for i in range(10)]
     with Ledger(tmp_path / "ledger.sqlite", "actor", FAST) as ledger:
         for row in rows:
             ledger.record_signal(row)
-        assert ledger.signals_after("trend", "s3", 100) == rows[4:]
-        assert ledger.signals_after("trend", "s3", 2) == rows[-2:]
-        assert ledger.signals_after("trend", "s9", 100) == []
-        assert ledger.signals_after("", "", 100) == rows
-        assert ledger.signals_after("trend", "s3", 0) == []
+        ledger.record_position(StreamPosition("out", "4-0", "trend", "s3"))
+        position = ledger.position("out")
+        assert ledger.signals_after(position.row_id, 100) == rows[4:]
+        assert ledger.signals_after(position.row_id, 2) == rows[-2:]
+        assert ledger.signals_after(position.row_id, 0) == []
+        assert ledger.signals_after(0, 100) == rows
+
+
+def test_a_position_does_not_go_back_to_a_signal_that_came_again(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite", "actor", FAST) as ledger:
+        for i in range(10):
+            ledger.record_signal(signal_row(i))
+        ledger.record_position(StreamPosition("out", "4-0", "trend", "s7"))
+        row_id = ledger.position("out").row_id
+        ledger.record_signal(signal_row(2))
+        ledger.record_position(StreamPosition("out", "5-0", "trend", "s2"))
+        assert ledger.position("out") == StreamPosition("out", "5-0", "trend", "s2", row_id)
+        assert ledger.signals_after(row_id, 100) == [signal_row(8), signal_row(9)]
+
+
+def test_rows_after_one_that_was_forgotten_are_still_after_it(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_signal(signal_row(0))
+        ledger.record_signal(signal_row(1))
+        ledger.record_position(StreamPosition("out", "4-0", "trend", "s1"))
+        row_id = ledger.position("out").row_id
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM signals WHERE signal_id = 's1'")
+        connection.commit()
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_signal(signal_row(2))
+        assert ledger.position("out").row_id == row_id
+        assert ledger.signals_after(row_id, 100) == [signal_row(2)]
 
 
 def test_a_ledger_of_the_release_before_gets_its_new_table(tmp_path):

@@ -348,9 +348,9 @@ def test_history_open_stamps_and_bars_of_ones_own_making_are_the_same(tmp_path, 
     rng = random.Random(5)
 
     async def scenario(live: Session) -> None:
-        feed = live.actor._feed
-        assert feed is not None
-        await live.until(lambda: not any(feed.is_warming_up(market.instrument.id) for market in made))
+        intake = live.actor._intake
+        assert intake is not None
+        await live.until(lambda: not any(intake.feed.is_warming_up(market.instrument.id) for market in made))
         for i, bar in enumerate(bars[-100:]):
             signals = [
                 signal_of(market.instrument.id, bar.ts_event, 1, 0.5, f"{i}-{market.name}") for market in made

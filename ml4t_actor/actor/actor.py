@@ -13,18 +13,16 @@ from nautilus_trader.core.data import Data
 from nautilus_trader.core.datetime import unix_nanos_to_dt
 from nautilus_trader.core.uuid import UUID4
 from nautilus_trader.model.data import Bar, BarType, DataType, TradeTick
-from nautilus_trader.model.enums import AggressorSide
-from nautilus_trader.model.identifiers import ClientId, InstrumentId
+from nautilus_trader.model.identifiers import ClientId
 
 from ml4t_actor.actor.exchange import NOT_INSTALLED, StreamExchange, redis_is_installed
+from ml4t_actor.actor.markets import MarketIntake
 from ml4t_actor.actor.parts import build_learning, load_newest, open_ledger, refuse_what_is_missing
 from ml4t_actor.actor.taping import SessionTape, begin_tape
 from ml4t_actor.actor.telling import HealthTeller
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
 from ml4t_actor.features import load_feature_classes
-from ml4t_actor.feed import MarketFeed, Ports, needed_bars
-from ml4t_actor.frames import BUYER, NO_AGGRESSOR, SELLER, bar_buy_volume
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.learning import LearningLoop
 from ml4t_actor.persistence import ModelBundle, ModelStore
@@ -32,7 +30,6 @@ from ml4t_actor.persistence import ModelBundle, ModelStore
 LINK_CHECK_S = 1.0
 FEED_CHECK_S = 1.0
 
-_SIDES = {AggressorSide.BUYER: BUYER, AggressorSide.SELLER: SELLER, AggressorSide.NO_AGGRESSOR: NO_AGGRESSOR}
 _TYPES = {SignalOutcome: DataType(SignalOutcome), ModelUpdate: DataType(ModelUpdate)}
 _WARN_ONCE = {
     Status.UNKNOWN_INSTRUMENT: "is not for a configured instrument; add a bar type for it to `bar_types`",
@@ -89,7 +86,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self.counts: Counter[str] = Counter()
         self._logged: set[str] = set()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._feed: MarketFeed | None = None
+        self._intake: MarketIntake | None = None
         self._exchange: StreamExchange | None = None
         self._health: HealthTeller | None = None
         self._tape: SessionTape | None = None
@@ -141,7 +138,17 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         load_newest(store, self.loop, self.clock.timestamp_ns(), self.log)
         self.loop.compile()
         self._learning = self._begin_learning(store, live)
-        self._feed = self._market_feed(live)
+        self._intake = MarketIntake(
+            self.config,
+            self._bar_types,
+            self.loop,
+            self._learning,
+            cache=self.cache,
+            live=live,
+            now=self.clock.timestamp_ns,
+            request=self._request_history,
+            note=self._note,
+        )
         self._set_timer("checking", self.config.retraining.check_seconds, self._learning.check)
         if live:
             for key in self._learning.ledger.recent_ids(self.config.dedup_capacity):
@@ -158,23 +165,23 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self.subscribe_bars(bar_type)
             if self.config.trade_ticks:
                 self.subscribe_trade_ticks(bar_type.instrument_id)
-        self._feed.start()
+        self._intake.feed.start()
         self._begin_reading()
 
     def on_bar(self, bar: Bar) -> None:
         """Step the features of the bar's instrument."""
-        if self._feed is not None:
-            self._guard("on_bar", self._feed.on_bar, bar)
+        if self._intake is not None:
+            self._guard("on_bar", self._intake.feed.on_bar, bar)
 
     def on_trade_tick(self, tick: TradeTick) -> None:
         """Step VPIN and the taker flow of the trade's instrument."""
-        if self._feed is not None:
-            self._guard("on_trade_tick", self._feed.on_trade, tick)
+        if self._intake is not None:
+            self._guard("on_trade_tick", self._intake.feed.on_trade, tick)
 
     def on_historical_data(self, data: Any) -> None:
         """Take a past bar that was asked for."""
-        if self._feed is not None and isinstance(data, Bar):
-            self._guard("on_historical_data", self._feed.on_historical_bar, data)
+        if self._intake is not None and isinstance(data, Bar):
+            self._guard("on_historical_data", self._intake.feed.on_historical_bar, data)
 
     def on_data(self, data: Data) -> None:
         """Enrich a signal and publish the result, on the event thread wherever it comes from."""
@@ -194,11 +201,13 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._tape.answer(enriched)
         if self._health is not None:
             self._health.on_answer(enriched)
-        self.publish_data(self._enriched_type, enriched)
-        if self._learning is not None:
-            self._guard("recording a signal", self._learning.on_signal, enriched, served)
-        if self._exchange is not None:  # once it is recorded: what Redis has the ledger is to have too
-            self._exchange.put(enriched)
+        try:
+            self.publish_data(self._enriched_type, enriched)
+        finally:  # whatever a subscriber raises
+            if self._learning is not None:
+                self._guard("recording a signal", self._learning.on_signal, enriched, served)
+            if self._exchange is not None:  # once it is recorded: what Redis has the ledger is to have too
+                self._exchange.put(enriched)
 
     def on_stop(self) -> None:
         """Take no more signals, end a retraining under way, and write everything to its end."""
@@ -215,6 +224,18 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         if self._tape is not None and (reason := self._tape.close()):
             self.log.warning(f"the tape does not hold the whole session: {reason}")
         self.log.info(f"signals by status: {dict(self.loop.counts)}, otherwise: {dict(self.counts)}")
+
+    def on_resume(self) -> None:
+        """Begin again, as after a start."""
+        self.on_start()
+
+    def on_degrade(self) -> None:
+        """Stop: Nautilus hands a degraded actor nothing, so that what comes in would be lost."""
+        self.on_stop()
+
+    def on_fault(self) -> None:
+        """Stop, as for a degraded actor."""
+        self.on_stop()
 
     def on_save(self) -> dict[str, bytes]:
         """Return the state of every market, where the node saves it."""
@@ -233,8 +254,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
 
         Must be called on the event thread. Repeated ids are answered anew here.
         """
-        if self._feed is not None:
-            self._guard("catching up with the cache", self._feed.catch_up, signal.instrument_id)
+        if self._intake is not None:
+            self._guard("catching up with the cache", self._intake.feed.catch_up, signal.instrument_id)
         now = self.clock.timestamp_ns()
         if self._tape is not None:
             self._tape.signal(signal, now)
@@ -325,34 +346,6 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         elif not self._event_loop.is_closed():
             self._event_loop.call_soon_threadsafe(self._guard, where, function, *args)
 
-    def _market_feed(self, live: bool) -> MarketFeed:
-        config, loop = self.config, self.loop
-
-        def warmup_bars(instrument_id: InstrumentId) -> int:
-            features = loop.features(instrument_id)
-            needed: int = needed_bars(features.warmup_bars, config.vpin, features.interval_ns)
-            return config.feed.warmup_bars or needed
-
-        ports = Ports(
-            cache=self.cache,
-            now=self.clock.timestamp_ns,
-            take_bar=self._take_bar,
-            take_trade=self._take_trade,
-            last_close=lambda instrument_id: loop.features(instrument_id).last_ts,
-            last_trade_ns=lambda instrument_id: loop.vpin(instrument_id).last_ns,
-            request=self._request_history,
-            note=self._note,
-            warmup_bars=warmup_bars,
-        )
-        return MarketFeed(
-            self._bar_types,
-            config.feed,
-            ports,
-            trades=config.trade_ticks,
-            live=live,
-            max_clock_skew_ns=loop.max_clock_skew_ns,
-        )
-
     def _begin_live(self) -> None:
         """Begin what only a live actor does."""
         config, learning = self.config, self.learning
@@ -373,8 +366,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._set_timer("looking after the exchange", LINK_CHECK_S, self._exchange.tell_changes)
         elif config.redis_enabled:
             self.log.warning(f"no exchange with Redis: {NOT_INSTALLED}")
-        if config.tape_path is not None:
+        if config.tape_path is not None and self._intake is not None:
             self._tape = begin_tape(config, self.loop, self.cache, self.trader_id, self.id, now, self._note)
+            self._intake.tape = self._tape
         self._health = HealthTeller(self, self._exchange, self._tape, now)
         self._set_timer("telling health", config.health.publish_seconds, self._health.tell)
         self._set_timer("checking the feed", FEED_CHECK_S, self._check_feed)
@@ -390,17 +384,17 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         )
 
     def _check_feed(self) -> None:
-        if self._feed is not None:
-            self._feed.check(self.clock.timestamp_ns())
+        if self._intake is not None:
+            self._intake.feed.check(self.clock.timestamp_ns())
             self._begin_reading()
 
     def _begin_reading(self) -> None:
         """Let signals from Redis in, unless past bars are still to come."""
-        if self._exchange is None or self._feed is None:
+        if self._exchange is None or self._intake is None:
             return
         patience_ns = int(self.config.feed.timeout_seconds * 1e9)
         if self.clock.timestamp_ns() > self._started_ns + patience_ns or not any(
-            map(self._feed.is_warming_up, self.loop.instruments)
+            map(self._intake.feed.is_warming_up, self.loop.instruments)
         ):
             self._exchange.begin_reading()
 
@@ -413,47 +407,21 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
 
     def _publish_signal(self, signal: SignalData) -> None:
         """Let everybody in the node have a signal from outside, but not those outside again."""
+        topic = f"data.{SignalData.__name__}"
         instrument_id = signal.instrument_id
-        topic = f"data.{SignalData.__name__}.{instrument_id.venue}.{instrument_id.symbol}"
-        self.msgbus.publish(topic=topic, msg=signal, external_pub=False)
+        # The bus keeps what it has learned of a topic for good: those from outside may be of any instrument.
+        is_known = instrument_id in self.loop.instruments
+        topic += f".{instrument_id.venue}.{instrument_id.symbol}" if is_known else "*"
+        try:
+            self.msgbus.publish(topic=topic, msg=signal, external_pub=False)
+        finally:
+            if (signal.source, signal.signal_id) not in self._seen:  # another subscriber raised before
+                self.handle_data(signal)
 
     def _take_answered(self, enriched: EnrichedSignal) -> None:
         if not self._is_repeated(enriched):
             self.counts["answered before"] += 1
             self.learning.on_answered(enriched)
-
-    def _take_bar(self, instrument_id: InstrumentId, ts_close: int, bar: Bar, historical: bool) -> bool:
-        high, low, close = bar.high.as_double(), bar.low.as_double(), bar.close.as_double()
-        volume = bar.volume.as_double()
-        if self._tape is not None:
-            self._tape.bar(bar, ts_close, self.clock.timestamp_ns(), historical)
-        accepted = self.loop.update_bar(
-            instrument_id,
-            ts_close,
-            bar.open.as_double(),
-            high,
-            low,
-            close,
-            volume,
-            bar_buy_volume(bar),
-            historical=historical,
-            # After an outage internal aggregation goes on with flat bars.
-            alive=volume > 0.0 or bar.bar_type.is_externally_aggregated(),
-        )
-        if accepted and self._learning is not None:
-            self._learning.on_bar(instrument_id, ts_close, high, low, close)
-        return accepted
-
-    def _take_trade(self, tick: TradeTick, ts_event: int) -> None:
-        if self._tape is not None:
-            self._tape.trade(tick, ts_event, self.clock.timestamp_ns())
-        self.loop.update_trade(
-            tick.instrument_id,
-            ts_event,
-            tick.price.as_double(),
-            tick.size.as_double(),
-            _SIDES[tick.aggressor_side],
-        )
 
     def _is_repeated(self, signal: SignalData | EnrichedSignal) -> bool:
         key = (signal.source, signal.signal_id)

@@ -4,10 +4,16 @@ What is read is answered on the event thread, recorded in the ledger, and only t
 recorded, which the ledger commits with it. What was answered is recorded before it is handed to the writer. So a
 process that follows can tell three kinds apart: what the ledger has and the stream has not is written now; what the
 stream has and the ledger has not was answered just before a kill, and is not answered again; the rest goes on.
+
+The position in the stream of enriched signals says two things: that all up to some row of the ledger are in the stream,
+and that whatever else may be there is after some entry. The entry stays where it was until all that is there is in
+the ledger too, and written before the row.
 """
 
+import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.data import EnrichedSignal, SignalData
@@ -24,6 +30,7 @@ from ml4t_actor.streams import (
     SignalInlet,
     connect,
 )
+from ml4t_actor.streams.reading import BEGINNING
 
 STOP_TIMEOUT_S = 2.0
 NOT_INSTALLED = "redis is not installed; add the extra `ml4t_actor[redis]`, or set `redis_enabled` to false"
@@ -32,6 +39,8 @@ _BATCH_SIGNALS = 16  # after which the event loop has its turn
 
 class StreamExchange:
     """Reads signals from one stream and writes enriched signals to another, each in a thread of its own.
+
+    To be made on the event thread, in its running loop.
 
     Parameters
     ----------
@@ -79,16 +88,19 @@ class StreamExchange:
         begin_ns = now_ns - int(config.max_signal_age * 1e9)
         read, written = ledger.position(self._signals), self._written()
         pending = self._pending(written, settings.outbox)
+        self._n_put = 0
+        self._floor: str | None = written.entry_id
+        self._recovered_at: int | None = None
         self.outlet = EnrichedOutlet(
             settings,
             self._enriched,
             node=ledger.actor,
-            encode=EnrichedSignal.to_dict,
-            pending=pending,
+            encode=_fields,
+            pending=[_Numbered(0, enriched) for enriched in pending],
             after=written.entry_id or None,
-            begin_ns=begin_ns,
             acknowledged=self._acknowledged,
             encoding=settings.encoding,
+            later=asyncio.get_running_loop().call_soon,
             warn=self._warn,
         )
         self.inlet = SignalInlet(
@@ -98,7 +110,8 @@ class StreamExchange:
             deliver=self._deliver,
             position=None if read is None else read.entry_id,
             begin_ns=begin_ns,
-            answered=(self._enriched, written.entry_id or None),
+            answered=(self._enriched, written.entry_id or (None if read is None else BEGINNING)),
+            recovered=self._recover,
             node=ledger.actor,
             batch_size=_BATCH_SIGNALS,
             warn=self._warn,
@@ -121,26 +134,25 @@ class StreamExchange:
             self.inlet.stop(STOP_TIMEOUT_S)
         self.outlet.stop(STOP_TIMEOUT_S)
         if self.outlet.depth:
-            self._log.warning(
-                f"{self.outlet.depth:,} enriched signals did not reach Redis; the next start writes them"
-            )
+            then = "are lost" if self._ledger.path is None else "are written by the next start"
+            self._log.warning(f"{self.outlet.depth:,} enriched signals did not reach Redis, and {then}")
 
     def put(self, enriched: EnrichedSignal) -> None:
         """Have an enriched signal written; it must be in the ledger already."""
-        self.outlet.put(enriched)
+        self._n_put += 1
+        self.outlet.put(_Numbered(self._n_put, enriched))
 
     def tell_changes(self) -> None:
         """Log where a connection came or went."""
         for name, link in (("signals from", self.inlet), ("enriched signals to", self.outlet)):
-            state = "connected" if link.connected else link.last_error or "connecting"
-            if state == self._told.get(name):
+            state = "connected" if link.connected else link.last_error
+            if not state or state == self._told.get(name):
                 continue
-            known = name in self._told
+            again = "lost" if self._told.get(name) == "connected" else "not there"
             self._told[name] = state
             if link.connected:
                 self._log.info(f"{name} Redis: connected")
-            elif link.last_error:
-                again = "lost" if known else "not there"
+            else:
                 self._log.warning(
                     f"{name} Redis: {again} ({link.last_error}); all else goes on, trying again"
                 )
@@ -150,12 +162,13 @@ class StreamExchange:
         written = self._ledger.position(self._enriched)
         if written is None:
             newest = self._ledger.recent_ids(1) or [("", "")]
-            written = StreamPosition(self._enriched, "", *newest[0])
-            self._ledger.record_position(written)
-        return written
+            self._ledger.record_position(StreamPosition(self._enriched, "", *newest[0]))
+            written = self._ledger.position(self._enriched)
+        return written or StreamPosition(self._enriched, "")
 
     def _pending(self, written: StreamPosition, limit: int) -> list[EnrichedSignal]:
-        rows = self._ledger.signals_after(written.source, written.signal_id, limit + 1)
+        """Return what may not have been written."""
+        rows = self._ledger.signals_after(written.row_id, limit + 1)
         if len(rows) > limit:
             self._note(
                 "dropped",
@@ -163,10 +176,30 @@ class StreamExchange:
             )
         return [answer_of(row) for row in rows[-limit:]]
 
-    def _acknowledged(self, entry_id: str, enriched: EnrichedSignal) -> None:
+    def _acknowledged(self, entry_id: str, put: "_Numbered") -> None:
+        if self._recovered_at is not None and put.number > self._recovered_at:
+            self._floor = None
+        position = entry_id if self._floor is None else self._floor
         self._ledger.record_position(
-            StreamPosition(self._enriched, entry_id, enriched.source, enriched.signal_id)
+            StreamPosition(self._enriched, position, put.enriched.source, put.enriched.signal_id)
         )
+
+    def _recover(self, answers: list[dict[str, Any]]) -> None:
+        """Take what processes before this one have written and perhaps not recorded."""
+        for i in range(0, len(answers), _BATCH_SIGNALS):
+            self._on_event_thread("taking answers", self._take_answers, answers[i : i + _BATCH_SIGNALS])
+        self._on_event_thread("taking answers", self._finish_recovery, bool(answers))
+
+    def _take_answers(self, answers: list[dict[str, Any]]) -> None:
+        for values in answers if not self._stopped else ():
+            try:
+                self._take_answered(EnrichedSignal.from_dict(values))
+            except Exception as e:
+                self._note("error in taking an answer", f"{values.get('signal_id')!r}: {e!r}")
+
+    def _finish_recovery(self, some: bool) -> None:
+        if not self._stopped:
+            self._recovered_at = self._n_put if some else -1
 
     def _warn(self, message: str) -> None:
         self._on_event_thread("warning", self._log.warning, message)
@@ -192,6 +225,17 @@ class StreamExchange:
             self._take_answered(EnrichedSignal.from_dict(arrival.answered))
         else:
             self._take_signal(arrival.signal)
+
+
+class _Numbered(NamedTuple):
+    """What is written, in the order in which it was put; 0 for what a process before had put."""
+
+    number: int
+    enriched: EnrichedSignal
+
+
+def _fields(put: _Numbered) -> dict[str, Any]:
+    return put.enriched.to_dict()
 
 
 def redis_is_installed() -> bool:

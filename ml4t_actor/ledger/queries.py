@@ -44,20 +44,19 @@ class LedgerQueries:
 
     def position(self, stream: str) -> StreamPosition | None:
         """Return how far a stream was read or written; None if it never was."""
-        query = "SELECT stream, entry_id, source, signal_id FROM positions WHERE actor = ? AND stream = ?"
+        query = f"SELECT {', '.join(StreamPosition._fields)} FROM positions WHERE actor = ? AND stream = ?"
         with self.reading() as connection:
             row = connection.execute(query, (self.actor, stream)).fetchone()
             return None if row is None else StreamPosition(*row)
 
-    def signals_after(self, source: str, signal_id: str, limit: int) -> list[SignalRow]:
-        """Return what was recorded after a signal, in order, at most the newest `limit`; all if there is none such."""
+    def signals_after(self, row_id: int, limit: int) -> list[SignalRow]:
+        """Return what was recorded after a row (`StreamPosition.row_id`), in order, at most the newest `limit`."""
         query = (
-            f"SELECT * FROM (SELECT id, {_SIGNAL_COLUMNS} FROM signals WHERE actor = ? AND id > coalesce("
-            "(SELECT id FROM signals WHERE actor = ? AND source = ? AND signal_id = ?), 0) "
+            f"SELECT * FROM (SELECT id, {_SIGNAL_COLUMNS} FROM signals WHERE actor = ? AND id > ? "
             "ORDER BY id DESC LIMIT ?) ORDER BY id"
         )
         with self.reading() as connection:
-            rows = connection.execute(query, (self.actor, self.actor, source, signal_id, max(limit, 0)))
+            rows = connection.execute(query, (self.actor, row_id, max(limit, 0)))
             return [SignalRow(*row[1:]) for row in rows]
 
     def outcomes_of(

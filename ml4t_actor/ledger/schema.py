@@ -20,13 +20,14 @@ _POSITIONS = """
         entry_id TEXT NOT NULL,
         source TEXT NOT NULL,
         signal_id TEXT NOT NULL,
+        row_id INTEGER NOT NULL,
         PRIMARY KEY (actor, stream)
     )
     """
 _TABLES = (
     """
     CREATE TABLE signals (
-        id INTEGER PRIMARY KEY,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- a position must not take a later row for one that is gone
         actor TEXT NOT NULL,
         source TEXT NOT NULL,
         signal_id TEXT NOT NULL,
@@ -216,12 +217,16 @@ class StreamPosition(NamedTuple):
         Of the last entry, "" if there was none.
     source, signal_id : str
         The signal that this entry answers; "" where signals are read.
+    row_id : int
+        Of the row of that signal, or of a later one that an earlier position was at; 0 for none. It is found when the
+        position is written.
     """
 
     stream: str
     entry_id: str
     source: str = ""
     signal_id: str = ""
+    row_id: int = 0
 
 
 class Readable(Protocol):

@@ -21,8 +21,11 @@ _INSERT_EVENT = (
     "INSERT INTO events (actor, ts, kind, version, detail) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _REPLACE_SNAPSHOT = "INSERT OR REPLACE INTO snapshots (actor, instrument_id, ts, state) VALUES (?, ?, ?, ?)"
-_REPLACE_POSITION = (
-    "INSERT OR REPLACE INTO positions (actor, stream, entry_id, source, signal_id) VALUES (?, ?, ?, ?, ?)"
+_MOVE_POSITION = (
+    "INSERT INTO positions (actor, stream, entry_id, source, signal_id, row_id) VALUES (?, ?, ?, ?, ?, "
+    "coalesce((SELECT id FROM signals WHERE actor = ? AND source = ? AND signal_id = ?), 0)) "
+    "ON CONFLICT DO UPDATE SET entry_id = excluded.entry_id, source = excluded.source, "
+    "signal_id = excluded.signal_id, row_id = max(row_id, excluded.row_id)"
 )
 _INSERT_FEATURE_SET = "INSERT INTO feature_sets (id, names) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # Of one row: they would come again however often its batch is retried.
@@ -85,7 +88,7 @@ def write_together(
         (_UPDATE_OUTCOME, lambda row: (*row[2:], actor, *row[:2]), outcomes),
         (_INSERT_EVENT, lambda row: (actor, row.ts, row.kind, row.version, _json(row.detail)), events),
         (_REPLACE_SNAPSHOT, lambda row: (actor, *row), list(snapshots.values())),
-        (_REPLACE_POSITION, lambda row: (actor, *row), list(positions.values())),
+        (_MOVE_POSITION, lambda row: (actor, *row[:4], actor, *row[2:4]), list(positions.values())),
     ]
     try:
         return _in_transaction(connection, statements, _write_all)

@@ -75,7 +75,8 @@ class ReplayedActor(ML4TActor):
 
     def take_past_bar(self, bar: Bar, ts_close: int, historical: bool) -> None:
         """Take a bar that was asked for, of another kind than what is subscribed to, or in place of trades."""
-        self._take_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
+        if self._intake is not None:
+            self._intake.take_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
 
     def hear(self, signal: SignalData) -> None:
         """Have a signal come over the bus."""

@@ -105,6 +105,8 @@ class SignalInlet:
     answered : (str, str or None), optional
         Where enriched signals are written, and the id of the last that is known to be recorded (None: from `begin_ns`).
         Those after it are read at the first connection, to be recognised as answered.
+    recovered : callable, optional
+        Takes them all, in order, in the thread of the inlet and before any batch; perhaps none.
     node : str
         Whose enriched signals these are.
     batch_size : int, default 16
@@ -135,6 +137,7 @@ class SignalInlet:
         position: str | None,
         begin_ns: int,
         answered: tuple[str, str | None] | None = None,
+        recovered: Callable[[list[dict[str, Any]]], None] = lambda _answers: None,
         node: str = "",
         batch_size: int = 16,
         warn: Callable[[str], None] = _log.warning,
@@ -151,6 +154,7 @@ class SignalInlet:
         self._cursor = position
         self._is_place = position is not None  # of the stream, rather than a time
         self._answered = answered
+        self._recovered = recovered
         self._answers: dict[tuple[str, str], dict[str, Any]] = {}
         self._node = node
         self._batch_size = batch_size
@@ -330,6 +334,7 @@ class SignalInlet:
                 if self._stopping.is_set():
                     return
                 self._remember_answer(entry)
+        self._recovered(list(self._answers.values()))
         self._answered = None
 
     def _remember_answer(self, entry: Entry) -> None:

@@ -62,6 +62,10 @@ class EnrichedOutlet:
         it are in the stream.
     encoding : {'msgpack', 'json'}, default 'msgpack'
         Of the payload.
+    later : callable, optional
+        Calls a function when the event thread has done what it does now, as an event loop's `call_soon`: the outlet is
+        woken then, so that it takes what was put together and does not contend for the GIL meanwhile. By default it is
+        woken by each `put`.
     warn : callable, optional
         Told what an operator should know; by default it is logged.
 
@@ -89,6 +93,7 @@ class EnrichedOutlet:
         begin_ns: int = 0,
         acknowledged: Callable[[str, Any], None] | None = None,
         encoding: Encoding = "msgpack",
+        later: Callable[[Callable[[], None]], object] = lambda function: function(),
         warn: Callable[[str], None] = _log.warning,
     ) -> None:
         self.connected = False
@@ -100,6 +105,8 @@ class EnrichedOutlet:
         self._topic = topic
         self._acknowledged = acknowledged
         self._encoding: Encoding = encoding
+        self._later = later
+        self._wakes_later = False
         self._warn = warn
         self._limit = settings.outbox
         self._waiting: deque[Any] = deque()
@@ -137,7 +144,9 @@ class EnrichedOutlet:
             except IndexError:
                 pass  # the thread has just taken them all
         waiting.append(message)
-        self._wake_up()
+        if not self._wakes_later:
+            self._wakes_later = True
+            self._later(self._wake_up)
 
     def start(self) -> None:
         """Begin to write, as soon as Redis is there."""
@@ -156,6 +165,7 @@ class EnrichedOutlet:
         return self.depth == 0
 
     def _wake_up(self) -> None:
+        self._wakes_later = False
         if self._wake.locked():
             with suppress(RuntimeError):  # another thread has just done so
                 self._wake.release()
