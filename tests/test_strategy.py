@@ -57,7 +57,8 @@ class Run:
 
     @property
     def orders(self) -> list[Any]:
-        return sorted(self.engine.cache.orders(strategy_id=self.strategy.id), key=lambda o: o.client_order_id)
+        orders = self.engine.cache.orders(strategy_id=self.strategy.id)
+        return sorted(orders, key=lambda o: int(o.client_order_id.value.rpartition("-")[2]))  # as made
 
     @property
     def fills(self) -> list[Fill]:
@@ -530,7 +531,7 @@ FAIL_CLOSED = {
     "toxic": {"toxicity": 1.0},
     "no weight": {"regime_weight": 0.0},
     "no volatility": {"volatility": 0.0},
-    **{f"status {s}": {"status": s} for s in Status if s not in (Status.OK, Status.LATE)},
+    **{f"status {s}": {"status": s} for s in Status if s not in (Status.OK, Status.LATE, Status.EXPIRED)},
 }
 
 
@@ -760,6 +761,12 @@ REFUSED = {
     "two of one instrument": ({"bar_types": [GOOD, GOOD.replace("1-M", "5-M")]}, "bar_types[1]"),
     "labels": ({"labels": None}, "labels"),
     "limits": ({"limits": 3}, "limits"),
+    "stamped_at": ({"stamped_at": "middle"}, "stamped_at"),
+    "max_quote_age of zero": ({"max_quote_age": 0.0}, "max_quote_age"),
+    "max_quote_age infinite": ({"max_quote_age": math.inf}, "max_quote_age"),
+    "order_timeout NaN": ({"order_timeout": math.nan}, "order_timeout"),
+    "check_interval text": ({"check_interval": "30"}, "check_interval"),
+    "close_on_stop number": ({"close_on_stop": 1}, "close_on_stop"),
 }
 
 
@@ -770,6 +777,31 @@ def test_a_wrong_value_is_refused_with_its_name(fields, name):
     assert f"`{name}` was {next(iter(fields.values()))!r}" in str(raised.value) or f"`{name}`" in str(
         raised.value
     )
+
+
+def test_it_claims_its_instruments_unless_it_is_told_which(listed):
+    instrument_id = listed.instrument.id
+    assert config_for([listed]).external_order_claims == [instrument_id]
+    assert config_for([listed], external_order_claims=[]).external_order_claims == []
+    assert EnrichedSignalStrategyConfig().external_order_claims == []
+
+
+@pytest.mark.parametrize("sizing", ["flat", "enriched"])
+def test_an_expired_signal_does_nothing_whatever_the_sizing(sizing, listed):
+    market = market_of(listed, [100.0] * 8)
+    alone = run(market, {1: {"signal": 1, "status": "expired"}}, sizing=sizing)
+    assert alone.orders == []
+    assert alone.counts == {"expired": 1}
+    for side in (-1, 0):
+        against = run(market, {1: 1, 3: {"signal": side, "status": "expired"}}, sizing=sizing)
+        assert against.fills[0] == (1, BUY, 100.0, Q)
+        assert [fill.bar for fill in against.fills[1:]] == [bar for bar in (1 + HORIZON,) if bar < 8]
+
+
+def test_a_stop_that_is_to_leave_positions_leaves_them(listed):
+    result = run(market_of(listed, [100.0] * 4), {2: 1}, close_on_stop=False)
+    assert result.fills == [(2, BUY, 100.0, Q)]
+    assert len(result.engine.cache.orders_open()) == 2
 
 
 def test_wrong_json_is_refused():

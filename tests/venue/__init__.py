@@ -7,10 +7,11 @@ reach it is in `Venue.env` and `Venue.base_url_ws`; the adapter is not patched.
 
 =============== ================================================================================================
 `drop`          `mode`: 'close' or 'abort' every WebSocket connection
-`malformed`     `how`: 'truncated', 'not_json', 'binary', 'wrong_types', 'nan', 'unknown_channel', 'unknown_coin', 'empty'
+`malformed`     `how`: 'truncated', 'not_json', 'binary', 'wrong_types', 'nan', 'unknown_channel', 'unknown_coin' or
+                'empty'; send such a frame to everybody
 `send`          `text`: send it to everybody
 `set`           `accept`, `frozen`, `replay`, `info_status`, `info_fail`, `info_delay_ms`, `post_delay_ms`, `missing`
-`orders`        `mode`, `reject`, `fill_fraction`, `auto_cancel`; see `Exchange`
+`orders`        `mode`, `reject`, `lose`, `fill_fraction`, `auto_cancel`; see `Exchange`
 `feed`          `paused`, `without`, `duplicates`; see `Market`
 `skip_candles`  `coin`, `count`: do not stream them; the history has them
 `move`          `coin`, `factor`: multiply prices

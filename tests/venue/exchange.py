@@ -1,95 +1,17 @@
 """The stub's account: orders, their matching against the played book, positions and what the user is told."""
 
 import itertools
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
+from tests.venue.orders import COINS, LEVERAGE, Order, Top, kinds, now_ms, reached
 from tests.venue.tape import SIZE_DECIMALS, price_text, size_text
 
-COINS = tuple(SIZE_DECIMALS)
-LEVERAGE = {"BTC": 40, "ETH": 25, "SOL": 20}
 TAKER_FEE, MAKER_FEE = Decimal("0.00045"), Decimal("0.00015")
 _ZERO = Decimal(0)
 _MIN_NOTIONAL = 10
 _MARGIN_LEVERAGE = 20
-_ORDER_TYPES = {
-    None: "Limit",
-    ("sl", True): "Stop Market",
-    ("sl", False): "Stop Limit",
-    ("tp", True): "Take Profit Market",
-    ("tp", False): "Take Profit Limit",
-}
-
-
-class Top(NamedTuple):
-    """Best prices of a book, and the last trade's."""
-
-    bid: Decimal
-    ask: Decimal
-    last: Decimal
-
-
-@dataclass(eq=False)
-class Order:
-    """An order as the venue knows it; `left` is what is not filled."""
-
-    oid: int
-    coin: str
-    is_buy: bool
-    price: Decimal
-    size: Decimal
-    left: Decimal
-    reduce_only: bool
-    tif: str | None
-    trigger: dict[str, Any] | None
-    cloid: str | None
-    placed_ms: int
-    status: str = "open"
-    changed_ms: int = 0
-    parent: "Order | None" = None
-    siblings: list["Order"] = field(default_factory=list)
-
-    @property
-    def is_open(self) -> bool:
-        return self.status in ("open", "triggered", "waiting")
-
-    def basic(self) -> dict[str, Any]:
-        """Return what the channel `orderUpdates` tells of an order."""
-        told = {
-            "coin": self.coin,
-            "side": "B" if self.is_buy else "A",
-            "limitPx": price_text(self.coin, float(self.price)),
-            "sz": size_text(self.coin, float(self.left)),
-            "oid": self.oid,
-            "timestamp": self.placed_ms,
-            "origSz": size_text(self.coin, float(self.size)),
-        }
-        return told if self.cloid is None else told | {"cloid": self.cloid}
-
-    def full(self) -> dict[str, Any]:
-        """Return what `frontendOpenOrders` and `orderStatus` tell of an order."""
-        trigger = self.trigger
-        condition = "N/A"
-        if trigger is not None:
-            below = (trigger["tpsl"] == "sl") != self.is_buy
-            condition = f"Price {'below' if below else 'above'} {trigger['triggerPx']}"
-        return self.basic() | {
-            "triggerCondition": condition,
-            "isTrigger": trigger is not None,
-            "triggerPx": "0.0" if trigger is None else str(trigger["triggerPx"]),
-            "children": [],
-            "isPositionTpsl": False,
-            "reduceOnly": self.reduce_only,
-            "orderType": _ORDER_TYPES[None if trigger is None else (trigger["tpsl"], trigger["isMarket"])],
-            "tif": self.tif,
-            "cloid": self.cloid,
-        }
-
-    def told(self) -> dict[str, Any]:
-        return {"order": self.basic(), "status": self.status, "statusTimestamp": self.changed_ms}
 
 
 class _RefusedError(Exception):
@@ -106,6 +28,8 @@ class Exchange:
         or matched without a word to the user, who has to ask.
     reject : dict[str, str]
         Refuse orders of a kind ('market', 'limit', 'trigger', 'reduce_only') with this message.
+    lose : list[str]
+        Orders of these kinds get lost on the way.
     fill_fraction : float
         How much of an immediate order is filled.
     auto_cancel : bool
@@ -122,6 +46,7 @@ class Exchange:
         self.outbox: list[dict[str, Any]] = []
         self.mode = "filled"
         self.reject: dict[str, str] = {}
+        self.lose: list[str] = []
         self.fill_fraction = 1.0
         self.auto_cancel = False
 
@@ -143,6 +68,11 @@ class Exchange:
             return {"status": "err", "response": error}
         return {"status": "ok", "response": {"type": "default"}}
 
+    def is_lost(self, action: dict[str, Any]) -> bool:
+        """Return whether the action does not arrive."""
+        given = {kind for request in action.get("orders", ()) for kind in kinds(request)}
+        return self.mode == "silent" or not given.isdisjoint(self.lose)
+
     def match(self, coin: str) -> None:
         """Fill and trigger what the coin's prices have reached."""
         top = self._top(coin)
@@ -150,7 +80,7 @@ class Exchange:
             if order.status == "waiting" or not order.is_open:
                 continue
             if order.trigger is not None and order.status == "open":
-                if _reached(order, top.last):
+                if reached(order, top.last):
                     self._trigger(order)
             elif (order.is_buy and min(top.ask, top.last) <= order.price) or (
                 not order.is_buy and max(top.bid, top.last) >= order.price
@@ -253,10 +183,7 @@ class Exchange:
         return statuses
 
     def _check_mode(self, request: dict[str, Any]) -> None:
-        kinds = ["reduce_only"] * bool(request["r"])
-        limit = request["t"].get("limit")
-        kinds.append("trigger" if limit is None else "market" if limit["tif"] == "Ioc" else "limit")
-        for kind in kinds:
+        for kind in kinds(request):
             if kind in self.reject:
                 raise _RefusedError(self.reject[kind])
         if self.mode == "rejected":
@@ -296,7 +223,7 @@ class Exchange:
             raise _RefusedError("Reduce only order would increase position.")
         if not order.reduce_only and order.size * top.last < _MIN_NOTIONAL:
             raise _RefusedError(f"Order must have minimum value of ${_MIN_NOTIONAL}.")
-        if order.trigger is not None and _reached(order, top.last):
+        if order.trigger is not None and reached(order, top.last):
             raise _RefusedError("Invalid TP/SL price.")
         value, gross = self.value()
         if not order.reduce_only and gross + order.size * top.last > value * LEVERAGE[order.coin]:
@@ -422,21 +349,8 @@ class Exchange:
         self.outbox.append({"channel": "orderUpdates", "data": [order.told()]})
 
 
-def now_ms() -> int:
-    """Return the clock's time."""
-    return time.time_ns() // 1_000_000
-
-
 def _answer(kind: str, statuses: list[Any]) -> dict[str, Any]:
     return {"status": "ok", "response": {"type": kind, "data": {"statuses": statuses}}}
-
-
-def _reached(order: Order, price: Decimal) -> bool:
-    """Return whether the price has reached the order's trigger: a stop against, a target with the position."""
-    assert order.trigger is not None
-    trigger = Decimal(order.trigger["triggerPx"])
-    below = (order.trigger["tpsl"] == "sl") != order.is_buy
-    return price <= trigger if below else price >= trigger
 
 
 def _direction(before: Decimal, after: Decimal, is_buy: bool) -> str:

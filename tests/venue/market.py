@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.venue.candles import INTERVALS, CandleClock, Candles
-from tests.venue.exchange import Top
+from tests.venue.orders import Top
 from tests.venue.tape import SIZE_DECIMALS, Event, Tape, price_text
 
 RECENT_TRADES = 50
@@ -169,7 +169,7 @@ class Market:
             # Built only if somebody listens, which `publish` knows.
             await self._publish(
                 f"candle:{coin}:{interval}",
-                lambda i=interval: {"channel": "candle", "data": self.candles[coin].current(i)},  # type: ignore[misc, arg-type]
+                lambda i=interval: {"channel": "candle", "data": self.candles[coin].current(i)},  # type: ignore[arg-type]
             )
 
     def _factored(self, coin: str, told: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,20 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from tests.venue.answers import answers
 from tests.venue.candles import CandleClock
-from tests.venue.certificates import HOSTS, write_certificates
-from tests.venue.exchange import COINS, LEVERAGE, Exchange, now_ms
+from tests.venue.certificates import write_certificates
+from tests.venue.exchange import Exchange
 from tests.venue.market import Market
-from tests.venue.tape import SIZE_DECIMALS, Tape
+from tests.venue.orders import COINS
+from tests.venue.proxy import Proxy
+from tests.venue.tape import Tape
 
 _MALFORMED = {
     "truncated": '{"channel":"trades","data":[{"coin":"BTC","side":"B","px":"1097',
@@ -95,9 +97,9 @@ class Server:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
         self._http_port = await self._listen(port, None)
-        self._tls_port = await self._listen(0, tls)
-        self._proxy = await asyncio.start_server(self._tunnel, "127.0.0.1", 0)
-        proxy_port = self._proxy.sockets[0].getsockname()[1]
+        tls_port = await self._listen(0, tls)
+        self._proxy = Proxy(tls_port, self._record)
+        proxy_port = await self._proxy.start()
         for work in (self.market.play(), self.market.roll()):
             self._spawn(work)
         base = f"127.0.0.1:{self._http_port}"
@@ -116,7 +118,7 @@ class Server:
         """Close the doors."""
         for task in self._tasks:
             task.cancel()
-        self._proxy.close()
+        self._proxy.stop()
         await self._runner.cleanup()
 
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
@@ -152,54 +154,13 @@ class Server:
         if self.options["info_status"] != 200 or kind in self.options["info_fail"]:
             status = self.options["info_status"]
             return web.json_response(None, status=500 if status == 200 else status)
-        answer = self._answers().get(kind)
+        answer = answers(self.market, self.exchange, self.options["missing"]).get(kind)
         if answer is None:
             return web.json_response("Failed to deserialize the JSON body into the target type", status=422)
         try:
             return web.json_response(answer(query))
         except (KeyError, TypeError) as e:
             return web.json_response(f"Failed to deserialize the JSON body ({e!r})", status=422)
-
-    def _answers(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
-        exchange, market = self.exchange, self.market
-        return {
-            "meta": lambda q: self._meta(),
-            "allPerpMetas": lambda q: [self._meta()],
-            "perpDexs": lambda q: [None],
-            "spotMeta": lambda q: _SPOT_META,
-            "spotMetaAndAssetCtxs": lambda q: [_SPOT_META, []],
-            "metaAndAssetCtxs": lambda q: [self._meta(), []],
-            "allMids": lambda q: market.mids(),
-            "l2Book": lambda q: market.books[q["coin"]],
-            "recentTrades": lambda q: list(market.trades[q["coin"]])[::-1],
-            "candleSnapshot": lambda q: market.candles[q["req"]["coin"]].snapshot(
-                q["req"]["interval"], q["req"]["startTime"], q["req"].get("endTime", now_ms())
-            ),
-            "clearinghouseState": lambda q: exchange.clearinghouse(),
-            "spotClearinghouseState": lambda q: {"balances": []},
-            "openOrders": lambda q: [{k: o[k] for k in _BASIC} for o in exchange.open_orders()],
-            "frontendOpenOrders": lambda q: exchange.open_orders(),
-            "orderStatus": lambda q: exchange.order_status(q["oid"]),
-            "historicalOrders": lambda q: [
-                {"order": o.full(), "status": o.status, "statusTimestamp": o.changed_ms}
-                for o in exchange.orders.values()
-            ],
-            "userFills": lambda q: exchange.fills[::-1],
-            "userFillsByTime": lambda q: [f for f in exchange.fills if f["time"] >= q["startTime"]],
-            "userFees": lambda q: {"userCrossRate": "0.00045", "userAddRate": "0.00015"},
-        }
-
-    def _meta(self) -> dict[str, Any]:
-        # A coin keeps its number, so one that is missing is listed under another name.
-        universe = [
-            {
-                "szDecimals": SIZE_DECIMALS[coin],
-                "name": f"X{coin}" if coin in self.options["missing"] else coin,
-                "maxLeverage": LEVERAGE[coin],
-            }
-            for coin in COINS
-        ]
-        return {"universe": universe, "marginTables": [], "collateralToken": 0}
 
     async def _exchange(self, request: web.Request) -> web.StreamResponse:
         payload = json.loads(await request.text())
@@ -241,6 +202,8 @@ class Server:
             method = request["method"]
             subscription = request.get("subscription", {})
             key = _key(subscription)
+            if subscription.get("coin", COINS[0]) not in COINS:
+                raise ValueError(subscription)
         except (ValueError, TypeError, KeyError):
             self._record("in", connection=connection.number, text=text)
             error = "Error parsing JSON into valid websocket request"
@@ -266,7 +229,7 @@ class Server:
 
     async def _snapshot(self, connection: _Connection, subscription: dict[str, Any]) -> None:
         """Send what the venue sends on subscribing."""
-        kind, coin, market = subscription["type"], subscription.get("coin"), self.market
+        kind, coin, market = subscription["type"], str(subscription.get("coin")), self.market
         if kind == "trades" and self.options["replay"] and market.trades[coin]:
             trades = list(market.trades[coin])[-10:]
             await self._send(connection, {"channel": "trades", "data": trades})
@@ -285,7 +248,8 @@ class Server:
         if body["type"] == "info":
             payload: Any = {"type": body["payload"]["type"], "data": None}
             with contextlib.suppress(KeyError):
-                payload["data"] = self._answers()[body["payload"]["type"]](body["payload"])
+                table = answers(self.market, self.exchange, self.options["missing"])
+                payload["data"] = table[body["payload"]["type"]](body["payload"])
             answer = {"type": "info", "payload": payload}
         else:
             action = body["payload"]["action"]
@@ -302,7 +266,7 @@ class Server:
 
     def _act(self, action: dict[str, Any]) -> dict[str, Any] | None:
         """Carry out an action; None if the user is not to hear of it."""
-        if self.exchange.mode == "silent":
+        if self.exchange.is_lost(action):
             return None
         answer = self.exchange.execute(action)
         if self.exchange.mode == "mute":
@@ -397,7 +361,7 @@ class Server:
             self.options.update(order)
         elif what == "orders":
             for name, value in order.items():
-                if name not in ("mode", "reject", "fill_fraction", "auto_cancel"):
+                if name not in ("mode", "reject", "lose", "fill_fraction", "auto_cancel"):
                     raise ValueError(f"no such option of orders: {name}")
                 setattr(self.exchange, name, value)
         elif what == "feed":
@@ -416,42 +380,6 @@ class Server:
         else:
             raise ValueError(f"cannot {what!r}")
 
-    # The proxy dials nothing but this server's own TLS port, whatever it is asked for.
-
-    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-            verb, target, _ = head.decode("latin1").split(" ", 2)
-            self._record("proxy", verb=verb, target=target)
-            if verb != "CONNECT" or target not in {f"{host}:443" for host in HOSTS}:
-                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-                await writer.drain()
-            else:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._tls_port)
-                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
-        writer.close()
-
-
-_BASIC = ("coin", "limitPx", "oid", "side", "sz", "timestamp", "origSz", "cloid", "reduceOnly")
-_SPOT_META: dict[str, Any] = {
-    "universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0, "isCanonical": True}],
-    "tokens": [
-        {
-            "name": name,
-            "szDecimals": size_decimals,
-            "weiDecimals": wei_decimals,
-            "index": index,
-            "tokenId": f"0x{index + 1:032x}",
-            "isCanonical": True,
-            "evmContract": None,
-            "fullName": None,
-            "deployerTradingFeeShare": "0.0",
-        }
-        for index, (name, size_decimals, wei_decimals) in enumerate((("USDC", 8, 8), ("PURR", 0, 5)))
-    ],
-}
-
 
 def _key(subscription: dict[str, Any]) -> str:
     parts = (subscription.get(name) for name in ("type", "coin", "interval", "user"))
@@ -460,14 +388,3 @@ def _key(subscription: dict[str, Any]) -> str:
 
 async def _close(socket: web.WebSocketResponse) -> None:
     await socket.close(code=1001)
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()

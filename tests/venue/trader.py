@@ -33,7 +33,8 @@ class Trader:
     venue : Venue
         The stub that it trades on.
     **settings : Any
-        `strategy`: fields of `EnrichedSignalStrategyConfig`; `engine`: of `LiveExecEngineConfig`; `execution`: of the
+        `strategy`: fields of `EnrichedSignalStrategyConfig`; `engine`: of `LiveExecEngineConfig`; `data_engine`: of
+        `LiveDataEngineConfig`; `execution`: of the
         adapter's configuration.
 
     Attributes
@@ -162,6 +163,7 @@ def _main() -> None:
     from nautilus_trader.config import (
         ActorConfig,
         InstrumentProviderConfig,
+        LiveDataEngineConfig,
         LiveExecEngineConfig,
         LoggingConfig,
         TradingNodeConfig,
@@ -223,9 +225,13 @@ def _main() -> None:
                 tell("state", number=command["number"], **self.state())
 
         def state(self) -> dict[str, Any]:
-            account = self.portfolio.account(InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID").venue)
+            instrument_id = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
+            account = self.portfolio.account(instrument_id.venue)
+            instrument = self.cache.instrument(instrument_id)
             return {
+                "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
                 "counts": dict(strategy.counts),
+                "busy": [str(i) for i, trade in strategy._desk.trades.items() if trade.in_flight],
                 "balances": {}
                 if account is None
                 else {str(k): str(v) for k, v in account.balances().items()},
@@ -262,6 +268,7 @@ def _main() -> None:
         TradingNodeConfig(
             trader_id="TESTER-001",
             logging=LoggingConfig(log_level="INFO", log_colors=False, use_pyo3=True),
+            data_engine=LiveDataEngineConfig(**settings.get("data_engine", {})),
             exec_engine=LiveExecEngineConfig(**settings.get("engine", {})),
             data_clients={HYPERLIQUID: HyperliquidDataClientConfig(**common)},
             exec_clients={

@@ -1,0 +1,112 @@
+"""The strategy's configuration."""
+
+from typing import Any, Literal
+
+import msgspec
+from nautilus_trader.model.data import BarType
+from nautilus_trader.model.identifiers import InstrumentId
+from nautilus_trader.trading.config import StrategyConfig
+
+from ml4t_actor.risk import RiskLimits
+from ml4t_actor.settings import LabelSettings
+
+_CHOICES = {"sizing": ("enriched", "flat"), "stamped_at": (None, "open", "close")}
+_GROUPS = {"labels": LabelSettings, "limits": RiskLimits}
+_TIMES = ("max_quote_age", "order_timeout", "check_interval")
+
+
+class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
+    """Configuration of `EnrichedSignalStrategy`.
+
+    Every value is checked when the config is built: `ValueError` with the field, the value and the rule, in JSON
+    `msgspec.ValidationError` with the same text. An unknown key is refused by name.
+
+    Nautilus's `external_order_claims` are by default the instruments of `bar_types`: that is how a position and its
+    orders are taken up again after a restart. Only one strategy of an engine can claim an instrument; give a second
+    one an empty list.
+
+    Parameters
+    ----------
+    bar_types : list[str], default []
+        Bars of the instruments to trade, one time-based type per instrument; signals for others are left alone.
+    sizing : {'enriched', 'flat'}, default 'enriched'
+        'flat' trades every signal at `fraction`, whatever its confidence: the baseline of the account.
+    fraction : float, default 1.0
+        Scale of the size, in (0, 1]; a size of 1.0 is one time equity in notional.
+    labels : LabelSettings
+        Stop, target and horizon; those that the model was trained on.
+    limits : RiskLimits
+        Hard limits.
+    stamped_at : {'open', 'close'}, optional
+        Which end of a bar its `ts_event` tells; see `FeedSettings`.
+    max_quote_age : float, default 15.0
+        Live, seconds: without a quote that is younger nothing is opened.
+    order_timeout : float, default 10.0
+        Live, seconds: an order that the venue has not answered by then is taken for lost. Longer than the adapter
+        waits for an answer.
+    check_interval : float, default 30.0
+        Live, seconds: how often the venue is asked whether stop and target are still there.
+    close_on_stop : bool, default True
+        Close positions when the strategy stops; otherwise they are left with their stops and targets at the venue,
+        and taken up again at the next start.
+
+    Examples
+    --------
+    >>> EnrichedSignalStrategyConfig(fraction=1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: `fraction` was 1.5, must be a number in (0, 1]
+    """
+
+    bar_types: list[str] = msgspec.field(default_factory=list)
+    sizing: Literal["enriched", "flat"] = "enriched"
+    fraction: float = 1.0
+    labels: LabelSettings = LabelSettings()
+    limits: RiskLimits = RiskLimits()
+    stamped_at: Literal["open", "close"] | None = None
+    max_quote_age: float = 15.0
+    order_timeout: float = 10.0
+    check_interval: float = 30.0
+    close_on_stop: bool = True
+
+    def __post_init__(self) -> None:
+        instruments = time_bars(self.bar_types)
+        _check_number("fraction", self.fraction, "a number in (0, 1]", 1.0)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                rule = " or ".join(repr(choice) for choice in choices)
+                raise ValueError(f"`{name}` was {getattr(self, name)!r}, must be {rule}")
+        for name, group in _GROUPS.items():
+            if not isinstance(getattr(self, name), group):
+                raise ValueError(f"`{name}` was {getattr(self, name)!r}, must be a {group.__name__}")
+        for name in _TIMES:
+            _check_number(name, getattr(self, name), "a positive number of seconds up to a day", 86_400.0)
+        if not isinstance(self.close_on_stop, bool):
+            raise ValueError(f"`close_on_stop` was {self.close_on_stop!r}, must be true or false")
+        if self.external_order_claims is None:
+            msgspec.structs.force_setattr(self, "external_order_claims", list(instruments))
+
+
+def time_bars(texts: Any) -> dict[InstrumentId, BarType]:
+    """Return the bar type of each instrument; `ValueError` if the texts are not one time-based type for each."""
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f"`bar_types` was {texts!r}, must be a list of bar types")
+    found: dict[InstrumentId, BarType] = {}
+    for i, text in enumerate(texts):
+        try:
+            bar_type = BarType.from_str(text)
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"`bar_types[{i}]` was {text!r}, must be a bar type ({e})") from None
+        if not bar_type.spec.is_time_aggregated():
+            raise ValueError(f"`bar_types[{i}]` was {text!r}, must be of time bars: the horizon is a time")
+        if (other := found.get(bar_type.instrument_id)) is not None:
+            raise ValueError(
+                f"`bar_types[{i}]` was {text!r}, must be the only one of its instrument, which has '{other}'"
+            )
+        found[bar_type.instrument_id] = bar_type
+    return found
+
+
+def _check_number(name: str, value: Any, rule: str, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= most:
+        raise ValueError(f"`{name}` was {value!r}, must be {rule}")
