@@ -3,11 +3,11 @@
 from typing import Any
 
 from backtests.market import data_root
-from benchmarks import enrichment, predict_one_row, retraining, skill, training, vpin_quantiles
+from benchmarks import enrichment, predict_one_row, redis_latency, retraining, skill, training, vpin_quantiles
 
 
 def main() -> None:
-    modules: list[Any] = [predict_one_row, enrichment, training, retraining, skill]
+    modules: list[Any] = [predict_one_row, enrichment, training, retraining, redis_latency, skill]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
     else:

@@ -458,3 +458,16 @@ def test_a_process_killed_in_the_middle_leaves_what_the_next_one_completes(serve
             until(lambda outlet=outlet: outlet.depth == 0)
             outlet.stop(10.0)
     assert written(server) == names(2_000)
+
+
+def test_it_can_be_woken_once_for_all_that_is_put_together(server: RedisServer) -> None:
+    later: list[Callable[[], None]] = []
+    with writing(server, later=later.append) as outlet:
+        for start in (0, 50):
+            put_all(outlet, messages(50, start))
+            (wake_up,) = later
+            later.clear()
+            wake_up()
+            until(lambda n=start + 50: outlet.counts["written"] == n)
+        outlet.put(message("x100"))  # whose wake-up never comes
+    assert written(server) == names(101)
