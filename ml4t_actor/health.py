@@ -100,12 +100,15 @@ class FeedVitals:
         Times of the newest bar and trade, UNIX nanoseconds; 0 before the first.
     trades : bool
         Whether its trades are subscribed to.
+    warm : bool
+        Whether features and VPIN have seen enough.
     """
 
     interval_ns: int
     last_bar_ns: int = 0
     last_trade_ns: int = 0
     trades: bool = False
+    warm: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +269,8 @@ class HealthReporter:
                     problems.append(f"no {kind} of {name} since the start{expected}: check the data feed")
                 elif age > limit:
                     problems.append(f"no {kind} of {name} for {age:.0f} s{expected}: check the data feed")
+        if cold := [name for name, feed in vitals.feeds.items() if not feed.warm]:
+            problems.append(f"{', '.join(cold)} are warming up: wait for past bars, or more of the present")
         if not vitals.model_version:
             problems.append("no model serves: train one into `model_path`")
         for direction, link in (("inbound", vitals.inbound), ("outbound", vitals.outbound)):

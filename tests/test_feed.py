@@ -582,3 +582,41 @@ def test_after_the_needed_bars_signals_are_answered(universe, synthetic, vpin):
             assert loop.features(name).initialized
             assert loop.vpin(name).initialized
             assert np.isfinite([loop.vpin(name).value, loop.vpin(name).toxicity]).all()
+
+
+def test_a_trade_told_again_tells_of_a_new_subscription_and_the_bar_before_is_asked_for():
+    feed = started(now=at(0), trades=True)
+    feed.now = at(0.5)
+    feed.trade(1, feed.now)
+    feed.now = at(1) + S
+    feed.trade(1, at(0.5))
+    feed.live_bar(at(1), price=99.0)  # what the adapter knew before
+    assert feed.counts["reconnected"] == 1
+    feed.answer([at(1)], price=101.0)
+    assert [bar.close.as_double() for _, bar, _, _ in feed.taken[1:]] == [101.0]
+
+
+def test_after_a_trade_told_again_in_its_midst_a_bar_is_taken_as_it_comes():
+    feed = started(now=at(0), trades=True)
+    feed.now = at(0.5)
+    feed.trade(1, feed.now)
+    feed.trade(1, feed.now)  # in the midst of a bar, which goes on
+    for minute in (1, 2):
+        feed.now = at(minute)
+        feed.live_bar(feed.now)
+    assert len(feed.requests) == 1
+    assert feed.closes == [at(0), at(1), at(2)]
+
+
+def test_asking_in_vain_after_a_trade_told_again_does_not_keep_a_gap_from_being_filled():
+    feed = started(now=at(0), trades=True)
+    feed.now = at(0.5)
+    feed.trade(1, feed.now)
+    feed.now = at(1) + S
+    feed.trade(1, at(0.5))
+    feed.live_bar(at(1))
+    feed.answer([at(1)])  # the same: nothing was amiss
+    feed.now = at(3)
+    feed.live_bar(feed.now)
+    feed.answer([at(2), at(3)])
+    assert feed.closes == [at(minute) for minute in range(4)]

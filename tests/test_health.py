@@ -182,6 +182,14 @@ class TestProblems:
         ("changes", "words"),
         [
             ({"model_version": ""}, ["no model", "model_path"]),
+            (
+                {
+                    "feeds": {
+                        "ETH.X": FeedVitals(interval_ns=MINUTE, last_bar_ns=START + 600 * SECOND, warm=False)
+                    }
+                },
+                ["ETH.X", "warming up"],
+            ),
             ({"inbound": LinkVitals(state=LinkState.CONNECTING)}, ["inbound", "Redis"]),
             (
                 {"outbound": LinkVitals(state=LinkState.CONNECTING, error="connection refused")},

@@ -101,6 +101,7 @@ class HealthTeller:
                     last_bar_ns=loop.features(instrument_id).last_ts,
                     last_trade_ns=loop.vpin(instrument_id).last_ns if actor.config.trade_ticks else 0,
                     trades=actor.config.trade_ticks,
+                    warm=loop.features(instrument_id).initialized and loop.vpin(instrument_id).initialized,
                 )
                 for instrument_id in loop.instruments
             },

@@ -19,6 +19,7 @@ _DOUBTS = {
     "partial_bar": "began before the subscription",
     "missing_bars": "comes after a gap",
     "late_bar": "comes late",
+    "reconnected": "closed before trades were delivered again, as after an interruption",
 }
 
 
@@ -90,6 +91,7 @@ class InstrumentFeed:
         self._ahead: deque[TradeTick] = deque()  # taken before they were delivered
         self._last_trade = 0
         self._trades_after = 0  # earlier ones are known
+        self._reconnected = 0  # when trades were delivered again, as upon a new subscription
         self._sane_until = 0
         self._slot_open = self._slot_close = 0
         self._slots: set[int] = set()  # bar lengths since the epoch in which trades were taken
@@ -239,7 +241,9 @@ class InstrumentFeed:
         if self._last > 0 and close - self._last > self._interval + self._interval // 2:
             return "missing_bars"
         # After an outage the adapter's first bar is what it knew before.
-        return "late_bar" if arrival - close > self._late_ns else None
+        if arrival - close > self._late_ns:
+            return "late_bar"
+        return "reconnected" if close <= self._reconnected + self._skew_ns else None
 
     def _was_refused(self, bar: Bar) -> bool:
         return self._refused is not None and bool(bar == self._refused)
@@ -275,6 +279,7 @@ class InstrumentFeed:
         if self._source_at_open:
             ts = (ts + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS
         if not self._ids.add(tick.trade_id.value):
+            self._reconnected = self._ports.now()
             self._ports.note("repeated_trade", f"{tick} was delivered before; passed over")
         elif self._holding:
             self._hold(self._ports.now(), ts, tick)
@@ -397,7 +402,10 @@ class InstrumentFeed:
             self._overlap = max(self._overlap, close)
             self._take_bar(bar, close, stands_for_trades=stands)
         if is_newest:
-            self._pacing.answered(self._ports.now(), news=news)
+            verified = 0 < self._reconnected <= asked_ns
+            if verified:  # which is of use, even where nothing was amiss
+                self._reconnected = 0
+            self._pacing.answered(self._ports.now(), news=news or verified)
             self._settled_ns = max(self._settled_ns, asked_ns)
             self._waiting = False
 

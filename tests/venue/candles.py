@@ -38,6 +38,11 @@ class CandleClock:
         played = int((now_ms - self._started_ms) // self._candle_ms)
         return min(self.first_ms + played * MINUTE_MS, latest - MINUTE_MS)
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether candles take another time than they say."""
+        return self._virtual
+
     def until_next_s(self, now_ms: float) -> float:
         """Return how long, in seconds, to wait before looking for the next minute."""
         step = self._candle_ms if self._virtual else MINUTE_MS
@@ -58,12 +63,22 @@ class Candles:
         Price at which the past meets the first trade.
     past : callable
         Returns the past's minute bars, of which the relative moves are taken; called when first needed.
+    closed_only : bool, default False
+        Leave the candle in the making out of the history: where candles are not the clock's, the adapter, which goes by
+        the clock, would take it for closed.
     """
 
     def __init__(
-        self, coin: str, first_ms: int, first_price: float, past: Callable[[str], list[_Bar]]
+        self,
+        coin: str,
+        first_ms: int,
+        first_price: float,
+        past: Callable[[str], list[_Bar]],
+        *,
+        closed_only: bool = False,
     ) -> None:
         self.coin = coin
+        self._closed_only = closed_only
         self._first_ms = first_ms
         self._first_price = float(price_text(coin, first_price))
         self._past_bars = past
@@ -96,6 +111,8 @@ class Candles:
         step = INTERVALS[interval] * MINUTE_MS
         start = max(start_ms, self._minutes[-1].t - SNAPSHOT_LIMIT * step) // step * step
         found = [c for c in self._build(interval, start) if c["t"] <= end_ms]
+        if self._closed_only:
+            found = [c for c in found if c["T"] < self.open_ms]
         return found[-SNAPSHOT_LIMIT:]
 
     def _build(self, interval: str, start_ms: int) -> list[dict[str, Any]]:

@@ -54,7 +54,8 @@ class Market:
         self._bbo: dict[str, Any] = {}
         first = tape.first_prices()
         self.candles = {
-            coin: Candles(coin, clock.first_ms, first[coin], tape.minute_bars) for coin in SIZE_DECIMALS
+            coin: Candles(coin, clock.first_ms, first[coin], tape.minute_bars, closed_only=clock.is_virtual)
+            for coin in SIZE_DECIMALS
         }
         for coin, price in first.items():
             self._last[coin] = price_text(coin, price)
