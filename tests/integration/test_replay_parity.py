@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from ml4t_actor.persistence import ModelStore
-from ml4t_actor.tape import BarFrame, EndFrame, ModelFrame, SignalFrame, StateFrame, TradeFrame, read_tape
+from ml4t_actor.tape import (
+    AnswerFrame,
+    BarFrame,
+    EndFrame,
+    ModelFrame,
+    SignalFrame,
+    StateFrame,
+    TradeFrame,
+    read_tape,
+)
 from ml4t_actor.tape.frames import MAGIC, PRELUDE, SCHEMA, framed
 from tests.integration.live_node import ROOT, Rig, instrument, rig, trained
 
@@ -49,6 +58,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         node.until(lambda: node.count("actor", "repeated_trade"), "repeated trades")
         _signals(node, "third")
         node.until(lambda: {*node.sent} <= node.rows().keys(), "the ledger's rows")
+        node.until(lambda: _n_answers(node.tapes()[-1]) == len(node.sent), "the tape's last frames")
         node.kill()
         ModelStore(node.models).save(trained(HORIZON_BARS, 0.7))
         node.sent.append(missed := "missed")
@@ -60,6 +70,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         node.check_answers()
         assert node.leaks() == []
         yield Session(node.tapes(), node.ledger, node.models, len(node.answers()))
+
+
+def _n_answers(tape: Path) -> int:
+    return sum(isinstance(frame, AnswerFrame) for frame in read_tape(tape)[1])
 
 
 def _signals(node: Rig, source: str) -> None:
