@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
+import pytest
 from nautilus_trader.config import LiveExecEngineConfig, LoggingConfig, TradingNodeConfig
 from nautilus_trader.live.node import TradingNode
 from nautilus_trader.model.currencies import USDT
@@ -82,12 +84,14 @@ class Log:
 
 
 class Live:
-    """A node without clients around one actor, and everything that it published, in order."""
+    """A node without clients around one actor, and everything of some kinds that it published, in order."""
 
-    def __init__(self, config: ML4TActorConfig) -> None:
+    KINDS: tuple[type, ...] = (EnrichedSignal, SignalOutcome, ModelUpdate)
+
+    def __init__(self, config: ML4TActorConfig, *, trader_id: str = "LIVE-001", **kwargs: Any) -> None:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.node = TradingNode(node_config("LIVE-001", "ERROR"), loop=self.loop)
+        self.node = TradingNode(node_config(trader_id, "ERROR", **kwargs), loop=self.loop)
         list_instruments(self.node, config)
         self.actor = ML4TActor(config)
         self.node.trader.add_actor(self.actor)
@@ -97,7 +101,7 @@ class Live:
         self.publishing_threads: set[int] = set()
         self.log = Log()
         self.longest_stall_s = 0.0
-        for kind in (EnrichedSignal, SignalOutcome, ModelUpdate):
+        for kind in self.KINDS:
             self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
 
     def _keep(self, data: Any) -> None:
@@ -192,3 +196,17 @@ class Live:
             await self.until(lambda: not thread.is_alive())
         if errors:
             raise errors[0]
+
+
+class Threads(dict[str, set[int]]):
+    """On which threads methods were called, by name."""
+
+    def watch(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            self.setdefault(name, set()).add(threading.get_ident())
+            return original(*args, **kwargs)
+
+        patch.setattr(owner, name, seen)

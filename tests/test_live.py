@@ -52,7 +52,7 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training import TrainingLoop
-from tests.nodes import WAIT_S, Live, Step
+from tests.nodes import WAIT_S, Live, Step, Threads
 from tests.survival import children_of, is_alive
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
@@ -176,20 +176,6 @@ def given(steps: Sequence[Step]) -> list[str]:
 
 def ids(messages: Iterable[Any]) -> list[str]:
     return [message.signal_id for message in messages]
-
-
-class Threads(dict[str, set[int]]):
-    """On which threads methods were called, by name."""
-
-    def watch(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        def seen(*args: Any, **kwargs: Any) -> Any:
-            self.setdefault(name, set()).add(threading.get_ident())
-            return original(*args, **kwargs)
-
-        patch.setattr(owner, name, seen)
 
 
 def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(planted, models, monkeypatch):

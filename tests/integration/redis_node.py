@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -45,7 +44,7 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training import TrainingLoop
-from tests.nodes import WAIT_S, Live, Log, list_instruments, node_config
+from tests.nodes import WAIT_S, Live, list_instruments, node_config
 from tests.redis_server import RedisServer
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
@@ -129,23 +128,12 @@ def signal_of(name: str, *, source: str = INNER, **changes: Any) -> SignalData:
 class RedisNode(Live):
     """A node in this process; what it logs of Redis is kept."""
 
-    def __init__(self, config: ML4TActorConfig, *, trader_id: str = "LIVE-001", **kwargs: Any) -> None:
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.node = TradingNode(node_config(trader_id, "ERROR", **kwargs), loop=self.loop)
-        list_instruments(self.node, config)
-        self.actor = ML4TActor(config)
-        self.node.trader.add_actor(self.actor)
-        self.node.build()
-        self.thread = threading.get_ident()
-        self.published: list[Any] = []
-        self.publishing_threads: set[int] = set()
-        self.log = Log()
+    KINDS = (SignalData, EnrichedSignal, SignalOutcome, ModelUpdate, ActorHealth)
+
+    def __init__(self, config: ML4TActorConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
         self.told = Told()
-        self.longest_stall_s = 0.0
         self.n_inner = 0
-        for kind in (SignalData, EnrichedSignal, SignalOutcome, ModelUpdate, ActorHealth):
-            self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
 
     def run(self, scenario: Callable[[Any], Awaitable[None]]) -> Self:
         async def with_ears(node: Live) -> None:

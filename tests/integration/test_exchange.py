@@ -53,6 +53,7 @@ from tests.integration.redis_node import (
     wait_for,
     written,
 )
+from tests.nodes import Threads
 from tests.redis_server import RedisServer
 
 OUTSIDE = "outside"
@@ -158,20 +159,6 @@ def position(models: Path, stream: str) -> str:
 
 def ids(messages: Sequence[dict[str, Any]], source: str = OUTSIDE) -> list[str]:
     return [message["signal_id"] for message in messages if message.get("source") == source]
-
-
-class Threads(dict[str, set[int]]):
-    """On which threads methods were called, by name."""
-
-    def watch(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        def seen(*args: Any, **kwargs: Any) -> Any:
-            self.setdefault(name, set()).add(threading.get_ident())
-            return original(*args, **kwargs)
-
-        patch.setattr(owner, name, seen)
 
 
 @contextlib.contextmanager
@@ -1019,19 +1006,21 @@ def test_a_life_without_a_usable_ledger_is_made_up_for_by_the_next(models, serve
     assert [name for _, name, _ in trace.bus] == names_of(20, 5)
 
 
+@pytest.mark.slow
 def test_a_stop_amid_a_flood_leaves_the_rest_to_the_next_start(models, server, lives):
     config = config_of(models, server.settings())
-    publish(server, names_of(0, 3_000))
-    for n in (300, 1_500):
+    n_all = 10_000  # which takes seconds to answer, and a look at the stream's length none
+    publish(server, names_of(0, n_all))
+    for n in (300, 3_000):
         lives.begin(config)
-        wait_for(lambda n=n: len(written(server)) >= n)
+        wait_for(lambda n=n: server.client().xlen(ENRICHED) >= n)
         assert lives.nodes.stop() == 0
-        assert n <= len(written(server)) < 3_000
+        assert n <= len(written(server)) < n_all
         assert ids(written(server)) == [name for _, name, _ in recorded(models)]
-    settled(server, lives.begin(config), 3_000)
+    settled(server, lives.begin(config), n_all)
     assert lives.nodes.stop() == 0
-    assert ids(written(server)) == [name for _, name, _ in recorded(models)] == names_of(0, 3_000)
-    assert [name for trace in lives.traces for _, name, _ in trace.bus] == names_of(0, 3_000)
+    assert ids(written(server)) == [name for _, name, _ in recorded(models)] == names_of(0, n_all)
+    assert [name for trace in lives.traces for _, name, _ in trace.bus] == names_of(0, n_all)
     assert not any("answered before" in trace.log for trace in lives.traces)
 
 
