@@ -34,7 +34,8 @@ from ml4t_actor.streams.reading import BEGINNING
 
 STOP_TIMEOUT_S = 2.0
 NOT_INSTALLED = "redis is not installed; add the extra `ml4t_actor[redis]`, or set `redis_enabled` to false"
-_BATCH_SIGNALS = 16  # after which the event loop has its turn
+_BATCH_SIGNALS = 64  # read at once
+_TURN_SIGNALS = 8  # answered before the rest of the event loop, and the outlet, have their turn
 
 
 class StreamExchange:
@@ -80,6 +81,7 @@ class StreamExchange:
         self._on_event_thread = on_event_thread
         self._note = note
         self._log = log
+        self._later: Callable[[Callable[[], None]], object] = asyncio.get_running_loop().call_soon
         self._reading = False
         self._stopped = False
         self._told: dict[str, str] = {}
@@ -100,7 +102,7 @@ class StreamExchange:
             after=written.entry_id or None,
             acknowledged=self._acknowledged,
             encoding=settings.encoding,
-            later=asyncio.get_running_loop().call_soon,
+            later=self._later,
             warn=self._warn,
         )
         self.inlet = SignalInlet(
@@ -186,8 +188,8 @@ class StreamExchange:
 
     def _recover(self, answers: list[dict[str, Any]]) -> None:
         """Take what processes before this one have written and perhaps not recorded."""
-        for i in range(0, len(answers), _BATCH_SIGNALS):
-            self._on_event_thread("taking answers", self._take_answers, answers[i : i + _BATCH_SIGNALS])
+        for i in range(0, len(answers), _TURN_SIGNALS):
+            self._on_event_thread("taking answers", self._take_answers, answers[i : i + _TURN_SIGNALS])
         self._on_event_thread("taking answers", self._finish_recovery, bool(answers))
 
     def _take_answers(self, answers: list[dict[str, Any]]) -> None:
@@ -207,16 +209,21 @@ class StreamExchange:
     def _deliver(self, batch: Batch) -> None:
         self._on_event_thread("taking signals from Redis", self._take, batch)
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch, begin: int = 0) -> None:
         if self._stopped:
             return  # read again by the next start
-        for arrival in batch.arrivals:
+        end = begin + _TURN_SIGNALS
+        arrivals = batch.arrivals[begin:end]
+        for arrival in arrivals:
             try:
                 self._take_arrival(arrival)
             except Exception as e:  # one that stays must not keep all that come after it
                 self._note("error in taking a signal", f"entry {arrival.entry_id}: {e!r}")
-        self._ledger.record_position(StreamPosition(self._signals, batch.last_id))
-        batch.done()
+        self._ledger.record_position(StreamPosition(self._signals, arrivals[-1].entry_id))
+        if end < len(batch.arrivals):
+            self._later(lambda: self._take(batch, end))
+        else:
+            batch.done()
 
     def _take_arrival(self, arrival: Arrival) -> None:
         if arrival.signal is None:
