@@ -18,6 +18,7 @@ from nautilus_trader.model.identifiers import ClientId
 from ml4t_actor.actor.exchange import NOT_INSTALLED, StreamExchange, redis_is_installed
 from ml4t_actor.actor.markets import MarketIntake
 from ml4t_actor.actor.parts import build_learning, load_newest, open_ledger, refuse_what_is_missing
+from ml4t_actor.actor.rarely import Rarely
 from ml4t_actor.actor.taping import SessionTape, begin_tape
 from ml4t_actor.actor.telling import HealthTeller
 from ml4t_actor.config import ML4TActorConfig
@@ -29,9 +30,10 @@ from ml4t_actor.persistence import ModelBundle, ModelStore
 
 LINK_CHECK_S = 1.0
 FEED_CHECK_S = 1.0
+LOG_INTERVAL_S = 600  # between two lines about the same kind of trouble
 
 _TYPES = {SignalOutcome: DataType(SignalOutcome), ModelUpdate: DataType(ModelUpdate)}
-_WARN_ONCE = {
+_WARNINGS = {
     Status.UNKNOWN_INSTRUMENT: "is not for a configured instrument; add a bar type for it to `bar_types`",
     Status.FUTURE_SIGNAL: "is from the future; check the clock of its source",
     Status.EXPIRED: "is older than `max_signal_age`; stamp it when it arises, or allow for more",
@@ -50,7 +52,8 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     judged by everything the cache holds when it arrives, also by a bar that another component was handed first.
 
     A signal whose `signal_id` its source has used before is dropped and counted as `repeated`; every other one is
-    answered, with the reason in `status` where it could not be judged. Each kind of trouble is logged once.
+    answered, with the reason in `status` where it could not be judged. Each kind of trouble is counted, and logged
+    once in a backtest, at most every ten minutes live.
 
     What becomes of each signal is followed bar by bar, published as a `SignalOutcome`, and kept with the signal in a
     ledger. On a timer the actor looks whether the model has got worse or is due; if so a child process trains a
@@ -84,7 +87,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     def _reset_state(self) -> None:
         config = self.config
         self.counts: Counter[str] = Counter()
-        self._logged: set[str] = set()
+        self._rarely = Rarely()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._intake: MarketIntake | None = None
         self._exchange: StreamExchange | None = None
@@ -131,6 +134,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._event_thread = threading.get_ident()
         if live:
             self._event_loop = asyncio.get_running_loop()
+            self._rarely.interval_ns = LOG_INTERVAL_S * 1_000_000_000
             refuse_what_is_missing(self.config, self.cache, self._bar_types)
         if not self._bar_types:
             self.log.warning("`bar_types` is empty: every signal will be answered `unknown_instrument`")
@@ -441,20 +445,26 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
 
     def _log_status(self, enriched: EnrichedSignal) -> None:
         status = Status(enriched.status)
-        if status in self._logged:
-            return
-        self._logged.add(status)
         signal = f"signal {enriched.signal_id!r} of {enriched.source!r} for {enriched.instrument_id}"
         if status is Status.ERROR:
-            self.log.error(f"{signal} failed: {self.loop.last_error!r}")
-        elif status in _WARN_ONCE:
-            self.log.warning(f"{signal} {_WARN_ONCE[status]} (logged once)")
+            self._log_rarely(self.log.error, status, f"{signal} failed: {self.loop.last_error!r}")
+        elif status in _WARNINGS:
+            self._log_rarely(self.log.warning, status, f"{signal} {_WARNINGS[status]}")
 
     def _note(self, kind: str, message: str) -> None:
         self.counts[kind] += 1
-        if kind not in self._logged:
-            self._logged.add(kind)
-            self.log.warning(f"{message} (logged once)")
+        self._log_rarely(self.log.warning, kind, message)
+
+    def _log_rarely(self, log: Callable[[str], None], kind: str, message: str) -> None:
+        n = self._rarely.count(kind, self.clock.timestamp_ns())
+        if not n:
+            return
+        how_often = "once"
+        if self._rarely.interval_ns is not None:
+            how_often = f"at most every {LOG_INTERVAL_S // 60} minutes"
+        if n > 1:
+            how_often += f"; {n:,} times since the last line"
+        log(f"{message} (logged {how_often})")
 
 
 def _interval_ns(bar_type: BarType) -> int:

@@ -56,7 +56,7 @@ class StreamExchange:
     on_event_thread : callable
         ``(where, function, *args)``: calls the function on the event thread, in order.
     note : callable
-        ``(kind, message)`` of what is counted and logged once.
+        ``(kind, message)`` of what is counted and rarely logged.
     log : Log
         Nautilus's logger.
     now_ns : int

@@ -39,7 +39,7 @@ class MarketIntake:
     request : callable
         Asks for past bars, see `Ports`.
     note : callable
-        ``(kind, message)`` of what is counted and logged once.
+        ``(kind, message)`` of what is counted and rarely logged.
 
     Attributes
     ----------

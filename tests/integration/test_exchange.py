@@ -937,7 +937,7 @@ def test_each_kind_of_bad_message_is_counted_and_logged_once(planted, models, se
     assert {kind: inbound[kind] for kind in bad} == {kind: len(group) for kind, group in bad.items()}
     assert inbound["received"] == 20
     assert lives.nodes.stop() == 0
-    warnings = [line for line in trace.log.splitlines() if "(logged once)" in line]
+    warnings = [line for line in trace.log.splitlines() if "(logged at most every 10 minutes)" in line]
     for text in (
         "no field 'payload'",
         "of which at most 16384 are taken",
