@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backtests.market import UNIVERSES, load_markets
 from backtests.run import PRIMARIES, run_backtest
-from ml4t_actor.report import account_json, account_text, write_tearsheet
+from ml4t_actor.report import result_json, result_text, write_tearsheet
 
 
 def main() -> None:
@@ -39,11 +39,11 @@ def main() -> None:
                 universe, markets, primary, arguments.out, estimator=arguments.estimator, progress=tell
             )
             print(f"[{name}] took {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-            print(account_text(account), end="\n\n", flush=True)
+            print(result_text(account), end="\n\n", flush=True)
             accounts.append(account)
     tearsheet = write_tearsheet(accounts, arguments.out / "tearsheet.html")
     numbers = arguments.out / "account.json"
-    numbers.write_text(json.dumps([account_json(account) for account in accounts], indent=2) + "\n")
+    numbers.write_text(json.dumps([result_json(account) for account in accounts], indent=2) + "\n")
     print(f"tearsheet: {tearsheet}\nnumbers:   {numbers}")
 
 

@@ -10,7 +10,7 @@ from nautilus_trader.persistence.catalog import ParquetDataCatalog
 from backtests.market import UNIVERSES, Market, load_markets, nautilus_bars
 from backtests.primaries import Primary, batch_signals
 from backtests.run import PRIMARIES
-from ml4t_actor.data import SignalData
+from ml4t_actor.messages import SignalData
 
 __all__ = ["primary_signals", "write_catalog"]
 

@@ -20,7 +20,7 @@ from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency, Money, Price, Quantity
 
 from backtests.synthetic import synthetic_bars, synthetic_trades
-from ml4t_actor.frames import Bars, FloatArray, Trades
+from ml4t_actor.market_data import Bars, FloatArray, Trades
 
 __all__ = [
     "UNIVERSES",

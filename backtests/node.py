@@ -4,7 +4,7 @@ The file is a `BacktestRunConfig`; ``python -m backtests`` trains the model that
 catalog, in place of a primary in the engine, write them there (``python -m backtests.catalog --signals
 mean_reversion``), drop the primary from `actors` and add to the end of `data`::
 
-    {"catalog_path": "out/catalog", "data_cls": "ml4t_actor.data:SignalData", "client_id": "SIGNALS"}
+    {"catalog_path": "out/catalog", "data_cls": "ml4t_actor.messages:SignalData", "client_id": "SIGNALS"}
 
 What NautilusTrader 1.231.0 does with such files, as the tests show:
 
@@ -33,7 +33,7 @@ from nautilus_trader.core.datetime import unix_nanos_to_iso8601
 from nautilus_trader.model.data import Bar
 
 from ml4t_actor.actor import ML4TActor
-from ml4t_actor.data import EnrichedSignal, SignalData
+from ml4t_actor.messages import EnrichedSignal, SignalData
 
 __all__ = ["NodeRun", "load_run_config", "run_node"]
 

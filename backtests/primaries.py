@@ -18,8 +18,8 @@ from nautilus_trader.config import ActorConfig
 from nautilus_trader.model.data import Bar, BarType, DataType
 from nautilus_trader.model.identifiers import ComponentId
 
-from ml4t_actor.data import SignalData
-from ml4t_actor.frames import Bars, Signals
+from ml4t_actor.market_data import Bars, Signals
+from ml4t_actor.messages import SignalData
 
 
 class Primary(ABC):

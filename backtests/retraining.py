@@ -19,8 +19,8 @@ from backtests.run import (
     train_before,
 )
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
-from ml4t_actor.retrain.gate import judge
 from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
+from ml4t_actor.training.gate import judge
 from ml4t_actor.validation import block_length
 
 TRAIN_SHARE = 0.3

@@ -24,16 +24,16 @@ from nautilus_trader.trading.config import ImportableStrategyConfig
 from backtests.market import Market, nautilus_bars
 from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_signals
 from ml4t_actor.actor import ML4TActor
-from ml4t_actor.data import EnrichedSignal, Status
-from ml4t_actor.dataset import build_dataset
-from ml4t_actor.features import META_FEATURE_NAMES
-from ml4t_actor.frames import Signals
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.labeling.dataset import build_dataset
 from ml4t_actor.ledger import Ledger
-from ml4t_actor.persistence import ModelStore
-from ml4t_actor.report import Account, TradedRun
+from ml4t_actor.market_data import Signals
+from ml4t_actor.messages import EnrichedSignal, Status
+from ml4t_actor.registry import ModelStore
+from ml4t_actor.report import BacktestResult, TradedRun
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
-from ml4t_actor.sizing import break_even_probability
-from ml4t_actor.training import Progress, TrainingLoop, TrainingResult
+from ml4t_actor.strategy.sizing import break_even_probability
+from ml4t_actor.training.loop import Progress, TrainingLoop, TrainingResult
 from ml4t_actor.validation import Scores, block_length, evaluate
 
 STARTING_EQUITY = 100_000.0
@@ -286,7 +286,7 @@ def run_backtest(
     *,
     estimator: str = "logistic",
     progress: Progress | None = None,
-) -> Account:
+) -> BacktestResult:
     """Train, backtest flat and enriched, and return the account, under the universe's `name`.
 
     The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
@@ -303,7 +303,7 @@ def run_backtest(
         runs[sizing] = run_engine(markets, primary, settings, model_path, sizing=sizing, start=split)
     enriched = runs["enriched"].enriched
     answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]
-    return Account(
+    return BacktestResult(
         title=f"{primary.replace('_', ' ')} on {name}",
         data_label=data_label(markets),
         synthetic=any(market.synthetic for market in markets),

@@ -11,8 +11,8 @@ absorbs that.
 
 import numpy as np
 
-from ml4t_actor.frames import BUYER, SELLER, Bars, FloatArray, Trades
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import BUYER, SELLER, Bars, FloatArray, Trades
 
 START_NS = 1_704_067_200_000_000_000  # 2024-01-01 00:00 UTC, a Monday
 _MINUTE_NS = 60_000_000_000

@@ -23,11 +23,11 @@ from nautilus_trader.model.objects import Money
 from backtests.market import Market, load_markets, nautilus_bars
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, SignalData, Status
-from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.persistence import ModelBundle, ModelStore
-from ml4t_actor.training import TrainingLoop
+from ml4t_actor.messages import EnrichedSignal, SignalData, Status
+from ml4t_actor.registry import ModelBundle, ModelStore
+from ml4t_actor.training.loop import TrainingLoop
 
 N_TRAIN, N_RUN = 20_000, 40_000
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ml4t_actor.calibration import expit
-from ml4t_actor.frames import FloatArray
-from ml4t_actor.meta_model import MetaModel
-from ml4t_actor.retrain.gate import GateDecision, judge
+from ml4t_actor.market_data import FloatArray
+from ml4t_actor.meta_model.calibration import expit
+from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.settings import GateSettings
+from ml4t_actor.training.gate import GateDecision, judge
 from ml4t_actor.validation import wilson_interval
 
 HORIZON_BARS, STEP_BARS = 60, 5

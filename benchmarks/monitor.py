@@ -15,10 +15,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.features import META_FEATURE_NAMES
-from ml4t_actor.frames import Signals
-from ml4t_actor.labeling import uniqueness_weights
-from ml4t_actor.retrain.monitor import MonitorBaseline, RetrainMonitor
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.labeling.triple_barrier import uniqueness_weights
+from ml4t_actor.market_data import Signals
+from ml4t_actor.monitoring.monitor import MonitorBaseline, RetrainMonitor
 from ml4t_actor.settings import LabelSettings, MonitorSettings, TrainingSettings
 from ml4t_actor.validation.scores import log_losses
 
@@ -369,8 +369,8 @@ def recorded(primary: str = "trend") -> None:
     from backtests.market import load_markets
     from backtests.primaries import batch_signals
     from backtests.run import PRIMARIES, TRAIN_SHARE
-    from ml4t_actor.dataset import build_dataset
-    from ml4t_actor.training import TrainingLoop
+    from ml4t_actor.labeling.dataset import build_dataset
+    from ml4t_actor.training.loop import TrainingLoop
 
     settings = TrainingSettings(labels=LabelSettings(cost=0.0))
     for universe in ("binance_1m", "hyperliquid_5m"):

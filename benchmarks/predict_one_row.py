@@ -5,7 +5,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from ml4t_actor.meta_model import MetaModel
+from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.settings import ModelSettings
 
 N_ROWS, N_FEATURES = 20_000, 20

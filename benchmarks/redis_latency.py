@@ -36,12 +36,12 @@ from benchmarks.redis_nodes import (
     recorded_market,
     side_of,
 )
-from ml4t_actor.data import SignalData, Status
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.persistence import ModelBundle, ModelStore
-from ml4t_actor.streams.wire import decode, encode, topic_of
-from ml4t_actor.training import TrainingLoop
-from tests.redis_server import RedisServer, free_port
+from ml4t_actor.messages import SignalData, Status
+from ml4t_actor.registry import ModelBundle, ModelStore
+from ml4t_actor.streams.codec import decode, encode, topic_of
+from ml4t_actor.training.loop import TrainingLoop
+from tests.support.redis_server import RedisServer, free_port
 
 N_WARM = 4_000
 CALM_S = 0.005  # between two signals

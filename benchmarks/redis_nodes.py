@@ -25,10 +25,10 @@ from nautilus_trader.model.identifiers import ClientId, InstrumentId
 from backtests.market import Market, load_markets
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, SignalData, Status
-from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.settings import FeedSettings, LedgerSettings, RedisSettings
-from tests.nodes import list_instruments, node_config
+from tests.support.nodes import list_instruments, node_config
 
 N_TRAIN = 20_000
 # Without those that tell how often signals come, which is nothing like in the training here.
@@ -37,12 +37,14 @@ WAIT_S = 60.0
 
 _GROUP, _GROUP_S = 5, 0.01  # of signals in process, one right after the other
 _BEAT_S = 0.001
-_TURN = 16  # signals in process between which the event loop has its turn, as `StreamExchange` gives it
+_TURN = 16  # signals in process between which the event loop has its turn, as `RedisBridge` gives it
 _EXTERNAL = ClientId("EXTERNAL")
 _ENRICHED, _SIGNAL = DataType(EnrichedSignal), DataType(SignalData)
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["ml4t_actor.training", "tests.nodes"])  # what takes seconds to import
+processes.set_forkserver_preload(
+    ["ml4t_actor.training.loop", "tests.support.nodes"]
+)  # what takes seconds to import
 
 
 class Streams(NamedTuple):

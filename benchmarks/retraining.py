@@ -25,16 +25,16 @@ import numpy as np
 
 from backtests.market import Market, load_markets
 from benchmarks.enrichment import report
-from ml4t_actor.data import EnrichedSignal, SignalData
-from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop, Succession
 from ml4t_actor.ledger import Ledger, training_rows
-from ml4t_actor.persistence import ModelBundle, ModelStore
-from ml4t_actor.retrain.job import RetrainResult, RetrainSpec, fresh_since_ns, retrain
-from ml4t_actor.retrain.worker import RetrainWorker
+from ml4t_actor.lifecycle import ChampionLifecycle, LifecycleLoop
+from ml4t_actor.messages import EnrichedSignal, SignalData
+from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LedgerSettings, RetrainSettings
-from ml4t_actor.training import TrainingLoop
+from ml4t_actor.training.loop import TrainingLoop
+from ml4t_actor.training.retraining import RetrainResult, RetrainSpec, fresh_since_ns, retrain
+from ml4t_actor.training.worker import RetrainWorker
 
 N_TRAIN, N_ROWS = 20_000, 40_000
 PACE_S = 0.002
@@ -66,7 +66,7 @@ class Live:
         self.now_ns = int(market.bars.ts_event[0])
         self.n = 0
         log = logging.getLogger(__name__)
-        succession = Succession(
+        succession = ChampionLifecycle(
             self.inference,
             self.ledger,
             store,
@@ -83,7 +83,7 @@ class Live:
             log=log,
             live=True,
         )
-        self.learning = LearningLoop(
+        self.learning = LifecycleLoop(
             self.inference,
             self.ledger,
             succession,

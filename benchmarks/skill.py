@@ -12,9 +12,9 @@ import numpy as np
 from backtests.market import UNIVERSES, load_markets
 from backtests.primaries import batch_signals
 from backtests.run import PRIMARIES
-from ml4t_actor.features import META_FEATURE_NAMES
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.settings import ModelSettings, TrainingSettings
-from ml4t_actor.training import TrainingLoop
+from ml4t_actor.training.loop import TrainingLoop
 
 
 def main(estimator: str = "logistic") -> None:

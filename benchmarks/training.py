@@ -11,11 +11,11 @@ import numpy as np
 
 from backtests.market import load_markets
 from backtests.primaries import MeanReverter, batch_signals
-from ml4t_actor.dataset import build_dataset
-from ml4t_actor.features import META_FEATURE_NAMES
-from ml4t_actor.labeling import triple_barrier_labels
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.labeling.dataset import build_dataset
+from ml4t_actor.labeling.triple_barrier import triple_barrier_labels
 from ml4t_actor.settings import ModelSettings, TrainingSettings
-from ml4t_actor.training import TrainingLoop
+from ml4t_actor.training.loop import TrainingLoop
 
 N_BARS = 260_000
 N_EVENTS = 1_000_000

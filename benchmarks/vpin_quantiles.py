@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from ml4t_actor.frames import Bars, FloatArray, Trades
+from ml4t_actor.indicators.vpin import HIGH_FROM, LOW_BELOW
 from ml4t_actor.kernels import vpin as kernels
+from ml4t_actor.market_data import Bars, FloatArray, Trades
 from ml4t_actor.settings import VPINSettings
-from ml4t_actor.vpin import HIGH_FROM, LOW_BELOW
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 LEAST_BUCKETS = 500

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
-from nautilus_trader.common.config import ActorConfig
-from nautilus_trader.model.data import BarType
 
-from ml4t_actor.features import DEFAULT_FEATURE_NAMES
+from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES
+from ml4t_actor.nautilus.components import ActorConfig
+from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.settings import (
     FeedSettings,
     HealthSettings,

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from backtests.market import Market
-    from ml4t_actor.frames import Bars
+    from ml4t_actor.market_data import Bars
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -25,10 +25,11 @@ from ml4t_actor.settings import (
     RetrainSettings,
     VPINSettings,
 )
+from tests.support.paths import ROOT
 
 BTC = "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-EXTERNAL"
 ETH = "ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
-BACKTEST_JSON = Path(__file__).parent.parent / "configs" / "backtest.json"
+BACKTEST_JSON = ROOT / "configs" / "backtest.json"
 
 DEFAULTS = {
     "model_path": "models",

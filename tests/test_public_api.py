@@ -1,13 +1,15 @@
-"""What the package promises to whoever imports it, and which module may import what."""
+"""What the package promises to whoever imports it; which room may import what is in `pyproject.toml`."""
 
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import ml4t_actor
+from ml4t_actor.imports import MOVED as MOVED_MODULES
 
 PACKAGE = Path(ml4t_actor.__file__).parent
 PROMISED = {
@@ -30,20 +32,42 @@ PROMISED = {
     "triple_barrier_labels",
 }
 HEAVY = ("nautilus_trader", "numba", "pandas", "scipy", "sklearn", "treelite")
-KNOW_NAUTILUS = {
-    "actor", "bar_times", "config", "data", "feed", "inference", "learning", "node", "replay", "strategy",
-    "tape", "vpin",
-}  # fmt: skip
-# As in DESIGN: a module imports from its own layer and those below, also inside functions.
-LAYER_OF = {
-    "frames": 0, "settings": 0, "kernels": 0,
-    "features": 1, "vpin": 1, "regime": 1, "dataset": 2,
-    "calibration": 2, "compilation": 2, "history": 2, "labeling": 2, "ledger": 2, "meta_model": 2, "persistence": 2,
-    "risk": 2, "serving": 2, "sizing": 2, "streams": 2, "validation": 2,
-    "inference": 3, "learning": 3, "outcomes": 3, "retrain": 3, "training": 3,
-    "actor": 4, "bar_times": 4, "config": 4, "data": 4, "feed": 4, "health": 4, "metrics": 4, "strategy": 4, "tape": 4,
-    "node": 5, "publisher": 5, "replay": 5, "report": 5,
-}  # fmt: skip
+MOVED = [  # dotted paths that 0.1.0 gave to its users, in its README, configurations and docstrings
+    ("ml4t_actor.actor", "ML4TActor"),
+    ("ml4t_actor.config", "ML4TActorConfig"),
+    ("ml4t_actor.data", "SignalData"),
+    ("ml4t_actor.data", "EnrichedSignal"),
+    ("ml4t_actor.data", "TEXT_LENGTH_MAX"),
+    ("ml4t_actor.features", "Feature"),
+    ("ml4t_actor.features", "FeatureEngine"),
+    ("ml4t_actor.features", "META_FEATURE_NAMES"),
+    ("ml4t_actor.features", "DEFAULT_FEATURE_NAMES"),
+    ("ml4t_actor.frames", "Bars"),
+    ("ml4t_actor.frames", "Signals"),
+    ("ml4t_actor.inference", "InferenceLoop"),
+    ("ml4t_actor.kernels.vpin", "vpin_params"),
+    ("ml4t_actor.labeling", "random_walk_odds"),
+    ("ml4t_actor.labeling", "triple_barrier_labels"),
+    ("ml4t_actor.ledger", "LedgerReader"),
+    ("ml4t_actor.meta_model", "MetaModel"),
+    ("ml4t_actor.outcomes", "OutcomeTracker"),
+    ("ml4t_actor.persistence", "ModelBundle"),
+    ("ml4t_actor.persistence", "ModelStore"),
+    ("ml4t_actor.publisher", "SignalPublisher"),
+    ("ml4t_actor.regime", "RegimeModel"),
+    ("ml4t_actor.retrain.monitor", "RetrainMonitor"),
+    ("ml4t_actor.risk", "RiskLimits"),
+    ("ml4t_actor.risk", "RiskStage"),
+    ("ml4t_actor.settings", "LedgerSettings"),
+    ("ml4t_actor.settings", "VPINSettings"),
+    ("ml4t_actor.sizing", "IntegratedSizer"),
+    ("ml4t_actor.strategy", "EnrichedSignalStrategy"),
+    ("ml4t_actor.strategy", "EnrichedSignalStrategyConfig"),
+    ("ml4t_actor.training", "TrainingLoop"),
+    ("ml4t_actor.training", "TrainingResult"),
+    ("ml4t_actor.validation", "ReliabilityBin"),
+    ("ml4t_actor.vpin", "VPINIndicator"),
+]
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -57,11 +81,6 @@ def loaded_after(statement: str) -> set[str]:
 
 def sources() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-
-
-def part(path: Path) -> str:
-    """Return the module, or the folder, of the package that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(node: ast.AST) -> set[str]:
@@ -137,7 +156,7 @@ def test_the_package_alone_loads_nothing_heavy():
 
 
 def test_training_loads_no_nautilus():
-    loaded = loaded_after("import ml4t_actor.training")
+    loaded = loaded_after("import ml4t_actor.training.loop")
     assert "ml4t_actor" in loaded
     assert "nautilus_trader" not in loaded
     assert "nautilus_trader" not in loaded_after(
@@ -157,32 +176,36 @@ def test_serving_loads_no_scikit_learn():
     assert loaded.isdisjoint({"sklearn", "treelite"})  # numba itself imports scipy, to see its version
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_shell_knows_nautilus(path):
-    names = imported(ast.parse(path.read_text(encoding="utf-8")))
-    if part(path) not in KNOW_NAUTILUS:
-        assert {name for name in names if name.split(".")[0] == "nautilus_trader"} == set()
+@pytest.mark.parametrize(("path", "name"), MOVED, ids=lambda value: value)
+def test_every_path_that_was_promised_still_leads_to_its_name(path, name):
+    assert hasattr(import_module(path), name)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_imports_scikit_learn_before_it_is_needed(path):
-    names = imported_at_import_time(path)
-    assert {
-        name for name in names if name.split(".")[0] in ("sklearn", "scipy", "pandas", "treelite")
-    } == set()
+@pytest.mark.parametrize("old", MOVED_MODULES)
+def test_a_module_that_moved_is_one_module_under_both_names(old):
+    module = import_module(f"ml4t_actor.{old}")
+    assert module is import_module(f"ml4t_actor.{MOVED_MODULES[old]}")
+    assert module.__name__ == module.__spec__.name == f"ml4t_actor.{MOVED_MODULES[old]}"
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_layers_import_downwards(path):
-    own = part(path)
-    assert own in LAYER_OF, f"say in LAYER_OF which layer {own} is in"
-    names = {
-        name
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
-        if name.startswith("ml4t_actor.")
+def test_what_is_inside_a_package_that_moved_is_not_loaded_twice():
+    store = import_module("ml4t_actor.persistence.store")
+    assert store is import_module("ml4t_actor.registry.store")
+    assert store.ModelStore is ml4t_actor.ModelStore
+
+
+def test_an_old_path_that_never_was_is_a_module_that_is_not_there():
+    with pytest.raises(ModuleNotFoundError, match="absent"):
+        import_module("ml4t_actor.persistence.absent")
+    with pytest.raises(ModuleNotFoundError):
+        import_module("ml4t_actor.dataa")
+
+
+def test_nothing_imports_scikit_learn_before_it_is_needed():
+    early = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in sources()
+        for name in imported_at_import_time(path)
+        if name.split(".")[0] in ("sklearn", "scipy", "pandas", "treelite")
     }
-    upwards = {name for name in names if LAYER_OF[name.split(".")[1]] > LAYER_OF[own]}
-    if own in ("inference", "learning"):
-        # The messages: the loops' input and output, the one thing they know of the shell.
-        upwards = {name for name in upwards if not name.startswith("ml4t_actor.data.")}
-    assert upwards == set()
+    assert early == set()

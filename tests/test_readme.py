@@ -3,16 +3,15 @@
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from ml4t_actor.ledger import Ledger
-from ml4t_actor.persistence import ModelStore
+from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LedgerSettings
-from tests.redis_server import RedisServer
+from tests.support.paths import ROOT
+from tests.support.redis_server import RedisServer
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 # `.ci/run` itself runs these two; running them from within the tests would never end.
 RUN_BY_CI = {"make check", "make test"}
@@ -64,7 +63,7 @@ def test_files_that_are_linked_exist():
 
 def test_settings_of_the_readme_exist():
     from ml4t_actor.config import ML4TActorConfig
-    from ml4t_actor.data import Status
+    from ml4t_actor.messages import Status
 
     statuses = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert sorted(statuses) == sorted(Status)

@@ -7,26 +7,21 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from nautilus_trader.common.actor import Actor
-from nautilus_trader.common.component import TestClock
-from nautilus_trader.core.data import Data
-from nautilus_trader.core.datetime import unix_nanos_to_dt
-from nautilus_trader.core.uuid import UUID4
-from nautilus_trader.model.data import Bar, BarType, DataType, TradeTick
-from nautilus_trader.model.identifiers import ClientId
-
-from ml4t_actor.actor.exchange import NOT_INSTALLED, StreamExchange, redis_is_installed
-from ml4t_actor.actor.markets import MarketIntake
-from ml4t_actor.actor.parts import build_learning, load_newest, open_ledger, refuse_what_is_missing
-from ml4t_actor.actor.rarely import Rarely
-from ml4t_actor.actor.taping import SessionTape, begin_tape
-from ml4t_actor.actor.telling import HealthTeller
+from ml4t_actor.actor.factory import build_lifecycle, check_requirements, load_newest, open_ledger
+from ml4t_actor.actor.health_publisher import HealthPublisher
+from ml4t_actor.actor.log_throttle import LogThrottle
+from ml4t_actor.actor.market_intake import MarketIntake
+from ml4t_actor.actor.recorder import SessionRecorder, start_recording
+from ml4t_actor.actor.redis_bridge import NOT_INSTALLED, RedisBridge, redis_is_installed
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
-from ml4t_actor.features import load_feature_classes
+from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop
-from ml4t_actor.persistence import ModelBundle, ModelStore
+from ml4t_actor.lifecycle import LifecycleLoop
+from ml4t_actor.messages import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome, Status
+from ml4t_actor.nautilus.components import UUID4, Actor, TestClock, unix_nanos_to_dt
+from ml4t_actor.nautilus.custom_data import Data
+from ml4t_actor.nautilus.model import Bar, BarType, ClientId, DataType, TradeTick
+from ml4t_actor.registry import ModelBundle, ModelStore
 
 LINK_CHECK_S = 1.0
 FEED_CHECK_S = 1.0
@@ -87,13 +82,13 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     def _reset_state(self) -> None:
         config = self.config
         self.counts: Counter[str] = Counter()
-        self._rarely = Rarely()
+        self._rarely = LogThrottle()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._intake: MarketIntake | None = None
-        self._exchange: StreamExchange | None = None
-        self._health: HealthTeller | None = None
-        self._tape: SessionTape | None = None
-        self._learning: LearningLoop | None = None
+        self._exchange: RedisBridge | None = None
+        self._health: HealthPublisher | None = None
+        self._tape: SessionRecorder | None = None
+        self._learning: LifecycleLoop | None = None
         self._deliveries = 0
         self._timers: list[str] = []
         self.loop = InferenceLoop(
@@ -114,7 +109,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             )
 
     @property
-    def learning(self) -> LearningLoop:
+    def learning(self) -> LifecycleLoop:
         """The learning loop, with the ledger and the monitor to look at; there from the start of the engine on."""
         if self._learning is None:
             raise RuntimeError("the learning loop begins when the engine starts the actor")
@@ -135,7 +130,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         if live:
             self._event_loop = asyncio.get_running_loop()
             self._rarely.interval_ns = LOG_INTERVAL_S * 1_000_000_000
-            refuse_what_is_missing(self.config, self.cache, self._bar_types)
+            check_requirements(self.config, self.cache, self._bar_types)
         if not self._bar_types:
             self.log.warning("`bar_types` is empty: every signal will be answered `unknown_instrument`")
         store = ModelStore(self.config.model_path)
@@ -306,9 +301,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self.learning.succession.refuse_if_frozen("retrain")
         self._on_event_thread("asking for a retraining", self.learning.succession.request_retrain, reason)
 
-    def _begin_learning(self, store: ModelStore, live: bool) -> LearningLoop:
+    def _begin_learning(self, store: ModelStore, live: bool) -> LifecycleLoop:
         actor = f"{self.trader_id}.{self.id}"  # two nodes may share the folder of the models
-        learning = build_learning(
+        learning = build_lifecycle(
             self.config,
             self.loop,
             store,
@@ -356,7 +351,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self._started_ns = now = self.clock.timestamp_ns()
         self.msgbus.add_streaming_type(SignalData)  # for who has Nautilus itself listen to streams
         if config.redis_enabled and redis_is_installed():
-            self._exchange = StreamExchange(
+            self._exchange = RedisBridge(
                 config,
                 learning.ledger,
                 take_signal=self._publish_signal,
@@ -371,9 +366,11 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         elif config.redis_enabled:
             self.log.warning(f"no exchange with Redis: {NOT_INSTALLED}")
         if config.tape_path is not None and self._intake is not None:
-            self._tape = begin_tape(config, self.loop, self.cache, self.trader_id, self.id, now, self._note)
+            self._tape = start_recording(
+                config, self.loop, self.cache, self.trader_id, self.id, now, self._note
+            )
             self._intake.tape = self._tape
-        self._health = HealthTeller(self, self._exchange, self._tape, now)
+        self._health = HealthPublisher(self, self._exchange, self._tape, now)
         self._set_timer("telling health", config.health.publish_seconds, self._health.tell)
         self._set_timer("checking the feed", FEED_CHECK_S, self._check_feed)
 

@@ -2,14 +2,12 @@
 
 from collections import deque
 
-from nautilus_trader.model.data import Bar, BarType, TradeTick
-from nautilus_trader.model.enums import AggregationSource
-
-from ml4t_actor.bar_times import close_ns, stamped_at_open
+from ml4t_actor.feed.bar_times import close_ns, stamped_at_open
 from ml4t_actor.feed.pacing import RequestPacing
 from ml4t_actor.feed.ports import Ports
 from ml4t_actor.feed.recent_ids import RecentIds
 from ml4t_actor.feed.warmup import MAX_HISTORY_BARS
+from ml4t_actor.nautilus.model import AggregationSource, Bar, BarType, TradeTick
 from ml4t_actor.settings import FeedSettings
 
 _MILLISECOND_NS = 1_000_000

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nautilus_trader.model.data import Bar, BarType, TradeTick
-from nautilus_trader.model.identifiers import InstrumentId
-
 from ml4t_actor.feed.instrument import InstrumentFeed
 from ml4t_actor.feed.ports import Ports
+from ml4t_actor.nautilus.model import Bar, BarType, InstrumentId, TradeTick
 from ml4t_actor.settings import FeedSettings
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from nautilus_trader.model.data import Bar, BarType, TradeTick
-from nautilus_trader.model.identifiers import InstrumentId
+from ml4t_actor.nautilus.model import Bar, BarType, InstrumentId, TradeTick
 
 
 class MarketCache(Protocol):

@@ -7,17 +7,28 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-from nautilus_trader.model.identifiers import InstrumentId
 
-from ml4t_actor.data import EnrichedSignal, SignalData, Status
-from ml4t_actor.features import DEFAULT_FEATURE_NAMES, FeatureEngine, FeatureFactory, check_feature_names
-from ml4t_actor.frames import Bars
-from ml4t_actor.inference.markets import Market, Served, Serving, check_interval, identifier
+from ml4t_actor.indicators.features import (
+    DEFAULT_FEATURE_NAMES,
+    FeatureEngine,
+    FeatureFactory,
+    check_feature_names,
+)
+from ml4t_actor.indicators.regime import rule_regime, rule_weight
+from ml4t_actor.indicators.vpin import VPIN
+from ml4t_actor.inference.instrument_state import (
+    ActiveModel,
+    InstrumentState,
+    ModelInputs,
+    check_interval,
+    identifier,
+)
 from ml4t_actor.kernels.features import BUILTIN_NAMES, row_fault
-from ml4t_actor.persistence import ModelBundle
-from ml4t_actor.regime import rule_regime, rule_weight
+from ml4t_actor.market_data import Bars
+from ml4t_actor.messages import EnrichedSignal, SignalData, Status
+from ml4t_actor.nautilus.model import InstrumentId
+from ml4t_actor.registry import ModelBundle
 from ml4t_actor.settings import LabelSettings, VPINSettings
-from ml4t_actor.vpin import VPINIndicator
 
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
 _NOT_OF_NOW = (Status.FUTURE_SIGNAL, Status.EXPIRED)
@@ -106,8 +117,8 @@ class InferenceLoop:
         self.n_swaps = 0
         self.last_error: BaseException | None = None
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
-        self._markets: dict[InstrumentId, Market] = {}
-        self._serving = Serving(None, self._markets)
+        self._markets: dict[InstrumentId, InstrumentState] = {}
+        self._serving = ActiveModel(None, self._markets)
         if bundle is not None:
             self.swap(bundle)
 
@@ -176,14 +187,14 @@ class InferenceLoop:
         bundle = self._serving.bundle
         if bundle is not None:
             check_interval(bundle, instrument_id, bar_interval_ns)
-        market = Market(
+        market = InstrumentState(
             FeatureEngine(
                 self.feature_names,
                 interval_ns=bar_interval_ns,
                 halflife_bars=self.volatility_halflife_bars,
                 custom=self.custom_features,
             ),
-            VPINIndicator(self.vpin_settings),
+            VPIN(self.vpin_settings),
             has_trades=trades,
         )
         self._markets[instrument_id] = market
@@ -222,17 +233,17 @@ class InferenceLoop:
         """Return the feature engine of an instrument, to look at."""
         return self._markets[identifier(instrument_id)].features
 
-    def vpin(self, instrument_id: InstrumentId | str) -> VPINIndicator:
+    def vpin(self, instrument_id: InstrumentId | str) -> VPIN:
         """Return the VPIN indicator of an instrument, to look at."""
         return self._markets[identifier(instrument_id)].vpin
 
-    def served(self, instrument_id: InstrumentId, side: int) -> Served | None:
+    def served(self, instrument_id: InstrumentId, side: int) -> ModelInputs | None:
         """Return what the last answer for the instrument, to a signal of `side`, was made from; None before a bar."""
         market = self._markets.get(instrument_id)
         if market is None or not market.features.bars:
             return None
         serving = self._serving
-        return Served(
+        return ModelInputs(
             market.features.served_row(side), serving.regimes.get(instrument_id), serving.regime_model
         )
 
@@ -348,7 +359,7 @@ class InferenceLoop:
         return EnrichedSignal.from_signal(signal, latency_ns=latency_ns, ts_init=now, **answer)
 
     def _serve(self, bundle: ModelBundle | None) -> None:
-        self._serving = Serving(bundle, self._markets)
+        self._serving = ActiveModel(bundle, self._markets)
         self.n_swaps += 1
 
     def _answer(self, signal: SignalData, now: int) -> dict[str, Any]:

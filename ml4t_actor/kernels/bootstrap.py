@@ -6,8 +6,8 @@ one sort serves every resample.
 
 import numpy as np
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import FloatArray, IntArray
 
 
 @kernel

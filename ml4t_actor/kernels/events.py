@@ -5,8 +5,8 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.frames import FloatArray
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import FloatArray
 
 
 @kernel

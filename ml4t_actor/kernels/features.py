@@ -9,8 +9,8 @@ from math import cos, erf, log, log1p, pi, sin, sqrt
 
 import numpy as np
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import FloatArray, IntArray
 
 BUILTIN_NAMES = (
     "volatility",

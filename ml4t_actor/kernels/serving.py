@@ -100,7 +100,7 @@ def trees_row(
 ) -> float:
     """Return P(y = 1 | x) of boosted trees; a NaN feature takes each split's default direction.
 
-    Every child stands behind its parent (`ServingModel` proves it), so each walk ends. `affine` holds the
+    Every child stands behind its parent (`CompiledModel` proves it), so each walk ends. `affine` holds the
     baseline, then the calibrator's slope and intercept; `knots` the rows score and probability.
     """
     score = affine[0]

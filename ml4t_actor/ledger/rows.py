@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.ledger.schema import Source, reading
+from ml4t_actor.market_data import FloatArray, IntArray
 
 CHUNK_ROWS = 20_000
 _FLOAT64 = np.dtype("<f8")

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nautilus_trader.common.component import sync_logger_to_disk
-from nautilus_trader.core.nautilus_pyo3 import logging_sync_to_disk
-
+from ml4t_actor.nautilus.live import logging_sync_to_disk, sync_logger_to_disk
 from ml4t_actor.node.check import FAIL, check_environment, check_node, print_table
 from ml4t_actor.node.config import NodeConfigError, read_plan
 

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from nautilus_trader.cache.cache import Cache
-from nautilus_trader.common.component import LiveClock, MessageBus
-from nautilus_trader.model.data import BarType
-
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.features import load_feature_classes
+from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger.schema import LedgerError, reading
+from ml4t_actor.nautilus.components import Cache
+from ml4t_actor.nautilus.live import LiveClock, MessageBus
+from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.node.config import ClientPlan, NodePlan
 from ml4t_actor.node.venues import venue_of
-from ml4t_actor.persistence import BundleError, ModelStore
+from ml4t_actor.registry import BundleError, ModelStore
 
 if TYPE_CHECKING:
     from ml4t_actor.streams.connection import RedisLink
@@ -389,7 +388,7 @@ def _check_ledger(config: ML4TActorConfig) -> Iterator[Row]:
 
 def _check_metrics(host: str, port: int) -> Row:
     try:
-        from ml4t_actor.metrics import MetricsServer
+        from ml4t_actor.health.prometheus import MetricsServer
 
         server = MetricsServer(host, port, lambda: None)
         server.start()

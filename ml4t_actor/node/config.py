@@ -15,26 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from nautilus_trader.common import Environment
-from nautilus_trader.common.config import (
+
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.nautilus.components import NautilusConfig
+from ml4t_actor.nautilus.live import (
+    Environment,
     ImportableConfig,
-    NautilusConfig,
+    LiveDataClientFactory,
+    LiveExecClientFactory,
+    TradingNodeConfig,
     msgspec_decoding_hook,
     resolve_path,
 )
-from nautilus_trader.config import TradingNodeConfig
-from nautilus_trader.live.factories import LiveDataClientFactory, LiveExecClientFactory
-from nautilus_trader.model.data import BarType
-from nautilus_trader.model.identifiers import (
+from ml4t_actor.nautilus.model import (
     AccountId,
+    BarType,
     Identifier,
     InstrumentId,
     StrategyId,
     Symbol,
     TraderId,
 )
-
-from ml4t_actor.config import ML4TActorConfig
 
 FILE_BYTES_MAX = 1_000_000
 

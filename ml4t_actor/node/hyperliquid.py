@@ -2,13 +2,11 @@
 
 import os
 
-from nautilus_trader.adapters.hyperliquid.config import (
+from ml4t_actor.nautilus.components import NautilusConfig
+from ml4t_actor.nautilus.hyperliquid import (
     HyperliquidDataClientConfig,
-    HyperliquidExecClientConfig,
-)
-from nautilus_trader.common.config import NautilusConfig
-from nautilus_trader.core.nautilus_pyo3 import (
     HyperliquidEnvironment,
+    HyperliquidExecClientConfig,
     get_hyperliquid_http_base_url,
     hyperliquid_resolve_execution_account_address,
 )

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from nautilus_trader.common.messages import ShutdownSystem
-from nautilus_trader.config import LoggingConfig, TradingNodeConfig
-from nautilus_trader.live.node import TradingNode
-from nautilus_trader.model.identifiers import InstrumentId
 
+from ml4t_actor.nautilus.live import LoggingConfig, ShutdownSystem, TradingNode, TradingNodeConfig
+from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.node.config import NodePlan
 
 POLL_S = 0.02

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Protocol, cast
 
-from nautilus_trader.common.config import NautilusConfig
+from ml4t_actor.nautilus.components import NautilusConfig
 
 # By the package of the adapter; a module here has the functions of `Venue`.
 _MODULES = {"nautilus_trader.adapters.hyperliquid": "ml4t_actor.node.hyperliquid"}

@@ -10,9 +10,9 @@ from typing import IO, Any
 
 from ml4t_actor.publisher.client import PASSWORD_ENV, STREAM, SignalPublisher
 from ml4t_actor.publisher.signals import OPTIONAL, REQUIRED, checked_signal, shown
+from ml4t_actor.streams.codec import SIGNAL_TYPE
 from ml4t_actor.streams.connection import RedisAwayError, RedisRefusedError
-from ml4t_actor.streams.wire import SIGNAL_TYPE
-from ml4t_actor.streams.writing import BATCH_ENTRIES
+from ml4t_actor.streams.writer import BATCH_ENTRIES
 
 _NUMBERS = {"signal": float, "strength": float, "ts_event": int, "ts_init": int}
 _PROGRESS_SECONDS = 2.0

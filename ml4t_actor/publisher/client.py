@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from ml4t_actor.publisher.signals import checked_signal
 from ml4t_actor.settings import RedisSettings
+from ml4t_actor.streams.codec import SIGNAL_TYPE, Encoding, encode, identity, topic_of
 from ml4t_actor.streams.connection import (
     Backoff,
     RedisAwayError,
@@ -17,8 +18,7 @@ from ml4t_actor.streams.connection import (
     RedisRefusedError,
     TransactionDroppedError,
 )
-from ml4t_actor.streams.wire import SIGNAL_TYPE, Encoding, encode, identity, topic_of
-from ml4t_actor.streams.writing import BATCH_ENTRIES, Outgoing, StreamWriter
+from ml4t_actor.streams.writer import BATCH_ENTRIES, Outgoing, StreamWriter
 
 STREAM = "nautilus:signals"
 PASSWORD_ENV = RedisSettings().password_env

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from ml4t_actor.streams.wire import SIGNAL_TYPE
+from ml4t_actor.streams.codec import SIGNAL_TYPE
 
 TEXT_LENGTH_MAX = 128
 REQUIRED = ("instrument_id", "signal", "strength", "source")

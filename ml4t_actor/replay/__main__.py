@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ml4t_actor.ledger import LedgerError
+from ml4t_actor.recording import RecordingError
 from ml4t_actor.replay.session import ReplayError, replay
-from ml4t_actor.tape import TapeError
 
 _DESCRIPTION = """\
 Run a recorded live session again in NautilusTrader's backtest engine, and compare every enriched signal with the one
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         report = replay(options.tape, models=options.models, ledger=options.ledger)
-    except (TapeError, ReplayError, LedgerError) as e:
+    except (RecordingError, ReplayError, LedgerError) as e:
         print(e, file=sys.stderr)
         return 2
     print(report.text())

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml4t_actor.data import EnrichedSignal, Status
 from ml4t_actor.ledger import LedgerReader
-from ml4t_actor.tape import AnswerFrame, TapeHeader
+from ml4t_actor.messages import EnrichedSignal, Status
+from ml4t_actor.recording import AnswerFrame, RecordingHeader
 
 KEPT = 10  # differences to show
 
@@ -148,7 +148,7 @@ class Comparison:
             self.differences.append(Difference(number, *key, field, live, replayed))
 
 
-def ledger_answers(path: str | Path, header: TapeHeader) -> dict[Key, dict[str, Any]]:
+def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[str, Any]]:
     """Return what a ledger holds of the signals of a tape's actor, by source and id.
 
     Raises

@@ -6,34 +6,48 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import nautilus_trader.model.instruments as definitions
-from nautilus_trader.adapters.binance.common.types import BinanceBar
-from nautilus_trader.backtest.config import BacktestEngineConfig
-from nautilus_trader.backtest.engine import BacktestEngine
-from nautilus_trader.config import LoggingConfig
-from nautilus_trader.core.data import Data
-from nautilus_trader.model.currencies import BTC, USD
-from nautilus_trader.model.data import Bar, BarType, CustomData, DataType, TradeTick
-from nautilus_trader.model.enums import AccountType, AggressorSide, OmsType
-from nautilus_trader.model.identifiers import InstrumentId, TradeId, TraderId
-from nautilus_trader.model.objects import Money, Price, Quantity
-
 from ml4t_actor.actor import ML4TActor
-from ml4t_actor.data import EnrichedSignal, SignalData
-from ml4t_actor.persistence import ModelBundle
-from ml4t_actor.replay.comparison import Comparison
-from ml4t_actor.replay.survey import Survey
-from ml4t_actor.tape import (
+from ml4t_actor.messages import EnrichedSignal, SignalData
+from ml4t_actor.nautilus.backtest import (
+    BTC,
+    USD,
+    BacktestEngine,
+    BacktestEngineConfig,
+    BinanceBar,
+    LoggingConfig,
+)
+from ml4t_actor.nautilus.backtest import instruments as definitions
+from ml4t_actor.nautilus.custom_data import Data
+from ml4t_actor.nautilus.model import (
+    AccountType,
+    AggressorSide,
+    Bar,
+    BarType,
+    CustomData,
+    DataType,
+    InstrumentId,
+    Money,
+    OmsType,
+    Price,
+    Quantity,
+    TradeId,
+    TraderId,
+    TradeTick,
+)
+from ml4t_actor.recording import (
     AnswerFrame,
     BarFrame,
     ModelFrame,
+    RecordingHeader,
     SignalFrame,
     StateFrame,
-    TapeHeader,
     TradeFrame,
-    read_tape,
+    read_recording,
 )
-from ml4t_actor.tape.frames import unpacked
+from ml4t_actor.recording.frames import unpacked
+from ml4t_actor.registry import ModelBundle
+from ml4t_actor.replay.comparison import Comparison
+from ml4t_actor.replay.survey import Survey
 
 CHUNK = 4_096  # of what is taken off the tape at once
 
@@ -87,7 +101,7 @@ class ReplayedActor(ML4TActor):
 
 def run(
     tape: str | Path,
-    header: TapeHeader,
+    header: RecordingHeader,
     survey: Survey,
     actor: ReplayedActor,
     bundles: Mapping[str, ModelBundle],
@@ -143,7 +157,7 @@ def _chunks(
 def _data(
     tape: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
 ) -> Iterator[Data]:
-    header, frames = read_tape(tape)
+    header, frames = read_recording(tape)
     published = iter(survey.published)
     now = survey.first_ns
     for frame in frames:
@@ -224,7 +238,7 @@ def _trade(frame: TradeFrame, now: int) -> TradeTick:
     )
 
 
-def _instruments(header: TapeHeader, survey: Survey) -> Iterator[Any]:
+def _instruments(header: RecordingHeader, survey: Survey) -> Iterator[Any]:
     """Iterate over the definitions on the tape, and stand-ins for those that the session had none of."""
     known = set()
     for values in header.instruments:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from nautilus_trader.core.datetime import unix_nanos_to_iso8601
 
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.persistence import BundleError, ModelBundle, ModelStore
+from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
+from ml4t_actor.recording import RecordingHeader, read_recording
+from ml4t_actor.recording.frames import versions
+from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.replay.comparison import Comparison, Difference, ledger_answers
 from ml4t_actor.replay.engine import ReplayedActor, run
 from ml4t_actor.replay.survey import Survey
 from ml4t_actor.settings import FeedSettings, HealthSettings
-from ml4t_actor.tape import TapeHeader, read_tape
-from ml4t_actor.tape.frames import versions
 
 _A_DAY_S = 86_400.0
 # Where a difference in these fields comes from, the most telling first.
@@ -56,7 +56,7 @@ class ReplayReport:
 
     Attributes
     ----------
-    header : TapeHeader
+    header : RecordingHeader
         Of the tape.
     taken : Counter
         Frames on the tape, by kind.
@@ -76,7 +76,7 @@ class ReplayReport:
         What else a reader should know.
     """
 
-    header: TapeHeader
+    header: RecordingHeader
     taken: Counter[str] = field(default_factory=Counter)
     first_ns: int = 0
     last_ns: int = 0
@@ -138,14 +138,14 @@ def replay(
 
     Raises
     ------
-    TapeError
+    RecordingError
         If the tape cannot be read, or is damaged.
     ReplayError
         If a model is missing or does not fit, or the configuration is none of this version.
     LedgerError
         If the ledger cannot be read.
     """
-    header, _ = read_tape(tape)
+    header, _ = read_recording(tape)
     config = _config(header)
     survey = Survey(tape)
     store = ModelStore(config.model_path if models is None else models)
@@ -181,7 +181,7 @@ def replay(
     )
 
 
-def _config(header: TapeHeader) -> ML4TActorConfig:
+def _config(header: RecordingHeader) -> ML4TActorConfig:
     try:
         config: ML4TActorConfig = ML4TActorConfig.parse(header.config)
         return config
@@ -218,7 +218,7 @@ def _load(store: ModelStore, version: str) -> ModelBundle:
         ) from None
 
 
-def _likely(comparison: Comparison, survey: Survey, header: TapeHeader) -> list[str]:
+def _likely(comparison: Comparison, survey: Survey, header: RecordingHeader) -> list[str]:
     """Return where the first difference is likely to come from, the surest first."""
     found = []
     if survey.missing_frames:

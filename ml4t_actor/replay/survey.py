@@ -4,7 +4,7 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-from ml4t_actor.tape import (
+from ml4t_actor.recording import (
     AnswerFrame,
     BarFrame,
     EndFrame,
@@ -13,7 +13,7 @@ from ml4t_actor.tape import (
     SignalFrame,
     StateFrame,
     TradeFrame,
-    read_tape,
+    read_recording,
 )
 
 _KINDS: dict[type, str] = {
@@ -56,7 +56,7 @@ class Survey:
 
     Raises
     ------
-    TapeError
+    RecordingError
         If the tape cannot be read, or is damaged.
     """
 
@@ -72,7 +72,7 @@ class Survey:
         self._frames = 0
         self._unpublished: dict[tuple[str, str], deque[int]] = {}
         end = None
-        for end in read_tape(tape)[1]:
+        for end in read_recording(tape)[1]:
             self._take(end)
         self._note_end(end)
 

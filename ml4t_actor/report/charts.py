@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.frames import FloatArray, IntArray
-from ml4t_actor.report.account import Account
+from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.report.backtest_result import BacktestResult
 from ml4t_actor.report.text import top_features
 from ml4t_actor.validation import Scores
 
@@ -43,7 +43,7 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
-def charts(account: Account, prefix: str) -> Iterator[Chart]:
+def charts(account: BacktestResult, prefix: str) -> Iterator[Chart]:
     """Yield the charts of an account, with ids that begin with `prefix`."""
     yield Chart(
         "Equity", "After fees, as a percentage of the start", _equity(account, f"{prefix}-equity"), wide=True
@@ -113,7 +113,7 @@ def _thinned(n: int, most: int) -> IntArray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def _equity(account: Account, div_id: str) -> str:
+def _equity(account: BacktestResult, div_id: str) -> str:
     import plotly.graph_objects as go
 
     traces = []
@@ -145,7 +145,7 @@ def _line(*, dash: str = "dash", **ends: float) -> dict[str, Any]:
     return {"type": "line", "line": {"color": CHANCE, "width": 1.5, "dash": dash}, **across, **ends}
 
 
-def _reliability(account: Account, div_id: str) -> str:
+def _reliability(account: BacktestResult, div_id: str) -> str:
     import plotly.graph_objects as go
 
     scored: list[tuple[str, Scores | None]] = [("validation", account.validation), ("test", account.test)]
@@ -216,7 +216,7 @@ def _histogram(values: FloatArray, edges: FloatArray, colour: str) -> Any:
     )
 
 
-def _confidence(account: Account, div_id: str) -> str:
+def _confidence(account: BacktestResult, div_id: str) -> str:
     values = account.confidence[np.isfinite(account.confidence)]
     if not len(values):
         return ""
@@ -246,7 +246,7 @@ def _note(text: str, x: float) -> dict[str, Any]:
     }
 
 
-def _context(account: Account, div_id: str) -> str:
+def _context(account: BacktestResult, div_id: str) -> str:
     import plotly.graph_objects as go
 
     n = len(account.ts)
@@ -270,7 +270,7 @@ def _context(account: Account, div_id: str) -> str:
     return chart_html(traces, div_id, yaxis={"range": [0, 1.02]}, showlegend=True)
 
 
-def _features(account: Account, div_id: str) -> str:
+def _features(account: BacktestResult, div_id: str) -> str:
     import plotly.graph_objects as go
 
     shown = top_features(account, 12)
@@ -287,7 +287,7 @@ def _features(account: Account, div_id: str) -> str:
     return chart_html([bars], div_id, xaxis={"title": "share", "rangemode": "tozero"}, bargap=0.35)
 
 
-def _folds(account: Account, div_id: str) -> str:
+def _folds(account: BacktestResult, div_id: str) -> str:
     import plotly.graph_objects as go
 
     values = np.array(account.fold_aucs, np.float64)
@@ -309,7 +309,7 @@ def _folds(account: Account, div_id: str) -> str:
     )
 
 
-def _latency(account: Account, div_id: str) -> str:
+def _latency(account: BacktestResult, div_id: str) -> str:
     us = account.latency_ns[account.latency_ns > 0] / 1e3
     if not len(us):
         return ""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ml4t_actor.report.account import Account, TradedRun
+from ml4t_actor.report.backtest_result import BacktestResult, TradedRun
 from ml4t_actor.report.charts import charts, plotly_script
-from ml4t_actor.report.judgement import Outcome, interval, judge, number, sharpe_ratio
 from ml4t_actor.report.text import score_rows, sizing_notes, utc
+from ml4t_actor.report.verdict import Outcome, interval, judge, number, sharpe_ratio
 from ml4t_actor.validation import Scores, Verdict
 
 _STYLE = """
@@ -57,12 +57,12 @@ a { color: var(--mark); text-decoration: none; }
 """
 
 
-def write_tearsheet(accounts: Sequence[Account], path: str | Path) -> Path:
+def write_tearsheet(accounts: Sequence[BacktestResult], path: str | Path) -> Path:
     """Write one HTML page about all accounts, with plotly.js inside, and return where it is.
 
     Parameters
     ----------
-    accounts : sequence of Account
+    accounts : sequence of BacktestResult
         In the order of the page.
     path : path
         The file, made with its folder, replaced if it exists.
@@ -105,7 +105,7 @@ allow. Intervals are 95 %, by block bootstrap; what does not exclude chance is c
     return target
 
 
-def _banner(accounts: Sequence[Account]) -> str:
+def _banner(accounts: Sequence[BacktestResult]) -> str:
     made_up = sum(account.synthetic for account in accounts)
     if not made_up:
         return ""
@@ -113,7 +113,7 @@ def _banner(accounts: Sequence[Account]) -> str:
     return f'<div class="synthetic">SYNTHETIC DATA{which}: A MADE-UP MARKET, NOT A REAL ONE</div>'
 
 
-def _summary(accounts: Sequence[Account]) -> str:
+def _summary(accounts: Sequence[BacktestResult]) -> str:
     rows = "\n".join(_summary_row(i, account) for i, account in enumerate(accounts, 1))
     better = sum(account.test is not None and account.test.verdict is Verdict.BETTER for account in accounts)
     luck = (
@@ -132,7 +132,7 @@ def _summary(accounts: Sequence[Account]) -> str:
 {luck}</section>"""
 
 
-def _summary_row(i: int, account: Account) -> str:
+def _summary_row(i: int, account: BacktestResult) -> str:
     tag = ' <span class="tag">SYNTHETIC</span>' if account.synthetic else ""
     shown = ", ".join(account.instruments[:3])
     more = f" and {len(account.instruments) - 3} more" if len(account.instruments) > 3 else ""
@@ -167,7 +167,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _section(i: int, account: Account) -> str:
+def _section(i: int, account: BacktestResult) -> str:
     return f"""<section class="card" id="account-{i}">
 <h2>{escape(account.title)}</h2>
 <p class="soft">{escape(account.primary)} on {escape(", ".join(account.instruments) or "no instrument")};
@@ -183,7 +183,7 @@ def _section(i: int, account: Account) -> str:
 </section>"""
 
 
-def _verdict(account: Account) -> str:
+def _verdict(account: BacktestResult) -> str:
     judgement = judge(account)
     kind = {Outcome.HELPED: " good", Outcome.HURT: " bad"}.get(judgement.outcome, "")
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in judgement.sentences)
@@ -194,7 +194,7 @@ def _verdict(account: Account) -> str:
     )
 
 
-def _facts(account: Account) -> str:
+def _facts(account: BacktestResult) -> str:
     latency = account.latency_us()
     known = sum(account.statuses.values())
     by_count = sorted(account.statuses.items(), key=lambda item: (-item[1], item[0]))
@@ -222,7 +222,7 @@ def _facts(account: Account) -> str:
     return f'<h3>Data and signals</h3><table class="narrow">{body}</table>'
 
 
-def _score_table(account: Account) -> str:
+def _score_table(account: BacktestResult) -> str:
     validation = score_rows(account.validation)
     test = (
         score_rows(account.test) if account.test is not None else [("", "not scored", "")] * len(validation)
@@ -247,7 +247,7 @@ def _score(value: str, yardstick: str) -> str:
     return f'<td class="n">{escape(figure)}{below}</td>'
 
 
-def _traded(account: Account) -> str:
+def _traded(account: BacktestResult) -> str:
     if not account.runs:
         return '<h3>Traded</h3><div class="empty">No run</div>'
     body = "".join(
@@ -280,7 +280,7 @@ def _traded(account: Account) -> str:
 {notes}"""
 
 
-def _charts(i: int, account: Account) -> str:
+def _charts(i: int, account: BacktestResult) -> str:
     return "\n".join(
         f'<div class="chart{" wide" if chart.wide else ""}"><h3>{escape(chart.title)}</h3>'
         f'<p class="soft">{escape(chart.caption)}</p>'

@@ -5,15 +5,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from ml4t_actor.report.account import Account, SizingDifference, regime_table
-from ml4t_actor.report.judgement import basis_points, interval, judge, number, sharpe_ratio
+from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, regime_table
+from ml4t_actor.report.verdict import basis_points, interval, judge, number, sharpe_ratio
 from ml4t_actor.validation import ReliabilityBin, Scores
 
 WIDTH = 100
 TOP_FEATURES = 8
 
 
-def account_text(account: Account) -> str:
+def result_text(account: BacktestResult) -> str:
     """Return the account as ASCII text, no line longer than 100 columns, ending in "Did it help?".
 
     The first line says SYNTHETIC where the market is made up. Names are shown with control and other
@@ -74,7 +74,7 @@ def _table(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> list[str]:
     ]  # fmt: skip
 
 
-def _data(account: Account) -> list[str]:
+def _data(account: BacktestResult) -> list[str]:
     return [
         "Data",
         *_named("data", account.data_label + (" (SYNTHETIC)" if account.synthetic else "")),
@@ -87,7 +87,7 @@ def _data(account: Account) -> list[str]:
     ]
 
 
-def _signals(account: Account) -> list[str]:
+def _signals(account: BacktestResult) -> list[str]:
     known = sum(account.statuses.values())
     by_count = sorted(account.statuses.items(), key=lambda item: (-item[1], item[0]))
     counts = [f"{name} {n}" for name, n in by_count]
@@ -146,7 +146,7 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
     ]
 
 
-def _scores(account: Account) -> list[str]:
+def _scores(account: BacktestResult) -> list[str]:
     lines = ["Meta-model (95 % intervals by block bootstrap)"]
     parts = (("validation, walk-forward on the training part", account.validation), ("test", account.test))
     for title, scores in parts:
@@ -191,12 +191,12 @@ def _reliability(title: str, scores: Scores) -> list[str]:
     ]
 
 
-def top_features(account: Account, most: int) -> list[tuple[str, float]]:
+def top_features(account: BacktestResult, most: int) -> list[tuple[str, float]]:
     """Return the most important features, largest first."""
     return sorted(account.feature_importance.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
-def _features(account: Account) -> list[str]:
+def _features(account: BacktestResult) -> list[str]:
     if not account.feature_importance:
         return ["Feature importance: none"]
     shown = top_features(account, TOP_FEATURES)
@@ -211,7 +211,7 @@ def _fitting(value: float, sign: str, width: int) -> str:
     return cents if len(cents) <= width else f"{value:{sign}.3e}"
 
 
-def _traded(account: Account) -> list[str]:
+def _traded(account: BacktestResult) -> list[str]:
     if not account.runs:
         return ["Traded: no run"]
     rows = [("", "PnL", "% of start", "Sharpe [95 %]", "P(SR>0)", "drawdown", "trades", "fees")]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.ledger import Ledger, LedgerReader
+from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.report.charts import chart_html, plotly_script, times
 from ml4t_actor.validation import base_rate, log_loss
 

@@ -3,14 +3,9 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
-from nautilus_trader.model.events import PositionClosed
-from nautilus_trader.model.identifiers import InstrumentId, Venue
-from nautilus_trader.model.instruments import Instrument
-from nautilus_trader.model.objects import Currency
-from nautilus_trader.model.position import Position
-from nautilus_trader.trading.strategy import Strategy
-
-from ml4t_actor.risk import AccountView
+from ml4t_actor.nautilus.model import Currency, InstrumentId, Venue
+from ml4t_actor.nautilus.trading import Instrument, Position, PositionClosed, Strategy
+from ml4t_actor.strategy.risk import AccountView
 
 AccountKey = tuple[Venue, Currency]
 

@@ -3,12 +3,11 @@
 from typing import Any, Literal
 
 import msgspec
-from nautilus_trader.model.data import BarType
-from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.trading.config import StrategyConfig
 
-from ml4t_actor.risk import RiskLimits
+from ml4t_actor.nautilus.model import BarType, InstrumentId
+from ml4t_actor.nautilus.trading import StrategyConfig
 from ml4t_actor.settings import LabelSettings
+from ml4t_actor.strategy.risk import RiskLimits
 
 _CHOICES = {"sizing": ("enriched", "flat"), "stamped_at": (None, "open", "close")}
 _GROUPS = {"labels": LabelSettings, "limits": RiskLimits}

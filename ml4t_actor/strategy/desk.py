@@ -4,15 +4,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from nautilus_trader.model.enums import OrderSide, OrderStatus, OrderType, PositionSide
-from nautilus_trader.model.events import OrderDenied, OrderEvent, OrderRejected
-from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.model.instruments import Instrument
-from nautilus_trader.model.orders import Order
-from nautilus_trader.model.position import Position
-from nautilus_trader.trading.strategy import Strategy
-
-from ml4t_actor.risk import PositionView
+from ml4t_actor.nautilus.model import InstrumentId, OrderSide, OrderStatus, OrderType, PositionSide
+from ml4t_actor.nautilus.trading import (
+    Instrument,
+    Order,
+    OrderDenied,
+    OrderEvent,
+    OrderRejected,
+    Position,
+    Strategy,
+)
+from ml4t_actor.strategy.risk import PositionView
 from ml4t_actor.strategy.trade import Plan, Trade
 
 Guard = Callable[..., None]

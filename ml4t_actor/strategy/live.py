@@ -6,24 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from nautilus_trader.core.uuid import UUID4
-from nautilus_trader.execution.reports import PositionStatusReport
-from nautilus_trader.model.data import BarType
-from nautilus_trader.model.enums import OrderSide, OrderStatus, PositionSide
-from nautilus_trader.model.events import (
+from ml4t_actor.nautilus.components import UUID4
+from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, OrderStatus, PositionSide, Quantity
+from ml4t_actor.nautilus.trading import (
+    Instrument,
+    Order,
     OrderAccepted,
     OrderCancelRejected,
     OrderEvent,
     OrderFilled,
     OrderRejected,
+    Position,
+    PositionStatusReport,
+    Strategy,
 )
-from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.model.instruments import Instrument
-from nautilus_trader.model.objects import Quantity
-from nautilus_trader.model.orders import Order
-from nautilus_trader.model.position import Position
-from nautilus_trader.trading.strategy import Strategy
-
 from ml4t_actor.strategy.desk import Desk, Guard
 from ml4t_actor.strategy.market import LiveMarket
 from ml4t_actor.strategy.trade import Plan, Trade

@@ -4,13 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from nautilus_trader.model.data import BarType
-from nautilus_trader.model.enums import OrderSide, TimeInForce
-from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.model.objects import Quantity
-from nautilus_trader.model.orders import Order
-from nautilus_trader.trading.strategy import Strategy
-
+from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, Quantity, TimeInForce
+from ml4t_actor.nautilus.trading import Order, Strategy
 from ml4t_actor.strategy.trade import Plan
 
 _BAR_SLACK_NS = 10_000_000_000

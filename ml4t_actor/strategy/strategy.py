@@ -7,22 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nautilus_trader.common.component import TestClock
-from nautilus_trader.core.data import Data
-from nautilus_trader.model.data import Bar
-from nautilus_trader.model.events import OrderEvent, PositionClosed
-from nautilus_trader.model.identifiers import InstrumentId
-from nautilus_trader.model.instruments import Instrument
-from nautilus_trader.trading.strategy import Strategy
-
-from ml4t_actor.bar_times import bar_close_ns
-from ml4t_actor.data import EnrichedSignal, Status
-from ml4t_actor.risk import RiskDecision, RiskStage
-from ml4t_actor.sizing import IntegratedSizer, break_even_probability
+from ml4t_actor.feed.bar_times import bar_close_ns
+from ml4t_actor.messages import EnrichedSignal, Status
+from ml4t_actor.nautilus.components import TestClock
+from ml4t_actor.nautilus.custom_data import Data
+from ml4t_actor.nautilus.model import Bar, InstrumentId
+from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
 from ml4t_actor.strategy.account import Equity, account_key
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.desk import Desk
 from ml4t_actor.strategy.live import LiveDesk
+from ml4t_actor.strategy.risk import RiskDecision, RiskStage
+from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.strategy.trade import Plan, barriers, instrument_view
 
 _DAY_NS = 86_400_000_000_000

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from nautilus_trader.model.instruments import Instrument
-from nautilus_trader.model.objects import Price
-from nautilus_trader.model.orders import Order
-
-from ml4t_actor.risk import InstrumentView
+from ml4t_actor.nautilus.model import Price
+from ml4t_actor.nautilus.trading import Instrument, Order
+from ml4t_actor.strategy.risk import InstrumentView
 
 NEVER_NS = 2**62
 

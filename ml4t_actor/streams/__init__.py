@@ -3,6 +3,7 @@
 Nothing here imports NautilusTrader.
 """
 
+from ml4t_actor.streams.codec import CodecError
 from ml4t_actor.streams.connection import (
     AnswerTooLargeError,
     RedisAwayError,
@@ -11,20 +12,19 @@ from ml4t_actor.streams.connection import (
     RedisRefusedError,
     connect,
 )
-from ml4t_actor.streams.inlet import Arrival, Batch, SignalInlet
-from ml4t_actor.streams.outlet import EnrichedOutlet
-from ml4t_actor.streams.wire import WireError
+from ml4t_actor.streams.consumer import Arrival, Batch, SignalConsumer
+from ml4t_actor.streams.producer import EnrichedSignalProducer
 
 __all__ = [
     "AnswerTooLargeError",
     "Arrival",
     "Batch",
-    "EnrichedOutlet",
+    "CodecError",
+    "EnrichedSignalProducer",
     "RedisAwayError",
     "RedisDeniedError",
     "RedisLink",
     "RedisRefusedError",
-    "SignalInlet",
-    "WireError",
+    "SignalConsumer",
     "connect",
 ]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.kernels.bootstrap import resample_scores
+from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.validation.scores import (
     Interval,
     brier_losses,

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.frames import FloatArray
 from ml4t_actor.kernels.bootstrap import resample_sharpe
+from ml4t_actor.market_data import FloatArray
 from ml4t_actor.validation.bootstrap import MIN_BLOCKS, block_starts, check_resampling, percentile_interval
 
 

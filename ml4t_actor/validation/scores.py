@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml4t_actor.frames import FloatArray, IntArray
 from ml4t_actor.kernels.bootstrap import concordance
+from ml4t_actor.market_data import FloatArray, IntArray
 
 LOG_LOSS_CLIP = float(np.finfo(np.float64).eps)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.frames import IntArray
+from ml4t_actor.market_data import IntArray
 from ml4t_actor.settings import ValidationSettings
 
 

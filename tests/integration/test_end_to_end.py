@@ -1,6 +1,6 @@
 """End to end on loopback: a signal in Redis becomes an order at the venue, a position, and an outcome in the ledger.
 
-The node is the project's own command with NautilusTrader's unpatched adapter; see `tests.integration.live_node`.
+The node is the project's own command with NautilusTrader's unpatched adapter; see `tests.support.live_node`.
 """
 
 import json
@@ -17,18 +17,18 @@ import pandas as pd
 import pytest
 
 from ml4t_actor.ledger import LedgerReader
-from ml4t_actor.tape import EndFrame, StateFrame, read_tape
-from tests.integration.live_node import (
+from ml4t_actor.recording import EndFrame, StateFrame, read_recording
+from tests.support.live_node import (
     CONFIDENCE,
     HORIZON_BARS,
     MINUTE_NS,
-    ROOT,
     Rig,
     instrument,
     rig,
     told_bars,
     until,
 )
+from tests.support.paths import ROOT
 
 # A candle takes 0.3 s; they begin 1,500 minutes ago, so that there is a long past and none is of the future.
 FAST = ("--candle-ms", "300", "--virtual-candles", "1500")
@@ -385,7 +385,7 @@ class TestRestarts:
             assert node.stop(by) == 0
             assert time.monotonic() - asked < 20.0
             assert node.is_protected("BTC")  # left, as it was told to
-            *_, last = read_tape(node.tapes()[-1])[1]
+            *_, last = read_recording(node.tapes()[-1])[1]
             assert isinstance(last, EndFrame)
             node.check_answers()
             missed = node.send("ETH", 1, strength=0.0)
@@ -394,7 +394,7 @@ class TestRestarts:
             node.started()
             assert node.answer(missed).status == "ok"
             assert node.ask("BTC", 1, strength=0.0).status == "ok"
-            states = [f for f in read_tape(node.tapes()[-1])[1] if isinstance(f, StateFrame)]
+            states = [f for f in read_recording(node.tapes()[-1])[1] if isinstance(f, StateFrame)]
             assert {frame.instrument_id for frame in states} == {instrument(coin) for coin in node.coins}
             node.venue.control("set", info_fail=[])
             node.reach("BTC", "target")

@@ -22,19 +22,20 @@ from nautilus_trader.common.config import DatabaseConfig, MessageBusConfig
 from nautilus_trader.model.data import Bar
 
 from ml4t_actor.actor import ML4TActor
-from ml4t_actor.actor.exchange import StreamExchange
+from ml4t_actor.actor.redis_bridge import RedisBridge
 from ml4t_actor.config import ML4TActorConfig
-from ml4t_actor.data import EnrichedSignal, SignalData
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.learning import LearningLoop
-from ml4t_actor.learning.succession import Succession
 from ml4t_actor.ledger import Ledger
 from ml4t_actor.ledger.retention import forget_chunk
-from ml4t_actor.persistence import ModelStore
+from ml4t_actor.lifecycle import LifecycleLoop
+from ml4t_actor.lifecycle.champion import ChampionLifecycle
+from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.publisher import SignalPublisher
+from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import HealthSettings, LedgerSettings, RetrainSettings
-from ml4t_actor.streams import EnrichedOutlet
-from tests.integration.redis_node import (
+from ml4t_actor.streams import EnrichedSignalProducer
+from tests.support.nodes import Threads
+from tests.support.redis_node import (
     ENRICHED,
     INNER,
     INSTRUMENT,
@@ -53,8 +54,7 @@ from tests.integration.redis_node import (
     wait_for,
     written,
 )
-from tests.nodes import Threads
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 OUTSIDE = "outside"
 OTHERS_PAUSE_S = 0.005
@@ -187,10 +187,10 @@ def test_signals_from_everywhere_are_answered_once_in_order_on_the_event_thread(
     threads = Threads()
     for owner, names in (
         (InferenceLoop, ("process_signal", "swap")),
-        (LearningLoop, ("check", "on_signal")),
+        (LifecycleLoop, ("check", "on_signal")),
         (Ledger, ("record_signal",)),
-        (Succession, ("hot_swap_model",)),
-        (EnrichedOutlet, ("put",)),
+        (ChampionLifecycle, ("hot_swap_model",)),
+        (EnrichedSignalProducer, ("put",)),
         (ML4TActor, ("on_data", "_on_event_thread")),
     ):
         for name in names:
@@ -468,7 +468,7 @@ def test_answers_that_one_life_does_not_come_to_record_are_recorded_by_the_next(
 
     config = config_of(models, server.settings())
     with monkeypatch.context() as patch:
-        patch.setattr(StreamExchange, "begin_reading", lambda _self: None)  # as while past bars are to come
+        patch.setattr(RedisBridge, "begin_reading", lambda _self: None)  # as while past bars are to come
         RedisNode(config, trader_id=KILLED).run(answer_some)
     node = RedisNode(config, trader_id=KILLED).run(go_on)
     assert node.answers(OUTSIDE) == ["5"]

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ml4t_actor.persistence import ModelStore
-from ml4t_actor.tape import (
+from ml4t_actor.recording import (
     AnswerFrame,
     BarFrame,
     EndFrame,
@@ -19,10 +18,12 @@ from ml4t_actor.tape import (
     SignalFrame,
     StateFrame,
     TradeFrame,
-    read_tape,
+    read_recording,
 )
-from ml4t_actor.tape.frames import MAGIC, PRELUDE, SCHEMA, framed
-from tests.integration.live_node import ROOT, Rig, instrument, rig, trained
+from ml4t_actor.recording.frames import MAGIC, PRELUDE, SCHEMA, framed
+from ml4t_actor.registry import ModelStore
+from tests.support.live_node import Rig, instrument, rig, trained
+from tests.support.paths import ROOT
 
 COINS = ("BTC", "ETH")
 HORIZON_BARS = 10
@@ -73,7 +74,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def _n_answers(tape: Path) -> int:
-    return sum(isinstance(frame, AnswerFrame) for frame in read_tape(tape)[1])
+    return sum(isinstance(frame, AnswerFrame) for frame in read_recording(tape)[1])
 
 
 def _signals(node: Rig, source: str) -> None:
@@ -97,7 +98,7 @@ def _signals(node: Rig, source: str) -> None:
 
 
 def test_the_session_has_what_it_is_to_prove(session: Session) -> None:
-    first, second = (list(read_tape(tape)[1]) for tape in session.tapes)
+    first, second = (list(read_recording(tape)[1]) for tape in session.tapes)
     signals = [frame for frame in (*first, *second) if isinstance(frame, SignalFrame)]
     assert len(signals) == session.n_answers > SIGNALS_MIN
     assert {frame.instrument_id for frame in signals} == {instrument(coin) for coin in COINS}
@@ -154,7 +155,7 @@ def _replay(session: Session, tape: Path) -> tuple[int, str]:
 
 
 def _rewrite(source: Path, target: Path, alter: Callable[[list[Any]], Iterable[Any]]) -> None:
-    header, frames = read_tape(source)
+    header, frames = read_recording(source)
     payloads = [header, *alter(list(frames))]
     target.write_bytes(PRELUDE.pack(MAGIC, SCHEMA) + b"".join(framed(payload) for payload in payloads))
 

@@ -1,0 +1,112 @@
+"""The stub as a process of its own, for tests."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+_ROOT = Path(__file__).resolve().parents[2]
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # past any proxy
+
+
+class Venue:
+    """Runs the stub while the context lasts.
+
+    Parameters
+    ----------
+    *arguments : str
+        Of `python -m examples.venue`, such as ``"--candle-ms", "500"``.
+
+    Attributes
+    ----------
+    env : dict[str, str]
+        Environment variables that a node needs to reach the stub.
+    base_url_ws : str
+        For the adapter's configurations.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "ports.json"
+        command = [sys.executable, "-m", "examples.venue", "--ports-file", str(path), *self._arguments]
+        self._errors = (path.parent / "errors").open("w+")
+        self.process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=self._errors)
+        try:
+            self.until(lambda: path.exists() or self.process.poll() is not None, 30, "the stub's addresses")
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the stub ended at its start: {self.errors()}")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        addresses = json.loads(path.read_text())
+        self.env: dict[str, str] = addresses["env"]
+        self.base_url_ws: str = addresses["base_url_ws"]
+        self.control_url: str = addresses["control"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def errors(self) -> str:
+        """Return what the stub wrote to its standard error."""
+        self._errors.flush()
+        return Path(self._errors.name).read_text()
+
+    def control(self, what: str, **arguments: Any) -> int:
+        """Do something to the venue; return the length of its log then."""
+        body = json.dumps({"do": what, **arguments}).encode()
+        headers = {"Content-Type": "application/json"}
+        try:
+            with _open(urllib.request.Request(f"{self.control_url}/control", body, headers)) as response:
+                length: int = json.load(response)["log"]
+                return length
+        except urllib.request.HTTPError as e:
+            raise ValueError(e.read().decode()) from None
+
+    def log(self, kind: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+        """Return the recorded traffic, of one kind or all."""
+        with _open(f"{self.control_url}/log?since={since}") as response:
+            entries: list[dict[str, Any]] = json.load(response)
+        return [entry for entry in entries if kind is None or entry["kind"] == kind]
+
+    def state(self) -> dict[str, Any]:
+        """Return what the venue knows: positions, open orders, fills, prices, subscriptions."""
+        with _open(f"{self.control_url}/state") as response:
+            found: dict[str, Any] = json.load(response)
+            return found
+
+    def info(self, **query: Any) -> Any:
+        """Ask `/info`."""
+        request = urllib.request.Request(
+            self.control_url.replace("/_venue", "/info"), json.dumps(query).encode()
+        )
+        with _open(request) as response:
+            return json.load(response)
+
+    @staticmethod
+    def until(condition: Callable[[], Any], seconds: float, what: str = "") -> Any:
+        """Wait for a condition and return what it gave; `TimeoutError` if it does not come true in time."""
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > end:
+                raise TimeoutError(f"waited {seconds} s for {what or condition}")
+            time.sleep(0.02)
+        return found

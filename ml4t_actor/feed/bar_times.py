@@ -1,0 +1,70 @@
+"""When a bar closed: inside the package a bar's time is its close, but some sources stamp the open."""
+
+from typing import Literal
+
+from ml4t_actor.nautilus.model import Bar, BarType
+
+_OPEN_STAMPING_VENUE = "HYPERLIQUID"
+_MILLISECOND_NS = 1_000_000
+
+
+def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | None, live: bool) -> bool:
+    """Return whether `ts_event` of a bar of this type tells the bar's open.
+
+    Parameters
+    ----------
+    bar_type : BarType
+        The bar's type.
+    stamped_at : {'open', 'close'} or None
+        What the user says; None for the default: 'open' for external bars from Hyperliquid in a live engine, as its
+        adapter stamps them, else 'close'.
+    live : bool
+        Whether the engine is live. Recorded bars are converted when they are stored, so a backtest sees closes.
+
+    Examples
+    --------
+    >>> external = BarType.from_str("BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
+    >>> stamped_at_open(external, None, live=True), stamped_at_open(external, None, live=False)
+    (True, False)
+    """
+    internal = bar_type.is_internally_aggregated()
+    if internal:  # Nautilus's own aggregation stamps closes, whatever the venue
+        return False
+    if stamped_at is not None:
+        return stamped_at == "open"
+    return live and bar_type.instrument_id.venue.value == _OPEN_STAMPING_VENUE
+
+
+def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
+    """Return when a bar closed, in UNIX nanoseconds.
+
+    Where the stamp tells the open it is rounded to the millisecond: such stamps have passed through a float, which
+    puts them off by up to 128 ns. A close that is stamped with the last millisecond within the bar, as Binance does, is
+    that of the bar's end.
+
+    Parameters
+    ----------
+    ts_event : int
+        The bar's stamp, in UNIX nanoseconds.
+    interval_ns : int
+        The bar's length, in nanoseconds.
+    at_open : bool
+        Whether the stamp tells the open.
+
+    Examples
+    --------
+    >>> close_ns(1_753_000_019_999_999_872, 60_000_000_000, at_open=True)
+    1753000080000000000
+    >>> close_ns(1_753_000_079_999_000_000, 60_000_000_000, at_open=False)
+    1753000080000000000
+    """
+    if not at_open:
+        end = ts_event + _MILLISECOND_NS
+        return ts_event if end % interval_ns else end
+    return (ts_event + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS + interval_ns
+
+
+def bar_close_ns(bar: Bar, stamped_at: Literal["open", "close"] | None, live: bool) -> int:
+    """Return when a time bar closed, in UNIX nanoseconds; `stamped_at` and `live` as in `stamped_at_open`."""
+    interval_ns: int = bar.bar_type.spec.get_interval_ns()
+    return close_ns(bar.ts_event, interval_ns, stamped_at_open(bar.bar_type, stamped_at, live))

@@ -1,0 +1,32 @@
+"""Labels by the triple barrier: of a history at once, of a signal as bars come, and the rows to learn from."""
+
+from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
+from ml4t_actor.labeling.rows import LabelledRows, join_rows
+from ml4t_actor.labeling.triple_barrier import (
+    PROFIT,
+    STOP,
+    UNRESOLVED,
+    VERTICAL,
+    BarrierLabels,
+    random_walk_odds,
+    spans_gap,
+    triple_barrier_labels,
+    uniqueness_weights,
+)
+
+__all__ = [
+    "PROFIT",
+    "STOP",
+    "UNRESOLVED",
+    "VERTICAL",
+    "BarrierLabels",
+    "LabelledRows",
+    "OpenBarrier",
+    "OutcomeTracker",
+    "Resolution",
+    "join_rows",
+    "random_walk_odds",
+    "spans_gap",
+    "triple_barrier_labels",
+    "uniqueness_weights",
+]

@@ -1,0 +1,118 @@
+"""Labelled rows: what a model was trained on, kept with it so that its successor can learn from more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml4t_actor.market_data import FloatArray, IntArray
+
+_DTYPES: dict[str, type] = {
+    "X": np.float64,
+    "y": np.int8,
+    "side": np.int8,
+    "ret": np.float64,
+    "weight": np.float64,
+    "prior": np.float64,
+    "label_start": np.int64,
+    "label_end": np.int64,
+    "regime": np.float64,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LabelledRows:
+    """Signals with what they were judged by and what became of them, in order of time.
+
+    Attributes
+    ----------
+    X : float64 (n, n_features)
+        What each signal is judged by.
+    y : int8 (n,)
+        1 if acting on it paid after costs.
+    side : int8 (n,)
+        -1 or 1.
+    ret : float64 (n,)
+        Gross log return in the signal's direction; NaN where the user gave the labels.
+    weight : float64 (n,)
+        Average uniqueness of the label.
+    prior : float64 (n,)
+        Odds in a random walk without drift (`random_walk_odds`); NaN where the user gave the labels.
+    label_start, label_end : int64 (n,)
+        When the signal was given and its outcome known, UNIX nanoseconds.
+    regime : float64 (n, n_regimes)
+        Probability of each regime of the model's `RegimeModel` when the signal was given; no columns where there is
+        none.
+
+    Raises
+    ------
+    ValueError
+        If an array does not have one row per signal, or rows are not in order of time.
+    """
+
+    X: FloatArray
+    y: NDArray[np.int8]
+    side: NDArray[np.int8]
+    ret: FloatArray
+    weight: FloatArray
+    prior: FloatArray
+    label_start: IntArray
+    label_end: IntArray
+    regime: FloatArray
+
+    def __post_init__(self) -> None:
+        n = len(self.y)
+        for name, dtype in _DTYPES.items():
+            column = np.asarray(getattr(self, name), dtype=dtype)
+            if len(column) != n or column.ndim != (2 if name in ("X", "regime") else 1):
+                raise ValueError(f"`{name}` of {n} labelled rows has the shape {column.shape}")
+            object.__setattr__(self, name, column)
+        if len(late := np.flatnonzero(np.diff(self.label_start) < 0)):
+            raise ValueError(
+                f"labelled rows must be in order of time: row {late[0] + 1} is before row {late[0]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Any) -> "LabelledRows":
+        """Return some of the rows: a slice, a mask, or indices in order."""
+        return LabelledRows(**{name: getattr(self, name)[rows] for name in _DTYPES})
+
+    def replace(self, **columns: Any) -> Self:
+        """Return a copy with other columns."""
+        return replace(self, **columns)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the columns by name."""
+        return {name: getattr(self, name) for name in _DTYPES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "LabelledRows":
+        """Return the rows whose `to_arrays` are given; `ValueError` if a column is missing or does not fit."""
+        if missing := sorted(_DTYPES.keys() - arrays.keys()):
+            raise ValueError(f"labelled rows lack the columns {missing}")
+        return LabelledRows(**{name: arrays[name] for name in _DTYPES})
+
+
+def join_rows(parts: Sequence[LabelledRows]) -> LabelledRows:
+    """Return all rows of `parts` in order of time; of equal times, those of earlier parts first.
+
+    Raises
+    ------
+    ValueError
+        If they differ in their features or regimes.
+    """
+    for name in ("X", "regime"):
+        widths = {getattr(part, name).shape[1] for part in parts}
+        if len(widths) > 1:
+            raise ValueError(f"rows to be joined differ in the columns of `{name}`: {sorted(widths)}")
+    order = np.argsort(np.concatenate([part.label_start for part in parts]), kind="stable")
+    return LabelledRows(
+        **{name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _DTYPES}
+    )
+
+
+__all__ = ["LabelledRows", "join_rows"]

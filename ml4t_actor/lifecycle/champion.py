@@ -1,0 +1,479 @@
+"""ChampionLifecycle: whether the model that serves is still good, and which one follows it."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from ml4t_actor.inference import InferenceLoop, ModelInputs
+from ml4t_actor.ledger import Ledger, SignalRow
+from ml4t_actor.lifecycle.events import (
+    SERVING,
+    TRIGGER,
+    Events,
+    are_copies,
+    last_change,
+    last_concluded_ns,
+    serving_since_ns,
+)
+from ml4t_actor.messages import REASON_LENGTH_MAX, Action, EnrichedSignal, ModelUpdate, SignalOutcome, Status
+from ml4t_actor.monitoring.baseline import MonitorBaseline
+from ml4t_actor.monitoring.monitor import RetrainMonitor, RetrainTrigger
+from ml4t_actor.nautilus.custom_data import Data
+from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
+from ml4t_actor.settings import RetrainSettings, TrainingSettings
+from ml4t_actor.training.retraining import RetrainResult, RetrainSpec, seen_until_ns, unseen_after_ns
+from ml4t_actor.training.worker import Trainer, warm
+
+JUDGED = frozenset({Status.OK, Status.LATE})
+LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
+
+_MINUTE_NS = 60_000_000_000
+_MODELS_KEPT = 8  # for `rollback`
+
+
+class Log(Protocol):
+    """What is written to the log; Nautilus's logger is one."""
+
+    def info(self, message: str) -> None:
+        """Write what is as it should be."""
+        ...
+
+    def warning(self, message: str) -> None:
+        """Write what someone may want to change."""
+        ...
+
+    def error(self, message: str) -> None:
+        """Write what went wrong."""
+        ...
+
+
+class ChampionLifecycle:
+    """Watches the model that serves, has a successor trained, and swaps it in if it is better.
+
+    Parameters
+    ----------
+    inference : InferenceLoop
+        Whose model it is about; its instruments added, its model loaded.
+    ledger : Ledger
+        Where decisions are kept, and outcomes of before a restart.
+    store : ModelStore
+        Written to by `rollback`, in a live engine only.
+    trainer : Trainer or None
+        Who trains; None freezes the model.
+    settings : RetrainSettings
+        Monitor and gate.
+    training : TrainingSettings
+        Of a first model; later ones inherit those of the model that they follow.
+    feature_names : sequence of str
+        Of a first model.
+    accuracy_drop_threshold, interval_bars, min_samples
+        See `RetrainMonitor`.
+    publish : callable
+        Takes each `ModelUpdate`.
+    deliver : callable
+        Called with a function when a challenger is ready, maybe from another thread: it must see to it that the
+        function is called on the loop's thread, in a backtest after the time that training would have taken.
+    now : callable
+        The clock's time, UNIX nanoseconds.
+    log : Log
+        Nautilus's logger.
+    live : bool
+        Whether the ledger and the store outlive the process.
+    """
+
+    def __init__(
+        self,
+        inference: InferenceLoop,
+        ledger: Ledger,
+        store: ModelStore,
+        trainer: Trainer | None,
+        *,
+        settings: RetrainSettings,
+        training: TrainingSettings,
+        feature_names: Sequence[str],
+        accuracy_drop_threshold: float,
+        interval_bars: int | None,
+        min_samples: int,
+        publish: Callable[[Data], None],
+        deliver: Callable[[Callable[[], None]], None],
+        now: Callable[[], int],
+        log: Log,
+        live: bool,
+    ) -> None:
+        self._inference = inference
+        self._ledger = ledger
+        self._store = store
+        self._trainer = trainer
+        self._settings = settings
+        self._training = training
+        self._feature_names = tuple(feature_names)
+        intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
+        self._interval_ns = min(intervals, default=_MINUTE_NS)
+        self._min_samples = min_samples
+        self._publish = publish
+        self._deliver = deliver
+        self._now = now
+        self._log = log
+        self._live = live
+        self._earlier: deque[ModelBundle] = deque(maxlen=_MODELS_KEPT)
+        self._asked = False
+        self._under_way = False
+        self._retired: ModelBundle | None = None
+        self._retired_ns = 0  # or when its last would-be successor was rejected
+        # Of each judged signal when the outcome was known, in order, when it arose, and when its label window ends:
+        # kept here lest a swap waits for the ledger.
+        self._judged: deque[tuple[int, int, int]] = deque(maxlen=settings.max_rows)
+        # Of those that no model has seen, the ends: a heap, and how many are past.
+        self._unseen: list[int] = []
+        self._n_unseen = 0
+        self._unseen_after_ns = 0
+        self._columns = np.empty(0, dtype=np.int64)  # of the served features, those that the model reads
+        self.monitor = RetrainMonitor(
+            None,
+            settings.monitor,
+            accuracy_drop_threshold=accuracy_drop_threshold,
+            interval_bars=interval_bars,
+            bar_interval_ns=self._interval_ns,
+            min_samples=min_samples,
+        )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the model may not change."""
+        return self._trainer is None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a challenger is being trained, or waits to be judged."""
+        return self._under_way or (self._trainer is not None and self._trainer.busy)
+
+    def start(self) -> None:
+        """Watch the model that serves; in a live engine as if the process had never ended."""
+        if not self._live:
+            self._watch_model(self._now())
+            return
+        events = self._ledger.events()
+        self._take_up(events)
+        self._recall_judged()
+        self._recall_evidence(events)
+
+    def on_signal(self, enriched: EnrichedSignal, served: ModelInputs | None) -> None:
+        """Note what a signal was judged by."""
+        if served is not None and enriched.signal and enriched.status in JUDGED:
+            self.monitor.record_features(served.features[self._columns])
+
+    def on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
+        """Note how a signal came out, that was recorded as `row`."""
+        if outcome.label < 0:
+            return
+        if row.status in LEARNED_FROM and row.window_end_ns is not None:
+            self._judged.append((outcome.ts_event, row.ts_event, row.window_end_ns))
+            if row.ts_event > self._unseen_after_ns:
+                heappush(self._unseen, row.window_end_ns)
+        bundle = self._inference.bundle
+        version, statuses = ("", LEARNED_FROM) if bundle is None else (bundle.version, JUDGED)
+        if row.model_version == version and row.status in statuses:
+            self.monitor.record_outcome(row.confidence, outcome.label, outcome.weight)
+
+    def check(self) -> None:
+        """Start a retraining if one is due and none is under way."""
+        now_ns = self._now()
+        if self._trainer is None or self.under_way:
+            return
+        if not (self._asked or self._enough(now_ns)):
+            return
+        self._asked = False
+        trigger = self.monitor.check_retrain_trigger(now_ns) or self._vacancy(now_ns)
+        if trigger is not None:
+            self._retrain(trigger, self._trainer, now_ns)
+
+    def request_retrain(self, reason: str) -> None:
+        """Ask for a retraining at the next check, whatever the monitor says; `RuntimeError` if frozen."""
+        self.refuse_if_frozen("retrain")
+        self.monitor.request(reason)
+        self._asked = True
+
+    def hot_swap_model(self, bundle: ModelBundle) -> None:
+        """Let the user's own bundle serve from the next signal on; raises what `check_swap` does."""
+        self.check_swap(bundle)
+        self._swap(bundle, self._now(), Action.SWAPPED, "user", "by hand")
+
+    def rollback(self) -> ModelBundle:
+        """Let the model before the present one serve again, and after a restart too; return it.
+
+        Raises what `check_rollback` does.
+        """
+        self.check_rollback()
+        bundle = self._earlier.pop()
+        self._swap(bundle, self._now(), Action.ROLLED_BACK, "user", "by hand", keep_present=False)
+        self._serve_after_restart(bundle)
+        return bundle
+
+    def check_swap(self, bundle: ModelBundle) -> None:
+        """Raise, from any thread, what would keep `bundle` from being swapped in.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is frozen.
+        ValueError
+            If it has no version, or cannot serve here.
+        """
+        self.refuse_if_frozen("swap the model")
+        if not bundle.version:
+            raise ValueError("the bundle has no version; save it in a ModelStore, which gives it one")
+        self._inference.check(bundle)
+        warm(bundle)
+
+    def check_rollback(self) -> None:
+        """Raise, from any thread, `RuntimeError` if the model is frozen or there was none before it."""
+        self.refuse_if_frozen("roll back")
+        if not self._earlier:
+            raise RuntimeError("there is no earlier model to roll back to: none was replaced since the start")
+
+    def refuse_if_frozen(self, what: str) -> None:
+        """Raise `RuntimeError` if the model may not change."""
+        if self.frozen:
+            raise RuntimeError(
+                f"cannot {what}: the model is frozen by `retrain='off'`, or for want of a ledger"
+            )
+
+    def stop(self) -> None:
+        """End a retraining that is under way."""
+        if self._trainer is not None:
+            self._trainer.cancel()
+
+    def _take_up(self, events: Events) -> None:
+        """Let serve what served before the restart, which the newest version in the store need not be."""
+        bundle, change = self._inference.bundle, last_change(events)
+        if bundle is None or change is None:
+            return
+        kind, version, previous = change["kind"], change["version"], change["detail"]["previous_version"]
+        if kind == Action.RETIRED and are_copies(previous, bundle.version):
+            self._retired = bundle
+            self._inference.retire()
+            self._log.warning(
+                f"model {bundle.version} was retired before the restart; no model serves until a challenger beats the "
+                "base rate, or you save another version"
+            )
+        elif kind == Action.ROLLED_BACK and are_copies(previous, bundle.version):
+            # The process ended before the older model was stored again.
+            if (older := self._loaded(version)) is not None:
+                self._inference.swap(older)
+                self._earlier.append(bundle)
+                self._serve_after_restart(older)
+        elif are_copies(version, bundle.version) and (older := self._loaded(previous)) is not None:
+            self._earlier.append(older)
+
+    def _loaded(self, version: str) -> ModelBundle | None:
+        try:
+            bundle = self._store.load(version) if version else None
+            if bundle is not None:
+                self._inference.check(bundle)
+        except ValueError as e:  # a BundleError too
+            self._log.warning(f"model {version}, which served before, cannot be gone back to: {e}")
+            return None
+        return bundle
+
+    def _recall_judged(self) -> None:
+        """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
+        since_ns = unseen_after_ns(self._inference.bundle or self._retired)
+        horizon_ns = self._training.labels.horizon_bars * self._interval_ns
+        for end in sorted(self._ledger.window_ends(since_ns, sorted(LEARNED_FROM))):
+            # The window's end stands for the outcome's time, the entry's for the signal's, which is a little later.
+            self._judged.append((end, max(end - horizon_ns, since_ns + 1), end))
+
+    def _recall_evidence(self, events: Events) -> None:
+        """Go on with the model's age, the cooldown, and the evidence since the last retraining that was concluded.
+
+        One that the process did not outlive does not count: what asked for it asks again.
+        """
+        version = "" if self._inference.bundle is None else self._inference.bundle.version
+        since_ns = serving_since_ns(events, version)
+        if since_ns is None:
+            since_ns = self._now()
+            self._ledger.record_event(since_ns, SERVING, version, {})
+        concluded_ns = last_concluded_ns(events)
+        self._retired_ns = max(concluded_ns, since_ns)
+        if 0 < concluded_ns < since_ns:
+            self.monitor.retrained(concluded_ns)
+        self._watch_model(since_ns)
+        if concluded_ns >= since_ns:
+            self.monitor.retrained(concluded_ns)
+        statuses = sorted(JUDGED if version else LEARNED_FROM)
+        for confidence, label, weight in self._ledger.outcomes_of(version, concluded_ns, statuses):
+            self.monitor.record_outcome(confidence, label, weight)
+
+    def _enough(self, now_ns: int) -> bool:
+        """Return whether there are enough judged signals that no model has seen, their whole windows past."""
+        while self._unseen and self._unseen[0] <= now_ns:
+            heappop(self._unseen)
+            self._n_unseen += 1
+        return self._n_unseen >= self._min_samples
+
+    def _vacancy(self, now_ns: int) -> RetrainTrigger | None:
+        """Ask, each time the cooldown is over, for a successor of the model that was retired."""
+        waited = now_ns - self._retired_ns
+        if self._retired is None or waited < self._settings.monitor.cooldown_bars * self._interval_ns:
+            return None
+        reason = f"model {self._retired.version} was retired, since it was worse than the base rate, and none serves"
+        detail = {"n_outcomes": float(self.monitor.n_outcomes)}
+        return RetrainTrigger(kind="first_model", reason=reason, ts=now_ns, detail=detail)
+
+    def _retrain(self, trigger: RetrainTrigger, trainer: Trainer, now_ns: int) -> None:
+        serving = self._inference.bundle
+        champion = serving or self._retired
+        self.monitor.retrained(now_ns)
+        self._under_way = True
+        self._retired_ns = now_ns
+        version = "" if champion is None else champion.version
+        self._ledger.record_event(now_ns, TRIGGER, version, msgspec.to_builtins(trigger))
+        self._log.info(f"retraining: {trigger.reason}")
+        spec = RetrainSpec(
+            actor=self._ledger.actor,
+            training=self._training if champion is None else champion.settings,
+            retrain=self._settings,
+            feature_names=self._feature_names if champion is None else champion.feature_names,
+            interval_ns=self._interval_ns,
+            min_samples=self._min_samples,
+            now_ns=now_ns,
+            trigger=trigger.kind,
+            retired=serving is None,
+        )
+
+        def done(result: RetrainResult) -> None:
+            self._deliver(lambda: self._finish(trigger, serving, result))
+
+        trainer.start(spec, champion, done)
+
+    def _finish(self, trigger: RetrainTrigger, serving: ModelBundle | None, result: RetrainResult) -> None:
+        self._under_way = False
+        now_ns = self._now()
+        decision, bundle = result.decision, result.bundle
+        if decision is None or bundle is None:
+            self._log.error(f"retraining failed after {result.seconds:.1f} s: {result.error}")
+            reason = f"{trigger.reason}; {_last_line(result.error)}"
+            self._announce(Action.FAILED, now_ns, trigger.kind, reason)
+            return
+        self._log.info(f"retraining took {result.seconds:.1f} s: {decision.reason}")
+        figures: dict[str, Any] = {
+            "n": decision.n,
+            "champion_log_loss": decision.champion_log_loss,
+            "challenger_log_loss": decision.challenger_log_loss,
+            "baseline_log_loss": decision.baseline_log_loss,
+            "improvement": decision.improvement,
+            "improvement_low": decision.improvement_low or 0.0,
+        }
+        reason = f"{trigger.reason}; {decision.reason}"
+        if self._inference.bundle is not serving:
+            reason = f"{trigger.reason}; another model was swapped in while the challenger was trained"
+            self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            if decision.promoted and self._inference.bundle is not None:
+                self._serve_after_restart(
+                    self._inference.bundle
+                )  # and not the challenger, the newest in the store
+        elif not decision.promoted and decision.champion_failed:
+            self._retire(now_ns, trigger.kind, reason, **figures)
+        elif not decision.promoted:
+            self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+        else:
+            try:
+                self._swap(bundle, now_ns, Action.PROMOTED, trigger.kind, reason, **figures)
+            except ValueError as e:
+                self._log.error(f"the challenger is refused: {e}")
+                self._announce(Action.FAILED, now_ns, trigger.kind, f"{trigger.reason}; {e}")
+
+    def _swap(
+        self,
+        bundle: ModelBundle,
+        now_ns: int,
+        action: Action,
+        trigger: str,
+        reason: str,
+        *,
+        keep_present: bool = True,
+        **figures: Any,
+    ) -> None:
+        present = self._inference.bundle
+        self._inference.swap(bundle)
+        self._retired = None
+        if keep_present and present is not None:
+            self._earlier.append(present)
+        self._watch_model(now_ns)
+        previous = "" if present is None else present.version
+        self._announce(action, now_ns, trigger, reason, previous_version=previous, **figures)
+
+    def _retire(self, now_ns: int, trigger: str, reason: str, **figures: Any) -> None:
+        """Let no model serve rather than one that is worse than none, until a challenger beats the base rate."""
+        present = self._inference.bundle
+        assert present is not None
+        self._retired, self._retired_ns = present, now_ns
+        self._earlier.append(present)
+        self._inference.retire()
+        self._watch_model(now_ns)
+        self._log.error(f"model {present.version} is retired: {reason}; signals get the default confidence")
+        self._announce(Action.RETIRED, now_ns, trigger, reason, previous_version=present.version, **figures)
+
+    def _watch_model(self, now_ns: int) -> None:
+        bundle = self._inference.bundle
+        baseline = None if bundle is None else MonitorBaseline.from_metrics(bundle.metrics)
+        if bundle is not None and self._inference.instruments:
+            names = self._inference.features(self._inference.instruments[0]).served_names
+            self._columns = np.array([names.index(name) for name in bundle.feature_names])
+        self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
+        self._n_unseen = 0
+        self._unseen = []
+        for known_ns, ts, end in reversed(self._judged):
+            if known_ns <= self._unseen_after_ns:
+                break
+            if ts > self._unseen_after_ns:
+                self._unseen.append(end)
+        heapify(self._unseen)
+        self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
+
+    def _announce(
+        self,
+        action: Action,
+        now_ns: int,
+        trigger: str,
+        reason: str,
+        *,
+        previous_version: str | None = None,
+        **figures: Any,
+    ) -> None:
+        bundle = self._inference.bundle
+        version = "" if bundle is None else bundle.version
+        update = ModelUpdate(
+            action=action,
+            version=version,
+            previous_version=version if previous_version is None else previous_version,
+            trigger=trigger,
+            # An error of the training process may hold anything.
+            reason="".join(c if c.isprintable() else " " for c in reason[:REASON_LENGTH_MAX]),
+            ts_event=now_ns,
+            ts_init=now_ns,
+            **figures,
+        )
+        self._ledger.record_event(now_ns, action.value, version, update.to_dict())
+        self._publish(update)
+
+    def _serve_after_restart(self, bundle: ModelBundle) -> None:
+        """Have the store's newest version be this one; off the event thread, since it copies files."""
+        if self._live:
+            threading.Thread(target=self._store_again, args=(bundle.version,), daemon=True).start()
+
+    def _store_again(self, version: str) -> None:
+        try:
+            self._store.adopt(self._store, version)
+        except (BundleError, OSError) as e:
+            self._log.error(f"model {version} serves until a restart only: {e}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,337 @@
+"""Following signals: each is recorded as it was answered, and again when its outcome is known."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from ml4t_actor.inference import InferenceLoop, ModelInputs
+from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
+from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL
+from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
+from ml4t_actor.messages import Barrier, EnrichedSignal, SignalOutcome, Status
+from ml4t_actor.nautilus.model import InstrumentId
+from ml4t_actor.settings import LabelSettings
+
+# The rest has no price to enter at, or one that is too old.
+FOLLOWED = frozenset(
+    {Status.OK, Status.LATE, Status.NO_MODEL, Status.WARMING_UP, Status.BAD_FEATURES, Status.NOVEL_INPUT}
+)
+
+_BARRIERS = {
+    PROFIT: Barrier.PROFIT,
+    STOP: Barrier.STOP,
+    VERTICAL: Barrier.VERTICAL,
+    UNRESOLVED: Barrier.UNRESOLVED,
+}
+_Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
+_SEAL_BYTES = 4
+
+
+class OutcomeRecorder:
+    """Opens a barrier for each answered signal, resolves it bar by bar, and keeps both in the ledger.
+
+    With them the ledger gets the state of each market, so that a killed process continues where it was.
+
+    Parameters
+    ----------
+    inference : InferenceLoop
+        Whose markets are followed; added to it before.
+    ledger : Ledger
+        Where signals, outcomes and states are kept.
+    labels : LabelSettings
+        The barriers.
+    resolved : callable
+        Takes each signal whose outcome is known, as it was recorded, with its `SignalOutcome`.
+    warn : callable
+        Takes what should be in the log.
+    live : bool
+        Whether states are kept.
+    has_past : bool, default False
+        Whether past bars will be fed at the start, so that only warm features need be taken up.
+    """
+
+    def __init__(
+        self,
+        inference: InferenceLoop,
+        ledger: Ledger,
+        labels: LabelSettings,
+        *,
+        resolved: Callable[[SignalRow, SignalOutcome], None],
+        warn: Callable[[str], None],
+        live: bool,
+        has_past: bool = False,
+    ) -> None:
+        self._inference = inference
+        self._ledger = ledger
+        self._resolved = resolved
+        self._warn = warn
+        self._live = live
+        self._has_past = has_past
+        self._followed: dict[tuple[str, str], SignalRow] = {}  # whose outcome is awaited
+        self._trackers: dict[InstrumentId, OutcomeTracker] = {}
+        self._feature_sets: dict[InstrumentId, int] = {}
+        for instrument_id in inference.instruments:
+            features = inference.features(instrument_id)
+            self._trackers[instrument_id] = OutcomeTracker(labels, features.interval_ns)
+            self._feature_sets[instrument_id] = ledger.feature_set(features.served_names)
+
+    @property
+    def n_open(self) -> int:
+        """Signals whose outcome is not known yet."""
+        return len(self._followed)
+
+    def resume(self, saved: Mapping[str, bytes], now_ns: int) -> None:
+        """Take up states and open barriers from the ledger, states from `saved` where they are newer.
+
+        A market whose state is older than its warm-up starts cold, which is quicker than to wait until the gap has
+        faded. Open barriers without a state to continue from end unresolved.
+        """
+        snapshots = self._ledger.snapshots()
+        ahead = set()
+        for name, raw in saved.items():
+            try:
+                snapshot = msgspec.msgpack.decode(raw, type=tuple[int, bytes])
+            except msgspec.MsgspecError as e:
+                self._warn(f"the saved state of {name} is refused: {e}; the ledger's is taken")
+                continue
+            if snapshot[0] > snapshots.get(name, (0, b""))[0]:
+                snapshots[name] = snapshot
+                ahead.add(name)
+        waiting, lost = self._open_barriers()
+        for instrument_id in self._trackers:
+            if instrument_id.value not in snapshots:
+                continue
+            barriers = waiting.get(instrument_id, [])
+            # Where the state is ahead, what became of them meanwhile did not reach the ledger.
+            continued = [] if instrument_id.value in ahead else barriers
+            if (
+                self._restore(instrument_id, snapshots[instrument_id.value][1], continued, now_ns)
+                and continued
+            ):
+                del waiting[instrument_id]
+        lost += [barrier for left in waiting.values() for barrier in left]
+        self._resolve([_given_up(barrier, now_ns) for barrier in lost], None, now_ns)
+
+    def save(self) -> dict[str, bytes]:
+        """Return the state of every market, by instrument; empty in a backtest."""
+        saved = {}
+        for instrument_id in self._trackers:
+            snapshot = self._snapshot(instrument_id)
+            if snapshot is not None:
+                saved[snapshot[0]] = msgspec.msgpack.encode(snapshot[1:])
+        return saved
+
+    def on_signal(self, enriched: EnrichedSignal, served: ModelInputs | None) -> None:
+        """Record an answered signal with what it was answered from, and open its barrier."""
+        barrier = self._enter(enriched)
+        row = self._row(enriched, served, barrier)
+        if barrier is not None:
+            self._followed[row.source, row.signal_id] = row
+        self._ledger.record_signal(
+            row, self._snapshot(enriched.instrument_id) if served is not None else None
+        )
+
+    def on_answered(self, enriched: EnrichedSignal) -> None:
+        """Record a signal that was answered at another time, which is not followed: its entry price is not known."""
+        self._ledger.record_signal(self._row(enriched, None, None))
+
+    def on_bar(
+        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
+    ) -> None:
+        """Take a bar that the inference loop has accepted, and tell what it resolved."""
+        tracker = self._trackers[instrument_id]
+        # Features that started cold may be shown bars again that the barriers have counted.
+        resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
+        self._resolve(resolved, self._snapshot(instrument_id), ts_event)
+
+    def expire(self, now_ns: int) -> None:
+        """Tell what no bar will resolve any more, since the feed has stopped."""
+        expired = [r for tracker in self._trackers.values() for r in tracker.expire(now_ns)]
+        if expired:
+            self._resolve(expired, None, now_ns)
+
+    def _row(
+        self, enriched: EnrichedSignal, served: ModelInputs | None, barrier: OpenBarrier | None
+    ) -> SignalRow:
+        instrument_id = enriched.instrument_id
+        probabilities = None if served is None else served.regime_probabilities
+        status = enriched.status
+        return SignalRow(
+            source=enriched.source,
+            signal_id=enriched.signal_id,
+            instrument_id=instrument_id.value,
+            side=enriched.signal,
+            strength=enriched.strength,
+            ts_event=enriched.ts_event,
+            ts_init=enriched.ts_init,
+            confidence=enriched.meta_confidence,
+            toxicity=enriched.toxicity,
+            vpin=enriched.vpin,
+            regime=enriched.regime,
+            regime_weight=enriched.regime_weight,
+            volatility=enriched.volatility,
+            model_version=enriched.model_version,
+            status=status.value if isinstance(status, Status) else status,
+            latency_ns=enriched.latency_ns,
+            feature_set=None if served is None else self._feature_sets[instrument_id],
+            features=None if served is None else served.features.tobytes(),
+            regime_probabilities=None if probabilities is None else probabilities.tobytes(),
+            regime_model="" if served is None else served.regime_model,
+            entry_ts=None if barrier is None else barrier.entry_ts,
+            entry=None if barrier is None else barrier.entry,
+            profit=None if barrier is None else barrier.profit,
+            stop=None if barrier is None else barrier.stop,
+            entry_bar=None if barrier is None else barrier.entry_bar,
+            entry_share=None if barrier is None else barrier.entry_share,
+            window_end_ns=None if barrier is None else _window_end_ns(self._trackers[instrument_id], barrier),
+        )
+
+    def _enter(self, enriched: EnrichedSignal) -> OpenBarrier | None:
+        instrument_id = enriched.instrument_id
+        tracker = self._trackers.get(instrument_id)
+        key = (enriched.source, enriched.signal_id)
+        if (
+            tracker is None
+            or not enriched.signal
+            or enriched.status not in FOLLOWED
+            or key in self._followed
+            # Where features start cold and old bars are replayed, the tracker would enter at a later price.
+            or self._inference.features(instrument_id).last_ts != tracker.state[1]
+        ):
+            return None
+        return tracker.open(key, enriched.signal, enriched.volatility)
+
+    def _open_barriers(self) -> tuple[dict[InstrumentId, list[OpenBarrier]], list[OpenBarrier]]:
+        """Return the ledger's open barriers by instrument, and those of what is configured otherwise by now."""
+        waiting: dict[InstrumentId, list[OpenBarrier]] = {}
+        lost: list[OpenBarrier] = []
+        for row in self._ledger.open_signals():
+            instrument_id = InstrumentId.from_str(row.instrument_id)
+            barrier = _barrier(row)
+            tracker = self._trackers.get(instrument_id)
+            same = tracker is not None and row.window_end_ns == _window_end_ns(tracker, barrier)
+            (waiting.setdefault(instrument_id, []) if same else lost).append(barrier)
+            self._followed[row.source, row.signal_id] = row
+        return waiting, lost
+
+    def _restore(
+        self, instrument_id: InstrumentId, raw: bytes, barriers: list[OpenBarrier], now_ns: int
+    ) -> bool:
+        """Restore a market; return whether its barriers are followed on."""
+        try:
+            state, position = _opened(raw)
+            self._trackers[instrument_id].restore(position, barriers)
+        except (msgspec.MsgspecError, ValueError, TypeError) as e:
+            self._warn(f"the saved state of {instrument_id} is refused: {e}; it starts cold")
+            return False
+        features = self._inference.features(instrument_id)
+        if state is not None and now_ns - position[1] <= features.warmup_bars * features.interval_ns:
+            try:
+                self._inference.restore(instrument_id, state, warm_only=self._has_past)
+            except ValueError as e:
+                self._warn(str(e))
+        return True
+
+    def _resolve(
+        self, resolutions: list[Resolution], snapshot: tuple[str, int, bytes] | None, now_ns: int
+    ) -> None:
+        if not resolutions and snapshot is None:
+            return
+        rows, told = [], []
+        for r in resolutions:
+            key: Any = r.key  # as `_enter` made it
+            source, signal_id = key
+            ret = r.ret if r.barrier != UNRESOLVED else None
+            rows.append(OutcomeRow(source, signal_id, r.barrier, r.label, ret, r.ts_end, r.bars, r.weight))
+            followed = self._followed.pop(key, None)
+            if followed is not None:
+                told.append((followed, _outcome(followed, r, now_ns)))
+        self._ledger.record_outcomes(rows, snapshot)
+        for followed, outcome in told:
+            self._resolved(followed, outcome)
+
+    def _snapshot(self, instrument_id: InstrumentId) -> tuple[str, int, bytes] | None:
+        if not self._live:
+            return None
+        position = self._trackers[instrument_id].state
+        state = self._inference.state(instrument_id)
+        return instrument_id.value, position[1], _sealed((state, position))
+
+
+def answer_of(row: SignalRow) -> EnrichedSignal:
+    """Return the enriched signal that a row was recorded of."""
+    return EnrichedSignal(
+        instrument_id=row.instrument_id,
+        signal=row.side,
+        strength=row.strength,
+        source=row.source,
+        signal_id=row.signal_id,
+        meta_confidence=row.confidence,
+        toxicity=row.toxicity,
+        vpin=row.vpin,
+        regime_weight=row.regime_weight,
+        regime=row.regime,
+        volatility=row.volatility,
+        model_version=row.model_version,
+        status=row.status,
+        latency_ns=row.latency_ns,
+        ts_event=row.ts_event,
+        ts_init=row.ts_init,
+    )
+
+
+def _outcome(row: SignalRow, r: Resolution, now_ns: int) -> SignalOutcome:
+    return SignalOutcome(
+        instrument_id=row.instrument_id,
+        signal=row.side,
+        source=row.source,
+        signal_id=row.signal_id,
+        meta_confidence=row.confidence,
+        model_version=row.model_version,
+        status=row.status,
+        barrier=_BARRIERS[r.barrier],
+        label=r.label,
+        ret=0.0 if r.barrier == UNRESOLVED else r.ret,
+        bars=r.bars,
+        weight=r.weight,
+        ts_event=r.ts_end,
+        ts_init=now_ns,
+    )
+
+
+def _sealed(snapshot: _Snapshot) -> bytes:
+    raw = msgspec.msgpack.encode(snapshot)
+    return crc32(raw).to_bytes(_SEAL_BYTES) + raw
+
+
+def _opened(sealed: bytes) -> _Snapshot:
+    """Return what was sealed; `ValueError` if a bit of it has changed, which numbers alone would not tell."""
+    raw = sealed[_SEAL_BYTES:]
+    if crc32(raw).to_bytes(_SEAL_BYTES) != sealed[:_SEAL_BYTES]:
+        raise ValueError("its bytes are damaged")
+    snapshot: _Snapshot = msgspec.msgpack.decode(raw, type=_Snapshot)
+    return snapshot
+
+
+def _window_end_ns(tracker: OutcomeTracker, barrier: OpenBarrier) -> int:
+    return barrier.entry_ts + tracker.labels.horizon_bars * tracker.interval_ns
+
+
+def _barrier(row: SignalRow) -> OpenBarrier:
+    return OpenBarrier(
+        (row.source, row.signal_id),
+        row.side,
+        float(row.entry or 0.0),
+        float(row.profit or 0.0),
+        float(row.stop or 0.0),
+        int(row.entry_ts or 0),
+        int(row.entry_bar or 0),
+        float(row.entry_share or 0.0),
+    )
+
+
+def _given_up(barrier: OpenBarrier, now_ns: int) -> Resolution:
+    return Resolution(barrier.key, UNRESOLVED, -1, math.nan, now_ns, 0, 0.0)

@@ -1,0 +1,6 @@
+"""Whether the model that serves is still good."""
+
+from ml4t_actor.monitoring.baseline import MonitorBaseline
+from ml4t_actor.monitoring.monitor import RetrainMonitor, RetrainTrigger
+
+__all__ = ["MonitorBaseline", "RetrainMonitor", "RetrainTrigger"]

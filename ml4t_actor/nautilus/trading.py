@@ -1,0 +1,33 @@
+"""Instruments, orders, positions, their events, and the base of strategies."""
+
+from nautilus_trader.execution.reports import PositionStatusReport
+from nautilus_trader.model.events import (
+    OrderAccepted,
+    OrderCancelRejected,
+    OrderDenied,
+    OrderEvent,
+    OrderFilled,
+    OrderRejected,
+    PositionClosed,
+)
+from nautilus_trader.model.instruments import Instrument
+from nautilus_trader.model.orders import Order
+from nautilus_trader.model.position import Position
+from nautilus_trader.trading.config import StrategyConfig
+from nautilus_trader.trading.strategy import Strategy
+
+__all__ = [
+    "Instrument",
+    "Order",
+    "OrderAccepted",
+    "OrderCancelRejected",
+    "OrderDenied",
+    "OrderEvent",
+    "OrderFilled",
+    "OrderRejected",
+    "Position",
+    "PositionClosed",
+    "PositionStatusReport",
+    "Strategy",
+    "StrategyConfig",
+]

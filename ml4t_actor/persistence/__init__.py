@@ -1,7 +1,0 @@
-"""Model bundles and the folder of immutable versions that keeps them."""
-
-from ml4t_actor.persistence.bundle import BundleError, ModelBundle
-from ml4t_actor.persistence.manifest import FileRecord, Manifest
-from ml4t_actor.persistence.store import ModelStore
-
-__all__ = ["BundleError", "FileRecord", "Manifest", "ModelBundle", "ModelStore"]

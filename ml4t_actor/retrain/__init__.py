@@ -1,1 +1,0 @@
-"""Learning from outcomes: when to retrain, how, and whether the result may serve."""

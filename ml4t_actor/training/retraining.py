@@ -1,0 +1,281 @@
+"""One retraining, from rows to a judged challenger: the same in a child process and in a backtest."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ml4t_actor.labeling.rows import LabelledRows, join_rows
+from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.ledger import TrainingRows
+from ml4t_actor.market_data import FloatArray
+from ml4t_actor.registry import ModelBundle
+from ml4t_actor.settings import RetrainSettings, TrainingSettings
+from ml4t_actor.training.gate import GateDecision, judge
+from ml4t_actor.validation import block_length
+from ml4t_actor.validation.scores import log_losses
+
+if TYPE_CHECKING:
+    from ml4t_actor.training.loop import TrainingLoop
+
+DAY_NS = 86_400_000_000_000
+SLOWEST_HORIZONS = 4  # with bars missing, a label may take longer than its horizon of time
+NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
+HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
+
+Progress = Callable[[str, float], None]
+
+
+class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a retraining is to do.
+
+    Attributes
+    ----------
+    actor : str
+        Whose signals in the ledger to learn from.
+    training : TrainingSettings
+        As the serving model was trained; those of the configuration where none serves.
+    retrain : RetrainSettings
+        Rows, weights and gate.
+    feature_names : tuple of str
+        What the challenger is shown.
+    interval_ns : int
+        Bar length.
+    min_samples : int
+        Fewest judged signals that no model has seen.
+    now_ns : int
+        Nothing that became known later takes part.
+    trigger : str
+        Kind of what asked for it.
+    retired : bool
+        Whether the model that is followed serves no more: the challenger is then compared with the base rate.
+    """
+
+    actor: str
+    training: TrainingSettings
+    retrain: RetrainSettings
+    feature_names: tuple[str, ...]
+    interval_ns: int
+    min_samples: int
+    now_ns: int
+    trigger: str
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainResult:
+    """What came of a retraining.
+
+    Attributes
+    ----------
+    decision : GateDecision or None
+        The comparison; None if there was no challenger.
+    bundle : ModelBundle or None
+        The challenger.
+    error : str
+        Empty, or why there is none.
+    seconds : float
+        Wall time.
+    dropped : dict
+        Rows of the ledger that could not be learned from, by reason.
+    """
+
+    decision: GateDecision | None = None
+    bundle: ModelBundle | None = None
+    error: str = ""
+    seconds: float = 0.0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def seen_until_ns(champion: ModelBundle | None) -> int:
+    """Return the time up to which labels took part in making or choosing the model: later ones can judge it."""
+    if champion is None:
+        return 0
+    provenance = champion.provenance
+    return max(int(provenance.get("last_label_end_ns") or 0), int(provenance.get("judged_until_ns") or 0))
+
+
+def unseen_after_ns(champion: ModelBundle | None) -> int:
+    """Return the time after which signals can judge the model: an embargo later."""
+    if champion is None:
+        return 0
+    return seen_until_ns(champion) + champion.settings.validation.embargo_bars * champion.bar_interval_ns
+
+
+def fresh_since_ns(champion: ModelBundle | None) -> int:
+    """Return the time after which there are signals that the serving model was not fitted on; `_joined` tells which."""
+    if champion is None:
+        return 0
+    learned_until = champion.provenance.get("learned_until_ns")
+    if learned_until is None:
+        return int(champion.provenance.get("last_signal_ns") or 0)
+    horizon_ns = champion.settings.labels.horizon_bars * champion.bar_interval_ns
+    return max(0, int(learned_until) - SLOWEST_HORIZONS * horizon_ns)
+
+
+def retrain(
+    spec: RetrainSpec,
+    champion: ModelBundle | None,
+    history: LabelledRows | None,
+    fresh: TrainingRows,
+    progress: Progress | None = None,
+) -> RetrainResult:
+    """Train a challenger on all but the latest rows and compare it with the champion on these.
+
+    The signals that took no part in making or choosing the champion are cut in two by time. The later part
+    (`holdout_fraction`) is what both are judged on; the challenger learns from everything whose label ended an embargo
+    before it. The model that was judged is the one that serves: it is not fitted again on the window.
+
+    Parameters
+    ----------
+    spec : RetrainSpec
+        Settings and times.
+    champion : ModelBundle or None
+        The model in use, or the last one if it is retired.
+    history : LabelledRows or None
+        What it was trained on.
+    fresh : TrainingRows
+        From the ledger, signals after those of `history`.
+    progress : callable, optional
+        Called with what is being done and the share done so far, in [0, 1].
+    """
+    from ml4t_actor.training.loop import TrainingLoop
+
+    rows = _joined(spec, champion, history, fresh)
+    rows = rows[rows.label_end <= spec.now_ns]  # a ledger that is read a little later may know more
+    embargo_ns = spec.training.validation.embargo_bars * spec.interval_ns
+    unseen = np.flatnonzero(rows.label_start > unseen_after_ns(champion))
+    if len(unseen) < spec.min_samples:
+        return RetrainResult(
+            error=f"{len(unseen):,} judged signals that the serving model has not seen, needs {spec.min_samples:,}",
+            dropped=fresh.dropped,
+        )
+    first = unseen[-max(1, round(spec.retrain.gate.holdout_fraction * len(unseen)))]
+    window = rows[first:]
+    learned_until_ns = int(window.label_start[0]) - embargo_ns
+    train = rows[rows.label_end < learned_until_ns][-spec.retrain.max_rows :]
+    loop = TrainingLoop(
+        spec.training,
+        feature_names=spec.feature_names,
+        custom_features=dict.fromkeys(spec.feature_names),  # type: ignore[arg-type]  # only their names are read here
+        progress=progress,
+        age_halflife_days=spec.retrain.age_halflife_days,
+    )
+    if spec.retrain.age_halflife_days is None:
+        loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
+    weights = spec.training.model.uniqueness_weights
+    trained = loop.train_rows(
+        train,
+        None if champion is None else champion.regime,
+        interval_ns=spec.interval_ns,
+        provenance={
+            "parent": "" if champion is None else champion.version,
+            "trigger": spec.trigger,
+            "age_halflife_days": loop.age_halflife_days,
+            "learned_until_ns": learned_until_ns,
+            "judged_from_ns": int(window.label_start[0]),
+            "judged_until_ns": int(window.label_end.max()),
+            "dropped": fresh.dropped,
+        },
+    )
+    decision = judge(
+        window.y,
+        None if champion is None or spec.retired else champion.model.predict_rows(window.X),
+        trained.bundle.model.predict_rows(window.X),
+        weight=window.weight if weights else None,
+        baseline_p=float(np.average(train.y, weights=train.weight if weights else None)),
+        block=block_length(window.label_start, window.label_end),
+        settings=spec.retrain.gate,
+    )
+    bundle = replace(
+        trained.bundle, metrics={**trained.bundle.metrics, "gate": msgspec.to_builtins(decision)}
+    )
+    return RetrainResult(decision=decision, bundle=bundle, dropped=fresh.dropped)
+
+
+def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int) -> float | None:
+    """Return the half-life of age that suits the newest rows best, None if all ages had better count alike.
+
+    Each candidate is fitted on the rows before the newest fifth and scored on that. Forgetting must be worth it: a
+    half-life wins over none by more than the standard error of the difference, overlapping labels counted by their
+    uniqueness. (The folds of the validation test on some of these rows too, which flatters their scores a little; the
+    window of the gate is later than all of them.)
+
+    Parameters
+    ----------
+    loop : TrainingLoop
+        Whose settings to fit with; its own half-life is tried out here and given back as it was.
+    rows : LabelledRows
+        All rows to train on.
+    embargo_ns : int
+        Nanoseconds between the last label and the newest fifth.
+    """
+    first = len(rows) - len(rows) // NEWEST_PART
+    if first >= len(rows):
+        return None
+    newest = rows[first:]
+    before = np.flatnonzero(rows.label_end < newest.label_start[0] - embargo_ns)
+    span_days = (rows.label_start[-1] - rows.label_start[0]) / DAY_NS
+    losses: dict[float | None, FloatArray] = {}
+    given = loop.age_halflife_days
+    try:
+        for candidate in (None, *(span_days * share for share in HALFLIFE_SHARES)):
+            loop.age_halflife_days = candidate
+            with suppress(ValueError):  # too few rows, or of one class only
+                losses[candidate] = log_losses(
+                    newest.y.astype(np.float64), loop.fit(rows, before).predict_proba(newest.X)
+                )
+    finally:
+        loop.age_halflife_days = given
+    if None not in losses:
+        return None
+    best, best_gain = None, 0.0
+    weight = newest.weight if loop.settings.model.uniqueness_weights else np.ones(len(newest))
+    for candidate, loss in losses.items():
+        difference = losses[None] - loss
+        gain = float(np.average(difference, weights=weight))
+        error = float(np.sqrt(np.average((difference - gain) ** 2, weights=weight) / weight.sum()))
+        if gain > max(best_gain, error):
+            best, best_gain = candidate, gain
+    return best
+
+
+def _joined(
+    spec: RetrainSpec, champion: ModelBundle | None, history: LabelledRows | None, fresh: TrainingRows
+) -> LabelledRows:
+    """Return history and ledger in one, the latter's regimes only where the champion's own regimes gave them."""
+    regime = None if champion is None else champion.regime
+    probabilities = np.full((len(fresh), 0 if regime is None else regime.n_regimes), np.nan)
+    if regime is not None:
+        alike = fresh.regime_model == regime.digest
+        n_served = min(regime.n_regimes, fresh.regime_probabilities.shape[1])  # 0 where none had a regime
+        probabilities[alike, :n_served] = fresh.regime_probabilities[alike, :n_served]
+    served_rows = LabelledRows(
+        X=fresh.X,
+        y=fresh.y,
+        side=fresh.side,
+        ret=fresh.ret,
+        weight=fresh.weight,
+        prior=random_walk_odds(
+            fresh.volatility,
+            pt=spec.training.labels.profit_barrier,
+            sl=spec.training.labels.stop_barrier,
+            cost=spec.training.labels.cost,
+        ),
+        label_start=fresh.label_start,
+        label_end=fresh.label_end,
+        regime=probabilities,
+    )
+    if history is None or champion is None:
+        return served_rows
+    learned_until = champion.provenance.get("learned_until_ns")
+    if learned_until is None:
+        return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
+    # A retrained model learned from the labels known by then: slower ones of the same time are still to come.
+    return join_rows([history, served_rows[fresh.label_end >= learned_until]])
+
+
+__all__ = ["RetrainResult", "RetrainSpec", "fresh_since_ns", "retrain", "seen_until_ns", "unseen_after_ns"]

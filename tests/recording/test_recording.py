@@ -1,0 +1,448 @@
+"""The tape: what is put in comes out, whatever happens to the file is noticed, and no trouble reaches the caller."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nautilus_trader.model.data import Bar, BarType, TradeTick
+from nautilus_trader.model.enums import AggressorSide
+from nautilus_trader.model.identifiers import InstrumentId, TradeId
+from nautilus_trader.model.objects import FIXED_PRECISION, Price, Quantity
+
+from backtests.market import load_markets, nautilus_bars
+from ml4t_actor.actor.recorder import SessionRecorder
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.messages import EnrichedSignal, SignalData
+from ml4t_actor.recording import (
+    AnswerFrame,
+    BarFrame,
+    EndFrame,
+    IncompleteFrame,
+    ModelFrame,
+    RecordingError,
+    RecordingHeader,
+    RecordingWriter,
+    SignalFrame,
+    StateFrame,
+    TradeFrame,
+    read_recording,
+    write_recording,
+)
+from ml4t_actor.recording.frames import packed, unpacked
+from ml4t_actor.settings import RedisSettings
+
+BAR_TYPE = BarType.from_str("ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
+COMPOSITE = "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-INTERNAL@1-MINUTE-EXTERNAL"
+CONFIG = ML4TActorConfig(bar_types=[str(BAR_TYPE), COMPOSITE], trade_ticks=True)
+START = 1_753_000_000_000_000_000
+WAIT_S = 30.0
+
+
+def header_of(config: ML4TActorConfig = CONFIG, **kwargs: Any) -> RecordingHeader:
+    return RecordingHeader.of(
+        config, **{"trader_id": "TESTER-001", "actor_id": "ML4TActor", "started_ns": START, **kwargs}
+    )
+
+
+def bar_of(close: str = "2401.5", ts: int = START) -> Bar:
+    prices = [Price.from_str(text) for text in ("2400.0", "2402.5", "2399.9", close)]
+    return Bar(BAR_TYPE, *prices, Quantity.from_str("12.3456"), ts, ts)
+
+
+def trade_of(n: int = 1) -> TradeTick:
+    return TradeTick(
+        BAR_TYPE.instrument_id,
+        Price.from_str("2400.1"),
+        Quantity.from_str("0.0100"),
+        AggressorSide.SELLER,
+        TradeId(f"trade-{n}"),
+        START + n,
+        START + n,
+    )
+
+
+def signal_of(n: int = 1) -> SignalData:
+    return SignalData(
+        instrument_id=BAR_TYPE.instrument_id,
+        signal=-1,
+        strength=0.1,
+        source="trend",
+        signal_id=f"s{n}",
+        ts_event=START,
+        ts_init=START + 1,
+    )
+
+
+def answer_of(n: int = 1) -> EnrichedSignal:
+    return EnrichedSignal.from_signal(
+        signal_of(n), meta_confidence=0.1 + 0.2, status="ok", vpin=1 / 3, latency_ns=5, ts_init=START + 2
+    )
+
+
+def frames_of(path: Path) -> list[Any]:
+    return list(read_recording(path)[1])
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "what is waited for did not happen"
+        time.sleep(0.005)
+
+
+def test_what_an_actor_takes_is_on_the_tape_in_order_and_exact(tmp_path):
+    tape = RecordingWriter(tmp_path / "tapes", header_of())
+    bar, trade, given_signal, answer = bar_of(), trade_of(), signal_of(), answer_of()
+    tape.model("v000001-0123456789ab", START)
+    tape.state(BAR_TYPE.instrument_id, b"\x00state\xff")
+    tape.bar(bar, START + 60, START + 61)
+    tape.bar(bar, START + 120, START + 121, historical=True)
+    tape.trade(trade, START + 3, START + 62)
+    tape.signal(given_signal, START + 63)
+    tape.answer(answer)
+    tape.model("", START + 64)
+    assert tape.close()
+    assert tape.path == tmp_path / "tapes" / f"TESTER-001.ML4TActor-{START}.tape"
+    header, frames = read_recording(tape.path)
+    assert header == header_of()
+    model, state, taken, past, tick, signalled, answered, retired, end = frames
+    assert model == ModelFrame("v000001-0123456789ab", START)
+    assert state == StateFrame("ETH-USD-PERP.HYPERLIQUID", b"\x00state\xff")
+    assert taken == BarFrame(
+        str(BAR_TYPE), START, START + 60, START + 61, 24000, 24025, 23999, 24015, 123456, 1, 4
+    )
+    assert (past.ts_close, past.historical) == (START + 120, True)
+    assert tick == TradeFrame(
+        "ETH-USD-PERP.HYPERLIQUID", START + 1, START + 3, START + 62, 24001, 100, 1, 4, 2, "trade-1"
+    )
+    assert signalled == SignalFrame(
+        "ETH-USD-PERP.HYPERLIQUID", -1, 0.1, "trend", "s1", START, START + 1, START + 63
+    )
+    expected = answer.to_dict()
+    assert {name: getattr(answered, name) for name in AnswerFrame.__struct_fields__} == {
+        name: value for name, value in expected.items() if name != "type"
+    }
+    assert retired == ModelFrame("", START + 64)
+    assert end == EndFrame(8)
+
+
+def test_taker_volumes_of_bars_are_kept(tmp_path):
+    market = load_markets("binance_flow_1m", synthetic=True)[0]
+    bars = nautilus_bars(market)[:50]
+    tape = RecordingWriter(tmp_path, header_of())
+    for bar in bars:
+        tape.bar(bar, bar.ts_event, bar.ts_event)
+    assert tape.close()
+    *taken, _ = frames_of(tape.path)
+    assert [frame.bar_type for frame in taken] == [
+        str(market.bar_type)
+    ] * 50  # though the header names others
+    assert [frame.buy_volume for frame in taken] == [str(bar.taker_buy_base_volume) for bar in bars]
+
+
+def test_a_tape_knows_what_the_session_ran_with_but_no_password(tmp_path, monkeypatch):
+    monkeypatch.setenv("ML4T_REDIS_PASSWORD", "open-sesame")
+    config = msgspec.structs.replace(CONFIG, redis=RedisSettings(username="reader"))
+    instrument = load_markets("hyperliquid_5m", synthetic=True)[1].instrument
+    header = header_of(config, stamped_at={BAR_TYPE: "open"}, instruments=[instrument])
+    tape = RecordingWriter(tmp_path, header)
+    assert tape.close()
+    read, _ = read_recording(tape.path)
+    assert ML4TActorConfig.parse(read.config) == config
+    assert read.stamped_at == {
+        str(BAR_TYPE): "open",
+        "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-INTERNAL": "close",
+    }
+    assert read.trades
+    assert type(instrument).from_dict(read.instruments[0]) == instrument
+    assert {"ml4t_actor", "nautilus_trader", "numpy", "numba", "processor"} <= read.versions.keys()
+    assert b"open-sesame" not in tape.path.read_bytes()
+
+
+def test_a_bar_takes_well_under_100_bytes(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of())
+    until(lambda: tape.path.stat().st_size)
+    before = tape.path.stat().st_size
+    tape.bar(bar_of(), START, START)
+    until(lambda: tape.path.stat().st_size > before)
+    assert tape.path.stat().st_size - before < 85
+    assert tape.close()
+
+
+# Any sequence of frames, and any damage.
+
+texts = st.text(max_size=20)
+times = st.integers(0, 2**64 - 1)
+raws = st.one_of(st.integers(-(2**63), 2**63 - 1), st.binary(min_size=16, max_size=16))
+floats = st.floats(allow_nan=False)
+precisions = st.integers(0, FIXED_PRECISION)
+frames = st.one_of(
+    st.builds(StateFrame, texts, st.binary(max_size=200)),
+    st.builds(ModelFrame, texts, times),
+    st.builds(
+        BarFrame, texts, times, times, times, raws, raws, raws, raws, raws, precisions, precisions,
+        st.booleans(), st.none() | texts,
+    ),
+    st.builds(
+        TradeFrame, texts, times, times, times, raws, raws, precisions, precisions, st.integers(0, 2), texts
+    ),
+    st.builds(SignalFrame, texts, st.integers(-1, 1), floats, texts, texts, times, times, times),
+    st.builds(
+        AnswerFrame, texts, st.integers(-1, 1), floats, texts, texts, floats, floats, floats, floats,
+        st.integers(-1, 9), floats, texts, texts, times, times, times,
+    ),
+    st.builds(EndFrame, times),
+    st.builds(IncompleteFrame, texts),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tapes") / "a.tape"
+
+
+@given(st.lists(frames, max_size=20))
+def test_any_frames_come_back_as_they_were(scratch, written):
+    write_recording(scratch, header_of(), written)
+    header, found = read_recording(scratch)
+    assert header == header_of()
+    assert list(found) == written
+
+
+@given(st.lists(frames, min_size=1, max_size=6), st.data())
+def test_a_truncated_tape_ends_with_its_last_whole_frame(scratch, written, data):
+    sizes = []
+    for n in range(len(written) + 1):
+        write_recording(scratch, header_of(), written[:n])
+        sizes.append(scratch.stat().st_size)
+    cut = data.draw(st.integers(0, sizes[-1]))
+    scratch.write_bytes(scratch.read_bytes()[:cut])
+    if cut < sizes[0]:
+        with pytest.raises(RecordingError, match=r"is no tape|ends within its header"):
+            read_recording(scratch)
+    else:
+        assert frames_of(scratch) == written[: sum(size <= cut for size in sizes) - 1]
+
+
+@given(st.lists(frames, min_size=1, max_size=6), st.data())
+def test_a_flipped_bit_is_noticed_where_it_is(scratch, written, data):
+    places = [12]  # after what says that it is a tape, and of which schema
+    for n in range(len(written) + 1):
+        write_recording(scratch, header_of(), written[:n])
+        places.append(scratch.stat().st_size)
+    raw = bytearray(scratch.read_bytes())
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] ^= 1 << data.draw(st.integers(0, 7))
+    scratch.write_bytes(raw)
+    with pytest.raises(RecordingError) as error:
+        frames_of(scratch)
+    if at >= 12:
+        place = max(place for place in places if place <= at)
+        assert f"is damaged at byte {place:,}: " in str(error.value)
+
+
+@given(st.integers(-(2**127), 2**127 - 1), precisions)
+def test_any_raw_value_is_packed_without_loss(raw, precision):
+    assert unpacked(packed(raw, precision), precision) == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "is no tape; name a file that the actor wrote"),
+        (b"SQLite format 3\x00" + bytes(100), "is no tape"),
+        (b"ml4ttape\x02\x00\x00\x00", "is of schema 2, and this version of ml4t_actor reads schema 1"),
+    ],
+)
+def test_what_is_no_tape_is_refused_plainly(tmp_path, raw, message):
+    path = tmp_path / "a.tape"
+    path.write_bytes(raw)
+    with pytest.raises(RecordingError, match=message):
+        read_recording(path)
+
+
+def test_a_missing_file_or_a_folder_is_refused_plainly(tmp_path):
+    with pytest.raises(RecordingError, match=r"nowhere\.tape' cannot be read: No such file"):
+        read_recording(tmp_path / "nowhere.tape")
+    with pytest.raises(RecordingError, match="cannot be read: Is a directory"):
+        read_recording(tmp_path)
+
+
+def test_a_frame_of_an_instrument_that_the_header_lacks_is_damage(tmp_path):
+    write_recording(tmp_path / "a", header_of(), [TradeFrame(7, 0, 0, 0, 1, 1, 0, 0, 1, "t")])
+    with pytest.raises(RecordingError, match="an instrument that the header does not name"):
+        frames_of(tmp_path / "a")
+
+
+# Troubles of writing.
+
+
+def test_a_tape_that_cannot_be_made_says_so_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordingError, match=r"cannot be made: .*correct `tape_path`"):
+        RecordingWriter(tmp_path / "file", header_of())
+    RecordingWriter(tmp_path, header_of()).close()
+    with pytest.raises(RecordingError, match="File exists"):  # another life must not go over it
+        RecordingWriter(tmp_path, header_of())
+
+
+def test_too_many_waiting_frames_end_the_tape_visibly(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of(), buffer_frames=10, flush_s=WAIT_S)
+    for n in range(25):
+        tape.trade(trade_of(n), START, START + n)
+    assert tape.incomplete == "more than 10 frames waited to be written"
+    assert tape.counts["missed"] == 14
+    assert not tape.close()
+    *taken, mark = frames_of(tape.path)
+    assert [frame.trade_id for frame in taken] == [f"trade-{n}" for n in range(11)]  # without a gap
+    assert mark == IncompleteFrame("more than 10 frames waited to be written")
+
+
+def test_after_its_end_a_tape_takes_nothing(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of())
+    assert tape.close()
+    size = tape.path.stat().st_size
+    tape.bar(bar_of(), START, START)
+    assert tape.close()
+    assert (tape.counts["missed"], tape.path.stat().st_size) == (1, size)
+
+
+def test_what_cannot_be_encoded_ends_the_tape_and_troubles_nobody(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of(), flush_s=0.01)
+    tape.signal(signal_of(), START)
+    tape.model(object(), START)  # type: ignore[arg-type]
+    until(lambda: tape.incomplete)
+    tape.signal(signal_of(), START)
+    assert not tape.close()
+    first, mark = frames_of(tape.path)
+    assert isinstance(first, SignalFrame)
+    assert isinstance(mark, IncompleteFrame)
+    assert "could not be encoded" in mark.reason
+
+
+FULL_DISK = """
+import resource, sys, time
+from tests.recording.test_recording import *
+tape = RecordingWriter(sys.argv[1], header_of(), buffer_frames=200, flush_s=0.005)
+for n in range(100):
+    tape.trade(trade_of(n), START, START)
+until(lambda: tape.counts["frames"] == 100)
+limit = tape.path.stat().st_size + 300
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+for n in range(100, 200):
+    tape.trade(trade_of(n), START, START)
+until(lambda: tape.counts["write_errors"] > 2)
+assert tape.path.stat().st_size <= limit
+assert "File too large" in tape.last_error
+read_so_far = frames_of(tape.path)
+assert len(read_so_far) == 100, len(read_so_far)
+if sys.argv[2] == "room again":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    until(lambda: tape.counts["frames"] == 200)
+    assert tape.close()
+else:
+    for n in range(200, 500):
+        tape.trade(trade_of(n), START, START)
+    assert tape.incomplete.startswith("more than 200 frames waited to be written (OSError: "), tape.incomplete
+    assert not tape.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["room again", "full for good"])
+def test_a_full_disk_delays_the_tape_or_ends_it_whole(tmp_path, end):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), end], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.tape")
+    found = frames_of(path)
+    ids = [frame.trade_id for frame in found if isinstance(frame, TradeFrame)]
+    if end == "room again":
+        assert ids == [f"trade-{n}" for n in range(200)]
+        assert found[-1] == EndFrame(200)
+    else:
+        assert ids == [f"trade-{n}" for n in range(100)]
+        assert len(found) == 100
+
+
+KILLED = """
+import sys
+from tests.recording.test_recording import *
+tape = RecordingWriter(sys.argv[1], header_of(), flush_s=0.005)
+for n in range(10**9):
+    tape.trade(trade_of(n), START, START)
+    tape.answer(answer_of(n))
+    if n % 50 == 0:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_tape_without_a_gap(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+    try:
+        until(lambda: any(path.stat().st_size > 200_000 for path in tmp_path.glob("*.tape")))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (path,) = tmp_path.glob("*.tape")
+    found = frames_of(path)
+    assert len(found) > 500
+    for i, frame in enumerate(found):
+        assert (frame.signal_id if i % 2 else frame.trade_id) == (
+            f"s{i // 2}" if i % 2 else f"trade-{i // 2}"
+        )
+    assert not any(isinstance(frame, EndFrame) for frame in found)
+
+
+def test_a_tape_can_be_read_while_it_is_written(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of(), flush_s=0.001)
+    stop = threading.Event()
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set():
+            tape.trade(trade_of(n), START, START)
+            n += 1
+            if n % 20 == 0:
+                time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        lengths = []
+        until(lambda: lengths.append(len(frames_of(tape.path))) or lengths[-1] > 500)
+    finally:
+        stop.set()
+        writer.join()
+    assert tape.close()
+    assert lengths == sorted(lengths)
+    assert InstrumentId.from_str(frames_of(tape.path)[0].instrument_id) == BAR_TYPE.instrument_id
+
+
+def test_a_model_that_serves_again_is_marked_again_since_its_regimes_are_filtered_anew(tmp_path):
+    tape = RecordingWriter(tmp_path, header_of())
+    loop = InferenceLoop()
+    session = SessionRecorder(tape, loop, START)
+    session.bar(bar_of(), START, START, False)
+    loop.retire()
+    session.bar(bar_of(), START, START + 1, False)
+    session.bar(bar_of(), START, START + 2, False)
+    assert session.close() == ""
+    frames = list(read_recording(tape.path)[1])
+    assert [type(frame) for frame in frames] == [
+        ModelFrame, BarFrame, ModelFrame, BarFrame, BarFrame, EndFrame,
+    ]  # fmt: skip
+    assert [frame.ts for frame in frames if isinstance(frame, ModelFrame)] == [START, START + 1]

@@ -1,0 +1,609 @@
+"""An account is honest: its words follow from its numbers, and its numbers from the inputs."""
+
+import json
+import math
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from ml4t_actor.report import (
+    BacktestResult,
+    Outcome,
+    TradedRun,
+    judge,
+    result_json,
+    result_text,
+    write_tearsheet,
+)
+from ml4t_actor.settings import ValidationSettings
+from ml4t_actor.validation import Interval, Scores, Verdict, evaluate
+
+DAY = 86_400_000_000_000
+START = 1_700_006_400_000_000_000  # a midnight, UTC
+DAYS = 120
+
+
+def scores(verdict: Verdict = Verdict.CHANCE, *, n: int = 4_000, seed: int = 0) -> Scores:
+    """Real scores of made-up predictions, with the intervals that `verdict` needs."""
+    rng = np.random.default_rng(seed)
+    p = np.clip(rng.normal(0.5, 0.05, n), 0.2, 0.8)
+    real = evaluate(
+        rng.random(n) < p,
+        p,
+        rng.choice((-1, 1), n),
+        np.full(n, 0.5),
+        block=20,
+        settings=ValidationSettings(bootstrap_samples=50),
+    )
+    up, down, no = Interval(0.51, 0.55), Interval(0.44, 0.49), Interval(0.49, 0.53)
+    bounds = {
+        Verdict.BETTER: (up, Interval(0.001, 0.009)),
+        Verdict.RANKS_BETTER: (up, Interval(-0.002, 0.004)),
+        Verdict.PROBABILITIES_BETTER: (no, Interval(0.001, 0.009)),
+        Verdict.RANKS_WORSE: (down, Interval(-0.002, 0.004)),
+        Verdict.CHANCE: (no, Interval(-0.002, 0.004)),
+        Verdict.NO_INTERVAL: (Interval(math.nan, math.nan), Interval(math.nan, math.nan)),
+    }[verdict]
+    return msgspec.structs.replace(
+        real, verdict=verdict, auc_within_side_interval=bounds[0], log_loss_skill_interval=bounds[1]
+    )
+
+
+def undefined_scores() -> Scores:
+    """Scores of a few rows of one class: nearly everything is NaN."""
+    return evaluate(
+        [1.0, 1.0, 1.0],
+        [0.5, 0.6, 0.4],
+        [1, -1, 1],
+        [0.5, 0.5, 0.5],
+        block=1,
+        settings=ValidationSettings(bootstrap_samples=5),
+    )
+
+
+def run(name: str, daily: np.ndarray, *, trades: int = 100, fees: float = 100.0) -> TradedRun:
+    """A run with these daily returns, sampled at midnights."""
+    ts = START + np.arange(len(daily) + 1) * DAY
+    equity = 10_000.0 * np.concatenate(([1.0], np.cumprod(1.0 + daily)))
+    return TradedRun(
+        name=name, ts=ts, equity=equity, trades=trades, fees=fees if trades else 0.0, starting_equity=10_000.0
+    )
+
+
+def noise(seed: int, mean_bp: float, days: int = DAYS) -> np.ndarray:
+    """Daily returns of a fixed mean and ten basis points of noise."""
+    draws = np.random.default_rng(seed).normal(0.0, 10e-4, days)
+    return draws - draws.mean() + mean_bp * 1e-4
+
+
+def account(**changes: Any) -> BacktestResult:
+    """A realistic account, in which nothing helped."""
+    rng = np.random.default_rng(5)
+    n = 900
+    given: dict[str, Any] = {
+        "title": "Mean reversion, one-minute bars",
+        "data_label": "exchange bars of 2023",
+        "synthetic": False,
+        "primary": "mean_reverter",
+        "instruments": ("BTCUSDT-PERP.BINANCE", "ETHUSDT-PERP.BINANCE"),
+        "train_start": START - 200 * DAY,
+        "train_end": START - DAY,
+        "test_start": START,
+        "test_end": START + DAYS * DAY,
+        "costs": 0.0009,
+        "signals": 1_000,
+        "statuses": {"warming_up": 60, "ok": n, "stale_data": 30},
+        "latency_ns": rng.lognormal(10.3, 0.4, 990).astype(np.int64),
+        "ts": START + np.sort(rng.integers(0, DAYS * DAY, n)),
+        "confidence": rng.normal(0.5, 0.03, n),
+        "toxicity": rng.random(n),
+        "regime_weight": 0.3 + 0.4 * rng.random(n),
+        "regime": rng.integers(0, 3, n),
+        "break_even": 0.53,
+        "model_version": "20231114T000000-abc",
+        "model_kind": "logistic",
+        "feature_importance": {f"feature_{i}": (10 - i) / 55 for i in range(10)},
+        "fold_aucs": (0.52, 0.49, 0.51),
+        "validation": scores(seed=1),
+        "test": scores(seed=2),
+        "runs": (run("flat", noise(1, 0.0)), run("enriched", noise(2, 0.0), fees=50.0)),
+    }
+    return BacktestResult(**{**given, **changes})
+
+
+def traded(flat_bp: float, enriched_bp: float, **enriched: Any) -> tuple[TradedRun, TradedRun]:
+    return run("flat", noise(1, flat_bp)), run("enriched", noise(2, enriched_bp), **enriched)
+
+
+def flat_in(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+# The judgement.
+
+
+def test_helped_needs_model_sizing_and_profit_beyond_chance():
+    runs = traded(1.0, 12.0)
+    helped = account(test=scores(Verdict.BETTER), validation=scores(Verdict.BETTER), runs=runs)
+    assert judge(helped).outcome is Outcome.HELPED
+    assert judge(replace(helped, test=scores(Verdict.RANKS_BETTER))).outcome is Outcome.IN_PART
+    assert judge(replace(helped, test=None)).outcome is Outcome.IN_PART
+    lossy = replace(helped, runs=traded(-30.0, -12.0))
+    assert judge(lossy).outcome is Outcome.IN_PART
+    assert "The enriched run lost" in " ".join(judge(lossy).sentences)
+
+
+def test_losing_less_by_trading_less_is_not_called_help():
+    # A fifth of a losing strategy, with noise of its own.
+    losing = noise(1, -20.0)
+    fifth = 0.2 * losing + 0.1 * noise(3, 0.0)
+    runs = (run("flat", losing), run("enriched", fifth, fees=20.0))
+    less = account(runs=runs, test=scores(Verdict.BETTER))
+    judgement = judge(less)
+    assert less.sizing.per_day.direction == 1
+    assert less.sizing.at_equal_turnover.direction == 0
+    assert judgement.outcome is Outcome.LESS_TRADING
+    assert any(sentence.startswith("It lost less by trading less") for sentence in judgement.sentences)
+
+
+def test_worse_than_flat_is_said():
+    worse = account(runs=traded(12.0, -6.0))
+    assert judge(worse).outcome is Outcome.HURT
+    said = " ".join(judge(worse).sentences)
+    assert "did worse than flat sizing, beyond chance" in said
+    assert "chose worse trades, beyond chance" in said
+
+
+def test_difference_within_chance_is_no_evidence():
+    nothing = account()
+    judgement = judge(nothing)
+    assert judgement.outcome is Outcome.NO_EVIDENCE
+    said = " ".join(judgement.sentences)
+    assert "Enriched sizing cannot be told from flat sizing" in said
+    assert "On the test period the model cannot be told from chance" in said
+
+
+@pytest.mark.parametrize("gain_bp", [-1.5, 1.5])
+def test_a_gain_whose_interval_holds_zero_is_no_gain(gain_bp: float):
+    near = account(test=scores(Verdict.BETTER), runs=traded(0.0, gain_bp, fees=100.0))
+    for estimate in (near.sizing.per_day, near.sizing.at_equal_turnover):
+        assert estimate.mean == pytest.approx(gain_bp * 1e-4)
+        assert estimate.low < 0.0 < estimate.high
+    judgement = judge(near)
+    assert judgement.outcome is Outcome.NO_EVIDENCE
+    said = " ".join(judgement.sentences)
+    assert "Enriched sizing cannot be told from flat sizing" in said
+    assert "That it chose better trades cannot be told from chance" in said
+
+
+def test_better_trades_at_small_size_are_help_in_part_only():
+    losing = noise(1, -12.0)
+    picked = account(runs=(run("flat", losing), run("enriched", 0.5 * losing + 12e-4, fees=50.0)))
+    assert picked.sizing.at_equal_turnover.mean == pytest.approx(12e-4)
+    outcome = judge(account(runs=traded(12.0, 11.0, fees=40.0))).outcome
+    assert outcome is Outcome.IN_PART
+
+
+@pytest.mark.parametrize("trades", [0, 3])
+def test_an_inactive_run_is_called_inactive_and_not_better(trades: int):
+    quiet = np.zeros(DAYS)
+    if trades:
+        quiet[[10, 20, 30]] = -1e-5
+    idle = account(
+        runs=(run("flat", noise(1, -20.0)), run("enriched", quiet, trades=trades, fees=2.0)),
+        confidence=np.full(900, 0.48),
+    )
+    judgement = judge(idle)
+    said = " ".join(judgement.sentences)
+    assert judgement.outcome is Outcome.INACTIVE
+    assert ("did not trade" if not trades else "hardly traded (2.0% of the flat run's turnover)") in said
+    assert "confidence never exceeded break-even (0.530); the highest was 0.480" in said
+    assert "is inactivity, neither skill nor the lack of it" in said
+    assert "better than flat" not in said
+    assert "Enriched sizing" not in said
+
+
+def test_inactivity_gives_its_reason():
+    flat = run("flat", noise(1, 0.0))
+    idle = account(runs=(flat, run("enriched", np.zeros(DAYS), trades=0)))
+    above = int((idle.confidence > 0.53).sum())
+    assert f"exceeded break-even (0.530) on {above} of 900 signals" in " ".join(judge(idle).sentences)
+    none = {name: np.empty(0) for name in ("ts", "confidence", "toxicity", "regime_weight", "regime")}
+    assert "no signal was enriched with status ok" in " ".join(judge(replace(idle, **none)).sentences)
+
+
+def test_trades_stand_in_where_there_are_no_fees():
+    flat = run("flat", noise(1, -20.0), fees=0.0)
+    few = account(runs=(flat, run("enriched", noise(2, 0.0), trades=9, fees=0.0)))
+    assert judge(few).outcome is Outcome.INACTIVE
+    many = account(runs=(flat, run("enriched", noise(2, 0.0), trades=50, fees=0.0)))
+    assert judge(many).outcome is Outcome.LESS_TRADING
+    assert "Without fees turnover is not known" in " ".join(judge(many).sentences)
+
+
+def test_too_few_days_give_no_answer():
+    short = account(runs=(run("flat", noise(1, -30.0, 9)), run("enriched", noise(2, 30.0, 9))))
+    judgement = judge(short)
+    assert judgement.outcome is Outcome.TOO_SHORT
+    said = " ".join(judgement.sentences)
+    assert "cannot be told: 9 days are too few" in said
+    assert "made" in said
+    assert "beyond chance" not in said
+
+
+def test_few_days_bring_a_warning():
+    said = " ".join(judge(account()).sentences)
+    assert "rest on 120 days only" in said
+    long = account(runs=(run("flat", noise(1, 0.0, 150)), run("enriched", noise(2, 0.0, 150))))
+    assert "are too narrow" not in " ".join(judge(long).sentences)
+
+
+def test_identical_runs_cannot_be_told_apart():
+    daily = noise(1, 5.0)
+    same = account(runs=(run("flat", daily), run("enriched", daily)))
+    assert judge(same).outcome is Outcome.NO_EVIDENCE
+    assert "the two differ by the same amount on every day" in " ".join(judge(same).sentences)
+
+
+@pytest.mark.parametrize("names", [(), ("flat",), ("enriched",)])
+def test_a_missing_run_is_no_comparison(names: tuple[str, ...]):
+    alone = account(runs=tuple(run(name, noise(1, 30.0)) for name in names))
+    assert judge(alone).outcome is Outcome.NOT_COMPARED
+    assert "nothing to compare" in " ".join(judge(alone).sentences)
+
+
+def test_a_flat_run_without_trades_is_no_comparison():
+    idle = account(runs=(run("flat", np.zeros(DAYS), trades=0), run("enriched", np.zeros(DAYS), trades=0)))
+    assert judge(idle).outcome is Outcome.NOT_COMPARED
+    assert "The flat run did not trade." in judge(idle).sentences
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
+    sentence = judge(account(test=scores(verdict))).sentences[0]
+    assert sentence.startswith("On the test period the model")
+    optimistic = {
+        Verdict.BETTER: "beats chance",
+        Verdict.RANKS_BETTER: "better than chance, but its probabilities are no better than the base rate",
+        Verdict.PROBABILITIES_BETTER: "beat the base rate, but it ranks signals of one side no better than",
+    }
+    if verdict in optimistic:
+        assert optimistic[verdict] in sentence
+    else:
+        assert "beat" not in sentence
+        assert "better" not in sentence
+    if verdict is Verdict.RANKS_WORSE:
+        assert "WORSE than chance" in sentence
+
+
+@pytest.mark.parametrize("verdict", [Verdict.RANKS_BETTER, Verdict.CHANCE, Verdict.RANKS_WORSE])
+def test_probabilities_worse_than_the_base_rate_are_said_to_be(verdict: Verdict):
+    bad = msgspec.structs.replace(scores(verdict), log_loss_skill_interval=Interval(-0.02, -0.01))
+    sentence = judge(account(test=bad)).sentences[0]
+    assert "worse than the base rate, beyond chance" in sentence
+    assert "no better than the base rate" not in sentence
+
+
+def test_validation_and_test_that_disagree_are_not_passed_over():
+    better, chance = scores(Verdict.BETTER), scores(Verdict.CHANCE)
+    assert "believe the test" in " ".join(judge(account(validation=better, test=chance)).sentences)
+    assert "may be luck" in " ".join(judge(account(validation=chance, test=better)).sentences)
+    agree = " ".join(judge(account(validation=better, test=better)).sentences)
+    assert "believe the test" not in agree
+    assert "may be luck" not in agree
+
+
+def test_no_test_scores_are_said_first():
+    sentences = judge(account(test=None)).sentences
+    assert "no score on the test period" in sentences[0]
+    assert "In walk-forward validation" in sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("mean_bp", "said"),
+    [
+        (12.0, "made 15.4"),
+        (0.5, "which cannot be told from luck"),
+        (-0.5, "lost"),
+        (-12.0, "beyond bad luck"),
+    ],
+)
+def test_money_is_judged_by_the_interval_of_its_sharpe(mean_bp: float, said: str):
+    of_flat = next(s for s in judge(account(runs=traded(mean_bp, 0.0))).sentences if s.startswith("The flat"))
+    assert said in of_flat
+    assert ("made" in of_flat) == (mean_bp > 0)
+    assert (", beyond chance" in of_flat) == (mean_bp == 12.0)
+
+
+def test_a_run_that_ends_where_it_began_made_nothing():
+    back = run("flat", np.array([0.25, -0.2]))
+    assert any("made nothing" in sentence for sentence in judge(account(runs=(back,))).sentences)
+
+
+# The numbers.
+
+
+def test_daily_returns_follow_utc_days():
+    hour = DAY // 24
+    sampled = TradedRun(
+        name="flat",
+        ts=START + np.array([2 * hour, 23 * hour, 24 * hour, 30 * hour, 80 * hour]),
+        equity=np.array([101.0, 90.0, 110.0, 121.0, 60.5]),
+        trades=2,
+        fees=1.0,
+        starting_equity=100.0,
+    )
+    # Midnight ends the first day; the third day has no sample.
+    np.testing.assert_allclose(sampled.returns, [0.10, 0.10, 0.0, -0.5])
+    assert sampled.pnl == pytest.approx(-39.5)
+    assert sampled.max_drawdown == pytest.approx(0.5)
+    assert sampled.sharpe.sharpe == pytest.approx(
+        np.mean(sampled.returns) / np.std(sampled.returns, ddof=1) * math.sqrt(365)
+    )
+
+
+def test_a_ruined_account_earns_nothing_more():
+    ruined = TradedRun(
+        name="flat", ts=START + np.arange(4) * DAY, equity=[5.0, -1.0, 3.0, 4.0], trades=1, fees=0.0,
+        starting_equity=10.0,
+    )  # fmt: skip
+    np.testing.assert_allclose(ruined.returns, [-1.1, 0.0, 4.0 / 3.0 - 1.0])
+
+
+def test_runs_of_different_length_are_compared_on_the_same_days():
+    long, short = noise(1, 3.0), noise(2, 1.0, 60)
+    both = account(runs=(run("flat", long, fees=80.0), run("enriched", short, fees=20.0)))
+    padded = np.concatenate((short, np.zeros(DAYS - 60)))
+    assert both.sizing.days == DAYS
+    assert both.sizing.turnover == 0.25
+    assert both.sizing.per_day.mean == pytest.approx(np.mean(padded - long), rel=1e-9)
+    assert both.sizing.at_equal_turnover.mean == pytest.approx(np.mean(padded - 0.25 * long), rel=1e-9)
+
+
+def test_the_interval_of_the_difference_is_a_block_bootstrap():
+    both = account()
+    flat, enriched = noise(1, 0.0), noise(2, 0.0)
+    difference = enriched - flat
+    rng = np.random.default_rng(99)
+    means = []
+    for _ in range(4_000):
+        starts = rng.integers(0, DAYS, DAYS // 5)
+        means.append(np.mean([difference[(s + k) % DAYS] for s in starts for k in range(5)]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert both.sizing.block_days == 5
+    assert both.sizing.per_day.low == pytest.approx(low, abs=0.15 * (high - low))
+    assert both.sizing.per_day.high == pytest.approx(high, abs=0.15 * (high - low))
+
+
+def test_random_thinning_shows_no_difference_at_equal_turnover():
+    rng = np.random.default_rng(8)
+    trades = rng.normal(-4e-4, 10e-4, (200, 40))
+    kept = rng.random(trades.shape) < 0.3
+    thinned = account(
+        runs=(
+            run("flat", trades.sum(1), trades=8_000, fees=8_000.0),
+            run("enriched", (trades * kept).sum(1), trades=int(kept.sum()), fees=float(kept.sum())),
+        )
+    )
+    assert thinned.sizing.per_day.direction == 1
+    assert thinned.sizing.at_equal_turnover.direction == 0
+
+
+def test_numbers_in_the_text_are_those_of_the_inputs():
+    given = account(runs=(run("flat", noise(1, 0.7)), run("enriched", noise(2, 1.9), fees=50.0)))
+    text = result_text(given)
+    flat, enriched = given.runs
+    us = np.sort(given.latency_ns / 1e3)
+    expected = [
+        f"p50 {np.percentile(us, 50):.1f}, p99 {np.percentile(us, 99):.1f}, max {us[-1]:.1f} us",
+        "ok 900, warming_up 60, stale_data 30, without an answer 10",
+        f"on {sum(c > 0.53 for c in given.confidence)} of 900 signals",
+        "2023-11-15 00:00 to 2024-03-14 00:00 UTC",
+        "9.0 bp a round trip",
+        f"{flat.equity[-1] - 10_000:+.2f} {flat.equity[-1] / 10_000 - 1:+.2%}",
+        f"{enriched.equity[-1] - 10_000:+.2f} {enriched.equity[-1] / 10_000 - 1:+.2%}",
+        f"enriched less flat: {1e4 * np.mean(noise(2, 1.9) - noise(1, 0.7)):+.2f} bp",
+        f"(50.0% of flat, by fees): {1e4 * np.mean(noise(2, 1.9) - 0.5 * noise(1, 0.7)):+.2f} bp",
+        "from 120 days in blocks of 5",
+        "fold AUCs 0.520 0.490 0.510",
+        "top 8 of 10",
+    ]
+    for number in expected:
+        assert number in flat_in(text)
+    for part in (given.validation, given.test):
+        assert f"{part.auc_within_side:.3f} [0.490, 0.530]" in text
+        assert f"{part.log_loss_skill:+.4f} [-0.0020, +0.0040]" in text
+        assert f"accuracy {part.accuracy:.3f} majority {part.majority_accuracy:.3f}" in flat_in(text)
+        assert f"{part.brier:.4f} constant base rate {part.brier_baseline:.4f}" in flat_in(text)
+        for row in part.reliability:
+            bounds = f"[{row.rate_low:.3f}, {row.rate_high:.3f}]"
+            assert f"{row.mean_p:.3f} {row.rate:.3f} {bounds} {row.n}" in flat_in(text)
+    assert "feature_7" in text
+    assert "feature_8" not in text
+
+
+def test_bins_off_the_diagonal_are_marked():
+    off = scores()
+    first = msgspec.structs.replace(off.reliability[0], mean_p=0.9)
+    off = msgspec.structs.replace(off, reliability=(first, *off.reliability[1:]))
+    text = result_text(account(test=off))
+    assert re.search(r"^  off +0\.900", text, re.MULTILINE)
+
+
+# The outputs.
+
+
+def extremes() -> dict[str, BacktestResult]:
+    none = {name: np.empty(0) for name in ("ts", "confidence", "toxicity", "regime_weight", "regime")}
+    idle = (run("flat", np.zeros(3), trades=0), run("enriched", np.zeros(3), trades=0))
+    return {
+        "usual": account(),
+        "nothing": account(
+            signals=0, statuses={}, latency_ns=np.empty(0), runs=(), feature_importance={}, fold_aucs=(),
+            instruments=(), test=None, validation=undefined_scores(), **none,
+        ),
+        "no trades": account(runs=idle),
+        "undefined": account(
+            test=undefined_scores(), validation=undefined_scores(), fold_aucs=(math.nan, math.nan),
+            confidence=np.full(900, math.nan), toxicity=np.full(900, math.nan), latency_ns=np.zeros(5),
+        ),
+        "one of each": account(
+            latency_ns=[5_000], ts=[START], confidence=[0.6], toxicity=[0.1],
+            regime_weight=[0.5], regime=[-1],
+            runs=(TradedRun("flat", np.array([START]), np.array([9.0]), 1, 0.1, 10.0),),
+        ),
+        "huge": account(
+            title="long " * 60, data_label="x" * 300, primary="p" * 200, instruments=("I" * 90,) * 40,
+            feature_importance={"f" * 200: 1.0}, model_version="v" * 150,
+            runs=(
+                run("flat" * 30, np.tile([-0.5, -0.5001], 60), fees=1e15),
+                TradedRun("flat", START + np.arange(40) * DAY, 1e15 - np.arange(40.0), 10**6, 1e14, 1e14),
+            ),
+        ),
+        "synthetic": account(synthetic=True),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(extremes()))
+def test_text_is_ascii_and_within_100_columns(name: str):
+    text = result_text(extremes()[name])
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "Did it help?" in text
+    assert "nan" not in text.lower().replace("binance", "")
+    assert text.index("Did it help?") > text.index("Traded")
+
+
+@pytest.mark.parametrize("name", list(extremes()))
+def test_json_is_strict_and_complete(name: str):
+    given = extremes()[name]
+    plain = json.loads(json.dumps(result_json(given), allow_nan=False))
+    assert plain["synthetic"] is given.synthetic
+    assert plain["outcome"] == judge(given).outcome
+    assert plain["signals"] == given.signals
+    assert len(plain["runs"]) == len(given.runs)
+    for run_given, run_plain in zip(given.runs, plain["runs"], strict=True):
+        assert run_plain["pnl"] == run_given.equity[-1] - run_given.starting_equity
+        assert run_plain["daily_return"] == run_given.returns.tolist()
+    assert (plain["test"] is None) == (given.test is None)
+
+
+def page_without_plotly(path: Path) -> str:
+    page = path.read_text(encoding="utf-8")
+    start = page.index("<script>") + len("<script>")
+    return page[:start] + page[page.index("</script>\n</head>") :]
+
+
+def test_page_of_all_extremes(tmp_path: Path):
+    accounts = list(extremes().values())
+    written = write_tearsheet(accounts, tmp_path / "deep" / "page.html")
+    page = page_without_plotly(written)
+    for i in range(1, len(accounts) + 1):
+        assert f'id="account-{i}"' in page
+    for chart in ("equity", "reliability", "confidence", "context", "features", "folds", "latency"):
+        assert page.count(f'id="account-1-{chart}"') == 1
+    assert "nan" not in re.sub(
+        r"binance", "", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).lower()
+    )
+    assert str(tmp_path) not in page
+    assert page.count("Did it help?") == len(accounts) + 1
+
+
+def test_page_opens_offline_and_holds_plotly_once(tmp_path: Path):
+    from plotly.offline import get_plotlyjs
+
+    written = write_tearsheet([account(), account()], tmp_path / "page.html")
+    whole = written.read_text(encoding="utf-8")
+    assert whole.count(get_plotlyjs()[:2_000]) == 1
+    page = page_without_plotly(written)
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+    assert "cdn" not in page
+
+
+def test_outputs_are_the_same_twice(tmp_path: Path):
+    first = write_tearsheet([account()], tmp_path / "a.html").read_bytes()
+    assert write_tearsheet([account()], tmp_path / "b.html").read_bytes() == first
+    assert result_text(account()) == result_text(account())
+    assert result_json(account()) == result_json(account())
+
+
+def test_synthetic_is_shouted_everywhere(tmp_path: Path):
+    made_up = account(synthetic=True)
+    text = result_text(made_up)
+    assert "SYNTHETIC" in text.splitlines()[0]
+    assert judge(made_up).sentences[-1].startswith("All of this is on a SYNTHETIC market")
+    page = page_without_plotly(write_tearsheet([made_up, account()], tmp_path / "a.html"))
+    assert "SYNTHETIC DATA IN 1 OF 2 ACCOUNTS" in page
+    assert page.count('class="synthetic"') == 2
+    assert page.count('class="tag">SYNTHETIC') == 2
+    real = page_without_plotly(write_tearsheet([account()], tmp_path / "b.html"))
+    assert "SYNTHETIC" not in real
+    assert "SYNTHETIC" not in result_text(account())
+
+
+def test_names_cannot_inject_anything(tmp_path: Path):
+    evil = "</script><script>alert(1)</script>\x1b[2J\nProfit: 900 % é"
+    hostile = account(
+        title=evil, data_label=evil, primary=evil, instruments=(evil,), model_version=evil, model_kind=evil,
+        statuses={evil: 3}, feature_importance={evil: 1.0}, runs=(run(evil, noise(1, 0.0)),),
+    )  # fmt: skip
+    whole = write_tearsheet([hostile], tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in whole
+    assert "&lt;script&gt;alert(1)" in whole
+    text = result_text(hostile)
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert not any(line.startswith("Profit") for line in text.splitlines())
+
+
+def test_a_missing_plotly_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ImportError, match=r"ml4t_actor\[report\]"):
+        write_tearsheet([account()], tmp_path / "a.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_of_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one account"):
+        write_tearsheet([], tmp_path / "a.html")
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_start": START - 2 * DAY}, "before training ends"),
+        ({"signals": 10}, "990 statuses for 10 signals"),
+        ({"confidence": np.zeros(3)}, "differ in length"),
+        ({"runs": (run("flat", noise(1, 0.0)),) * 2}, "different names"),
+    ],
+)
+def test_accounts_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        account(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ts": [], "equity": []}, "at least one"),
+        ({"ts": [START]}, "one time for each equity"),
+        ({"ts": [START, START - 1]}, "order of time"),
+        ({"equity": [1.0, math.nan]}, "row 1 is nan"),
+        ({"starting_equity": 0.0}, "must be positive"),
+        ({"fees": math.nan}, "nan fees"),
+        ({"trades": -1}, "-1 trades"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
+    given = {"name": "flat", "ts": [START, START + DAY], "equity": [1.0, 2.0], "trades": 1, "fees": 0.0}
+    with pytest.raises(ValueError, match=message):
+        TradedRun(**{**given, "starting_equity": 1.0, **changes})

@@ -1,0 +1,447 @@
+"""The strategy in a real `TradingNode`, through the unpatched Hyperliquid adapter, on the stub of the venue."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from signal import SIGKILL
+from typing import Any
+
+import pytest
+
+from examples.venue import Venue
+from examples.venue.trader import Trader
+
+pytestmark = pytest.mark.slow
+
+BARS = "BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
+SETTINGS: dict[str, Any] = {
+    "bar_types": [BARS],
+    "labels": {"horizon_bars": 100, "cost": 0.0},
+    "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.5},
+    "order_timeout": 4.0,
+    "check_interval": 3.0,
+}
+
+
+@pytest.fixture(scope="module")
+def venue() -> Iterator[Venue]:
+    with Venue("--candle-ms", "1000", "--virtual-candles", "1000") as venue:
+        yield venue
+        assert venue.errors() == ""
+
+
+@pytest.fixture
+def other() -> Iterator[Venue]:
+    """A venue of its own: two nodes on one account would each take up what the other opens."""
+    with Venue("--candle-ms", "1000", "--virtual-candles", "1000") as venue:
+        yield venue
+
+
+@pytest.fixture(scope="module")
+def node(venue: Venue) -> Iterator[Trader]:
+    with Trader(venue, strategy=SETTINGS) as trader:
+        trader.until(lambda: len(trader.events("bar")) > 1, 30, "bars")
+        yield trader
+
+
+@pytest.fixture
+def desk(node: Trader, venue: Venue) -> Iterator["Case"]:
+    """The node, flat and at a venue without faults, before and after the test."""
+    case = Case(node, venue)
+    yield case
+    heal(venue)
+    node.publish(0)
+    case.until(lambda: not case.venue.state()["positions"], "a flat account")
+    case.until(lambda: not case.venue.state()["orders"], "no orders at the venue")
+    case.until(lambda: not (state := node.state())["positions"] and not state["busy"], "a flat and idle node")
+
+
+def heal(venue: Venue) -> None:
+    venue.control("orders", mode="filled", reject={}, lose=[], fill_fraction=1.0, auto_cancel=False)
+    venue.control("feed", paused=False, without=[], duplicates=0)
+    venue.control("set", frozen=False, accept=True, post_delay_ms=0)
+
+
+class Case:
+    """A node on a venue, and what happened since the case began."""
+
+    def __init__(self, node: Trader, venue: Venue) -> None:
+        self.node, self.venue = node, venue
+        self.begun = venue.control("feed")
+        self.told = len(node.told)
+        self.counts_before = node.state()["counts"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        now = self.node.state()["counts"]
+        return {
+            k: n - self.counts_before.get(k, 0) for k, n in now.items() if n != self.counts_before.get(k, 0)
+        }
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+        try:
+            return self.node.until(condition, seconds, what)
+        except (TimeoutError, RuntimeError):
+            print(self.node.log()[-20_000:])
+            raise
+
+    def sent(self) -> list[dict[str, Any]]:
+        """Return the single orders that the venue was sent, in the adapter's short names."""
+        actions = [entry["action"] for entry in self.venue.log("post", since=self.begun)]
+        return [order for action in actions if action["type"] == "order" for order in action["orders"]]
+
+    def cancelled(self) -> int:
+        return sum(e["action"]["type"].startswith("cancel") for e in self.venue.log("post", self.begun))
+
+    def position(self) -> float:
+        return float(self.venue.state()["positions"].get("BTC", 0.0))
+
+    def orders(self) -> list[dict[str, Any]]:
+        return self.venue.state()["orders"]
+
+    def move(self, factor: float) -> None:
+        """Move the market, and wait for a bar that has closed there."""
+        self.venue.control("move", coin="BTC", factor=factor)
+        seen = len(self.node.events("bar"))
+        self.until(lambda: len(self.node.events("bar")) > seen + 1, "a bar at the new price")
+
+    def enter(self, side: int = 1, **fields: Any) -> float:
+        """Enter, and return the quantity when stop and target rest at the venue."""
+        self.node.publish(side, **fields)
+        self.until(lambda: len(self.orders()) == 2, "stop and target at the venue")
+        return self.position()
+
+    def until_flat(self) -> None:
+        self.until(lambda: self.position() == 0, "a flat account")
+        self.until(lambda: not self.orders(), "no orders at the venue")
+        self.until(lambda: not self.node.state()["positions"], "a flat cache")
+
+
+def kind_of(order: dict[str, Any]) -> str:
+    limit = order["t"].get("limit")
+    name = "stop" if limit is None else "market" if limit["tif"] == "Ioc" else "limit"
+    return f"{name}{' reducing' if order['r'] else ''}"
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_stop_and_target_are_sent_when_the_entry_is_filled_for_its_quantity(side, desk):
+    quantity = desk.enter(side)
+    assert math.copysign(1, quantity) == side
+    entry, stop, target = desk.sent()
+    assert [kind_of(o) for o in (entry, stop, target)] == ["market", "stop reducing", "limit reducing"]
+    assert [o["b"] for o in (entry, stop, target)] == [side == 1, side == -1, side == -1]
+    assert [float(o["s"]) for o in (entry, stop, target)] == [abs(quantity)] * 3
+    filled = next(e for e in desk.venue.log("user", desk.begun) if e["body"]["channel"] == "user")
+    posts = desk.venue.log("post", desk.begun)
+    assert posts[0]["n"] < filled["n"] < posts[1]["n"]
+    price = desk.node.events("bar")[-1]["close"]
+    assert float(stop["t"]["trigger"]["triggerPx"]) == pytest.approx(price * math.exp(-side * 0.01), rel=5e-4)
+    assert float(target["p"]) == pytest.approx(price * math.exp(side * 0.01), rel=5e-4)
+
+
+@pytest.mark.parametrize("auto_cancel", [False, True])
+@pytest.mark.parametrize(("side", "toward"), [(1, "stop"), (1, "target"), (-1, "stop"), (-1, "target")])
+def test_when_one_exit_fills_the_other_is_cancelled(side, toward, auto_cancel, desk):
+    desk.venue.control("orders", auto_cancel=auto_cancel)
+    desk.enter(side)
+    factor = math.exp(0.013 * side * (1 if toward == "target" else -1))
+    desk.move(factor)
+    desk.until_flat()
+    fills = [
+        e["body"]["data"]["fills"][0]
+        for e in desk.venue.log("user", desk.begun)
+        if e["body"]["channel"] == "user"
+    ]
+    assert len(fills) == 2
+    assert fills[1]["crossed"] == (toward == "stop")
+    assert len(desk.sent()) == 3
+    assert not any(name.startswith("exit") for name in desk.counts)
+    desk.move(1 / factor)
+
+
+def test_a_zero_signal_closes_and_cancels_afterwards(desk):
+    quantity = desk.enter()
+    desk.node.publish(0)
+    desk.until_flat()
+    close = desk.sent()[3]
+    assert kind_of(close) == "market reducing"
+    assert float(close["s"]) == quantity
+    assert len(desk.sent()) == 4
+    posts = [e["action"] for e in desk.venue.log("post", desk.begun)]
+    assert [p["type"] for p in posts[-2:]] == ["cancelByCloid"] * 2
+    assert desk.counts["exit_signal"] == 1
+
+
+def test_an_opposite_signal_reverses_with_exits_of_its_own(desk):
+    desk.enter(1)
+    desk.node.publish(-1)
+    desk.until(lambda: desk.position() < 0 and len(desk.orders()) == 2, "the other side with its exits")
+    kinds = [kind_of(o) for o in desk.sent()]
+    assert kinds == ["market", "stop reducing", "limit reducing", "market reducing", *kinds[:3]]
+    assert {o["side"] for o in desk.orders()} == {"B"}
+
+
+def test_an_expired_signal_opens_nothing(desk):
+    desk.node.publish(1, status="expired")
+    desk.until(lambda: desk.counts.get("expired"), "the refusal")
+    assert desk.sent() == []
+
+
+def test_a_part_that_is_filled_is_protected_and_closed(desk):
+    desk.venue.control("orders", fill_fraction=0.4)
+    quantity = desk.enter()
+    entry, stop, target = desk.sent()
+    assert quantity == pytest.approx(0.4 * float(entry["s"]), rel=1e-3)
+    assert float(stop["s"]) == float(target["s"]) == quantity
+    desk.venue.control("orders", fill_fraction=1.0)
+    desk.node.publish(0)
+    desk.until_flat()
+    assert float(desk.sent()[3]["s"]) == quantity
+
+
+def test_an_exit_that_is_filled_in_parts_is_asked_for_until_the_position_is_gone(desk):
+    desk.enter()
+    desk.venue.control("orders", fill_fraction=0.5)
+    desk.node.publish(0)
+    desk.until(lambda: len(desk.sent()) > 5, "further exits")
+    desk.venue.control("orders", fill_fraction=1.0)
+    desk.until_flat()
+    assert {kind_of(o) for o in desk.sent()[3:]} == {"market reducing"}
+
+
+def test_after_a_refused_entry_nothing_is_left_and_the_next_is_taken(desk):
+    desk.venue.control("orders", mode="rejected")
+    desk.node.publish(1)
+    desk.until(lambda: desk.node.events("OrderRejected")[-1:], "the refusal")
+    assert len(desk.sent()) == 1
+    desk.venue.control("orders", mode="filled")
+    desk.until(lambda: desk.counts.get("open") == 1, "the decision")
+    desk.enter()
+
+
+def test_a_position_whose_stop_is_refused_is_closed_at_once(desk):
+    desk.venue.control("orders", reject={"trigger": "Invalid TP/SL price."})
+    desk.node.publish(1)
+    desk.until(lambda: desk.counts.get("exit_no_stop"), "the exit")
+    desk.until_flat()
+    assert "is left: no_stop" in desk.node.log()
+
+
+def test_a_position_whose_stop_is_not_answered_is_closed(desk):
+    desk.venue.control("orders", lose=["trigger"])
+    desk.node.publish(1)
+    desk.until(lambda: desk.position() > 0, "the entry")
+    desk.until(lambda: desk.counts.get("exit_no_stop"), "the exit")
+    desk.until_flat()
+
+
+def test_a_position_whose_stop_is_cancelled_at_the_venue_is_closed_at_once(desk):
+    desk.enter()
+    stop = next(o for o in desk.orders() if o["isTrigger"])
+    desk.venue.control("cancel", oid=stop["oid"])
+    desk.until(lambda: desk.counts.get("exit_no_stop"), "the exit")
+    desk.until_flat()
+
+
+def test_an_exit_that_the_venue_refuses_is_asked_for_until_it_is_filled(desk):
+    desk.venue.control("orders", reject={"reduce_only": "Too many orders."})
+    desk.node.publish(1)
+    desk.until(lambda: desk.counts.get("exit_again", 0) > 1, "further attempts")
+    assert desk.position() > 0
+    heal(desk.venue)
+    desk.until_flat()
+
+
+def test_an_entry_that_was_lost_on_the_way_is_given_up(desk):
+    desk.venue.control("orders", mode="silent")
+    desk.node.publish(1)
+    desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
+    assert desk.position() == 0
+    desk.venue.control("orders", mode="filled")
+    desk.until(lambda: "OrderRejected" in {e["kind"] for e in desk.node.told[desk.told :]}, "the verdict")
+    desk.enter()
+    assert all(o["r"] for o in desk.sent()[1:-3])
+
+
+def test_an_entry_that_was_filled_without_a_word_is_undone(desk):
+    desk.venue.control("orders", mode="mute")
+    desk.node.publish(1)
+    desk.until(lambda: desk.position() > 0, "the fill")
+    desk.venue.control("orders", mode="filled")
+    desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
+    desk.until_flat()
+    desk.until(
+        lambda: "would increase position" in json.dumps(desk.venue.log("answer", desk.begun)), "the verdict"
+    )
+    desk.enter()
+    assert [kind_of(o) for o in desk.sent()[:3]] == ["market", "market reducing", "market reducing"]
+
+
+def test_an_entry_that_is_answered_late_is_not_forgotten(desk):
+    desk.venue.control("set", post_delay_ms=7_000)
+    desk.node.publish(1)
+    desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
+    desk.venue.control("set", post_delay_ms=0)
+    desk.until(lambda: len(desk.sent()) > 1 and desk.venue.state()["fills"], "the fill")
+    desk.until_flat()
+
+
+def test_after_a_cut_the_position_is_still_looked_after(desk):
+    desk.enter()
+    desk.venue.control("drop", mode="abort")
+    desk.until(lambda: len(desk.venue.log("open", desk.begun)) == 2, "both connections again")
+    desk.until(lambda: len(desk.venue.log("subscribe", desk.begun)) >= 4, "the subscriptions")
+    desk.node.publish(0)
+    desk.until_flat()
+    assert desk.counts["exit_signal"] == 1
+
+
+def test_a_stop_that_is_filled_while_the_connection_is_cut_is_learnt_from_the_venue(desk):
+    desk.enter()
+    desk.venue.control("set", accept=False)
+    desk.venue.control("drop", mode="abort")
+    desk.venue.control("move", coin="BTC", factor=math.exp(-0.013))
+    desk.until(lambda: desk.position() == 0, "the stop's fill")
+    desk.venue.control("set", accept=True)
+    desk.until_flat()
+    assert "exit_horizon" not in desk.counts
+    desk.move(math.exp(0.013))
+    desk.enter()  # although Nautilus has made up a fill at a price of zero
+    equity = desk.node.state()["equity"]
+    assert equity == pytest.approx(desk.venue.state()["account_value"], rel=2e-3)
+
+
+def test_an_exit_that_was_filled_without_a_word_is_learnt_from_the_venue(desk):
+    desk.enter()
+    desk.venue.control("orders", mode="mute")
+    desk.node.publish(0)
+    desk.until(lambda: desk.position() == 0, "the fill")
+    desk.venue.control("orders", mode="filled")
+    desk.until(lambda: desk.counts.get("not_at_venue"), "the venue's word that there is no position", 60)
+    desk.until_flat()
+    desk.enter()
+
+
+def test_without_quotes_nothing_is_opened_but_positions_are_left(other):
+    settings = SETTINGS | {"max_quote_age": 1.0}
+    with Trader(other, strategy=settings) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        case.enter()
+        other.control("feed", without=["bbo"])
+        seen = len(node.events("bar"))
+        case.until(lambda: len(node.events("bar")) > seen + 3, "time to pass")
+        node.publish(0)
+        case.until_flat()
+        close = case.sent()[3]
+        assert kind_of(close) == "market reducing"
+        last = node.events("bar")[-1]["close"]
+        assert float(close["p"]) == pytest.approx(0.95 * last, rel=0.003)
+        node.publish(1)
+        case.until(lambda: case.counts.get("no_quote"), "the refusal")
+        assert len(case.sent()) == 4
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["bars", "no bars"])
+def test_the_horizon_ends_by_bars_or_by_the_clock(silent, other):
+    # A candle takes a second here, but three minutes by the clock would be too long for a test: so bars of a second.
+    settings = SETTINGS | {"labels": {"horizon_bars": 4, "cost": 0.0}}
+    if silent:
+        settings["bar_types"] = ["BTC-USD-PERP.HYPERLIQUID-1-SECOND-LAST-INTERNAL"]
+    with Trader(other, strategy=settings, data_engine={"time_bars_build_with_no_updates": False}) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        case.enter()
+        entered = len(node.events("bar"))
+        if silent:
+            other.control("feed", paused=True)
+        case.until_flat()
+        assert case.counts["exit_horizon"] == 1
+        bars = len(node.events("bar")) - entered
+        assert bars < 4 if silent else 4 <= bars <= 5
+
+
+@pytest.mark.parametrize("what", ["both", "no stop", "no position"])
+def test_a_position_is_taken_up_after_a_kill(what, other):
+    with Trader(other, strategy=SETTINGS) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        quantity = case.enter(-1)
+        node.stop(SIGKILL)
+    assert case.position() == quantity
+    stop = next(o for o in case.orders() if o["isTrigger"])  # is at the other while there is no node
+    if what == "no stop":
+        other.control("cancel", oid=stop["oid"])
+    elif what == "no position":
+        other.control("trade", coin="BTC", side="buy", size=str(-quantity))
+    with Trader(other, strategy=SETTINGS) as node:
+        again = Case(node, other)
+        again.counts_before = {}
+        if what == "both":
+            again.until(lambda: again.counts.get("taken_up"), "the position")
+            assert node.state()["positions"] == {
+                "BTC-USD-PERP.HYPERLIQUID": ["EnrichedSignalStrategy-T", quantity]
+            }
+            assert len(again.orders()) == 2
+            # Nautilus's balance is twice the equity here: it lacks the value of the short position.
+            value = other.state()["account_value"]
+            assert node.state()["equity"] == pytest.approx(value, rel=0.002)
+            other.control("move", coin="BTC", factor=math.exp(0.013))
+            again.until_flat()
+            assert again.sent() == []
+            other.control("move", coin="BTC", factor=math.exp(-0.013))
+        else:
+            again.until_flat()
+            assert again.counts == ({"taken_up": 1, "exit_no_stop": 1} if what == "no stop" else {})
+        again.until(lambda: len(node.events("bar")) > 1, "bars")
+        again.enter()  # trades on
+        node.publish(0)
+        again.until_flat()
+
+
+def test_a_clean_stop_closes_and_cancels(other):
+    with Trader(other, strategy=SETTINGS) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        case.enter()
+        assert node.stop() == 0
+    assert case.position() == 0
+    assert case.orders() == []
+
+
+def test_a_stop_that_is_to_leave_positions_leaves_them_with_their_stop(other):
+    with Trader(other, strategy=SETTINGS | {"close_on_stop": False}) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        quantity = case.enter()
+        assert node.stop() == 0
+    assert case.position() == quantity
+    assert len(case.orders()) == 2
+    with Trader(other, strategy=SETTINGS) as node:
+        node.publish(0)
+        Case(node, other).until_flat()
+
+
+def test_an_instrument_that_the_venue_does_not_list_is_not_traded(other):
+    other.control("set", missing=["BTC"])
+    with Trader(other, strategy=SETTINGS) as node:
+        node.publish(1)
+        Case(node, other).until(lambda: node.state()["counts"].get("not_traded_here"), "the signal")
+        assert other.log("post") == []
+        assert "BTC-USD-PERP.HYPERLIQUID is not in the cache" in node.log()
+
+
+def test_nothing_is_opened_on_bars_that_have_stopped_coming(other):
+    settings = SETTINGS | {
+        "bar_types": ["BTC-USD-PERP.HYPERLIQUID-1-SECOND-LAST-INTERNAL"],
+        "max_quote_age": 60.0,
+    }
+    with Trader(other, strategy=settings, data_engine={"time_bars_build_with_no_updates": False}) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        other.control("feed", paused=True)
+        case.until(lambda: time.time() > node.events("bar")[-1]["t"] + 13, "two bars and ten seconds")
+        node.publish(1)
+        case.until(lambda: case.counts.get("stale_bars"), "the refusal")
+        assert case.sent() == []
