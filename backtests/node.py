@@ -131,7 +131,7 @@ def run_node(config: BacktestRunConfig) -> NodeRun:
             bus.subscribe(topic=f"data.{EnrichedSignal.__name__}*", handler=run.enriched.append)
         run.result = next(iter(node.run()), None)
         for actor in actors:
-            if (bundle := actor.loop.bundle) is not None:
+            if (bundle := actor.inference.bundle) is not None:
                 run.trained_until_ns = max(
                     run.trained_until_ns, bundle.provenance.get("last_label_end_ns", 0)
                 )

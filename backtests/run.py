@@ -184,7 +184,7 @@ def run_engine(
         trades=len(engine.trader.generate_positions_report()),
         fees=sum(fill.commission.as_double() for fill in fills),
         counts=Counter(engine.trader.strategies()[0].counts) if sizing is not None else Counter(),
-        ledger=next(a for a in engine.trader.actors() if isinstance(a, ML4TActor)).learning.ledger,
+        ledger=next(a for a in engine.trader.actors() if isinstance(a, ML4TActor)).lifecycle.ledger,
     )
     engine.dispose()
     return run

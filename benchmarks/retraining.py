@@ -30,6 +30,7 @@ from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger, training_rows
 from ml4t_actor.lifecycle import ChampionLifecycle, LifecycleLoop
 from ml4t_actor.messages import EnrichedSignal, SignalData
+from ml4t_actor.orchestrator import DirectHost
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LedgerSettings, RetrainSettings
 from ml4t_actor.training.loop import TrainingLoop
@@ -65,8 +66,8 @@ class Live:
         self.ledger = Ledger(path, "benchmark", LedgerSettings())
         self.now_ns = int(market.bars.ts_event[0])
         self.n = 0
-        log = logging.getLogger(__name__)
-        succession = ChampionLifecycle(
+        host = DirectHost(live=True, clock=lambda: self.now_ns, log=logging.getLogger(__name__))
+        champion = ChampionLifecycle(
             self.inference,
             self.ledger,
             store,
@@ -77,29 +78,23 @@ class Live:
             accuracy_drop_threshold=0.1,
             interval_bars=None,
             min_samples=1_000,
-            publish=lambda _data: None,
-            deliver=lambda function: function(),
-            now=lambda: self.now_ns,
-            log=log,
-            live=True,
+            retrain_delay_s=0.0,
+            host=host,
         )
-        self.learning = LifecycleLoop(
+        self.lifecycle = LifecycleLoop(
             self.inference,
             self.ledger,
-            succession,
+            champion,
             labels=bundle.settings.labels,
-            publish=lambda _data: None,
-            now=lambda: self.now_ns,
-            log=log,
-            live=True,
+            host=host,
         )
-        self.learning.start()
+        self.lifecycle.start()
         self._rng = np.random.default_rng(0)
 
     def bar(self, row: tuple[Any, ...]) -> None:
         self.now_ns = int(row[0])
         self.inference.update_bar(self.instrument_id, *row)
-        self.learning.on_bar(self.instrument_id, self.now_ns, row[2], row[3], row[4])
+        self.lifecycle.on_bar(self.instrument_id, self.now_ns, row[2], row[3], row[4])
 
     def signal(self) -> SignalData:
         self.n += 1
@@ -114,10 +109,9 @@ class Live:
         )
 
     def answer(self) -> EnrichedSignal:
-        enriched = self.inference.process_signal(self.signal(), now_ns=self.now_ns)
-        served = self.inference.served(self.instrument_id, enriched.signal)
-        self.learning.on_signal(enriched, served)
-        return enriched
+        answer = self.inference.answer(self.signal(), now_ns=self.now_ns)
+        self.lifecycle.record(answer)
+        return answer.enriched
 
     def spec(self) -> RetrainSpec:
         return RetrainSpec(
@@ -140,15 +134,15 @@ def cost_per_event(live: Live) -> None:
         live.inference.update_bar(live.instrument_id, *row)
         bars.append(time.perf_counter_ns() - started)
         live.now_ns = int(row[0])
-        live.learning.on_bar(live.instrument_id, live.now_ns, row[2], row[3], row[4])
+        live.lifecycle.on_bar(live.instrument_id, live.now_ns, row[2], row[3], row[4])
         if len(bars) <= N_TRAIN:  # what the model was trained on
             continue
-        enriched = live.inference.process_signal(live.signal(), now_ns=live.now_ns)
+        answer = live.inference.answer(live.signal(), now_ns=live.now_ns)
         started = time.perf_counter_ns()
-        live.learning.on_signal(enriched, live.inference.served(live.instrument_id, enriched.signal))
+        live.lifecycle.record(answer)
         recording.append(time.perf_counter_ns() - started)
-        if enriched.is_ok:
-            enriching.append(enriched.latency_ns)
+        if answer.enriched.is_ok:
+            enriching.append(answer.enriched.latency_ns)
     report("enrich one signal", enriching)
     report("record it and a snapshot, open its barrier", recording)
     report("step all features by one bar", bars)
@@ -158,7 +152,7 @@ def cost_per_event(live: Live) -> None:
             path = Path(name) / f"{n_open}.sqlite"
             flat = Live(live.market, live.store, live.bundle, path)
             report(f"look for outcomes at a bar, {n_open} barriers", _flat_bars(flat, n_open))
-            flat.learning.stop()
+            flat.lifecycle.stop()
 
 
 def _flat_bars(live: Live, n_open: int) -> list[int]:
@@ -175,10 +169,10 @@ def _flat_bars(live: Live, n_open: int) -> list[int]:
             live.now_ns += step_ns
             live.inference.update_bar(live.instrument_id, live.now_ns, close, close, close, close, 1.0)
             started = time.perf_counter_ns()
-            live.learning.on_bar(live.instrument_id, live.now_ns, close, close, close)
+            live.lifecycle.on_bar(live.instrument_id, live.now_ns, close, close, close)
             taken.append(time.perf_counter_ns() - started)
-        if live.learning.open_signals != n_open:
-            raise RuntimeError(f"{live.learning.open_signals} barriers are open, not {n_open}")
+        if live.lifecycle.open_signals != n_open:
+            raise RuntimeError(f"{live.lifecycle.open_signals} barriers are open, not {n_open}")
         live.bar((live.now_ns + step_ns, close, close, close, close, 1.0))
     return taken
 
@@ -311,7 +305,7 @@ def main() -> None:
         live = Live(market, store, bundle, Path(name) / "ledger.sqlite")
         cost_per_event(live)
         compare(*asyncio.run(alternate(live)))
-        live.learning.stop()
+        live.lifecycle.stop()
 
 
 if __name__ == "__main__":

@@ -1,77 +1,63 @@
-"""Bars and trades of all instruments: from the door into both loops, and onto the tape."""
+"""Bars and trades of all instruments: from the door to the orchestrator, and into the recording."""
 
 from collections.abc import Callable, Sequence
 
 from ml4t_actor.actor.recorder import SessionRecorder
-from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.feed import MarketFeed, Ports, needed_bars
 from ml4t_actor.feed.taker_side import TAKER_SIDES
-from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.lifecycle import LifecycleLoop
+from ml4t_actor.lifecycle import Host
 from ml4t_actor.market_data import bar_buy_volume
 from ml4t_actor.nautilus.components import Cache
 from ml4t_actor.nautilus.model import Bar, BarType, InstrumentId, TradeTick
+from ml4t_actor.orchestrator import ML4TOrchestrator
 
 
 class MarketIntake:
-    """Gives each bar and trade that `feed` lets through to the inference loop, and bars to the learning loop.
+    """Gives each bar and trade that `feed` lets through to the orchestrator.
 
     Parameters
     ----------
-    config : ML4TActorConfig
-        The actor's.
     bar_types : sequence of BarType
         One per instrument.
-    loop : InferenceLoop
-        Its instruments added.
-    learning : LifecycleLoop
-        What follows the signals.
+    orchestrator : ML4TOrchestrator
+        Started.
+    host : Host
+        The clock.
     cache : Cache
         Of the engine.
-    live : bool
-        Whether the engine is live.
-    now : callable
-        The clock's time, UNIX nanoseconds.
     request : callable
         Asks for past bars, see `Ports`.
-    note : callable
-        ``(kind, message)`` of what is counted and rarely logged.
 
     Attributes
     ----------
     feed : MarketFeed
         The door.
-    tape : SessionRecorder or None
+    recorder : SessionRecorder or None
         Where all of it is recorded.
     """
 
     def __init__(
         self,
-        config: ML4TActorConfig,
         bar_types: Sequence[BarType],
-        loop: InferenceLoop,
-        learning: LifecycleLoop,
+        orchestrator: ML4TOrchestrator,
+        host: Host,
         *,
         cache: Cache,
-        live: bool,
-        now: Callable[[], int],
         request: Callable[[BarType, int, Callable[[], None]], None],
-        note: Callable[[str, str], None],
     ) -> None:
-        self.tape: SessionRecorder | None = None
-        self._config = config
-        self._loop = loop
-        self._learning = learning
-        self._now = now
+        self.recorder: SessionRecorder | None = None
+        self._orchestrator = orchestrator
+        self._host = host
+        inference, config = orchestrator.inference, orchestrator.config
         ports = Ports(
             cache=cache,
-            now=now,
-            take_bar=self.take_bar,
-            take_trade=self.take_trade,
-            last_close=lambda instrument_id: loop.features(instrument_id).last_ts,
-            last_trade_ns=lambda instrument_id: loop.vpin(instrument_id).last_ns,
+            now=host.now,
+            take_bar=self.on_bar,
+            take_trade=self.on_trade,
+            last_close=lambda instrument_id: inference.features(instrument_id).last_ts,
+            last_trade_ns=lambda instrument_id: inference.vpin(instrument_id).last_ns,
             request=request,
-            note=note,
+            note=orchestrator.problems.report,
             warmup_bars=self._warmup_bars,
         )
         self.feed = MarketFeed(
@@ -79,17 +65,17 @@ class MarketIntake:
             config.feed,
             ports,
             trades=config.trade_ticks,
-            live=live,
-            max_clock_skew_ns=loop.max_clock_skew_ns,
+            live=host.live,
+            max_clock_skew_ns=inference.max_clock_skew_ns,
         )
 
-    def take_bar(self, instrument_id: InstrumentId, ts_close: int, bar: Bar, historical: bool) -> bool:
-        """Take a closed bar; return whether it was accepted."""
+    def on_bar(self, instrument_id: InstrumentId, ts_close: int, bar: Bar, historical: bool) -> bool:
+        """Handle a closed bar; return whether it was accepted."""
         high, low, close = bar.high.as_double(), bar.low.as_double(), bar.close.as_double()
         volume = bar.volume.as_double()
-        if self.tape is not None:
-            self.tape.bar(bar, ts_close, self._now(), historical)
-        accepted = self._loop.update_bar(
+        if self.recorder is not None:
+            self.recorder.bar(bar, ts_close, self._host.now(), historical)
+        return self._orchestrator.update_bar(
             instrument_id,
             ts_close,
             bar.open.as_double(),
@@ -102,15 +88,12 @@ class MarketIntake:
             # After an outage internal aggregation goes on with flat bars.
             alive=volume > 0.0 or bar.bar_type.is_externally_aggregated(),
         )
-        if accepted:
-            self._learning.on_bar(instrument_id, ts_close, high, low, close)
-        return accepted
 
-    def take_trade(self, tick: TradeTick, ts_event: int) -> None:
-        """Take a trade as of `ts_event`."""
-        if self.tape is not None:
-            self.tape.trade(tick, ts_event, self._now())
-        self._loop.update_trade(
+    def on_trade(self, tick: TradeTick, ts_event: int) -> None:
+        """Handle a trade as of `ts_event`."""
+        if self.recorder is not None:
+            self.recorder.trade(tick, ts_event, self._host.now())
+        self._orchestrator.update_trade(
             tick.instrument_id,
             ts_event,
             tick.price.as_double(),
@@ -119,6 +102,7 @@ class MarketIntake:
         )
 
     def _warmup_bars(self, instrument_id: InstrumentId) -> int:
-        features = self._loop.features(instrument_id)
-        needed: int = needed_bars(features.warmup_bars, self._config.vpin, features.interval_ns)
-        return self._config.feed.warmup_bars or needed
+        config = self._orchestrator.config
+        features = self._orchestrator.inference.features(instrument_id)
+        needed: int = needed_bars(features.warmup_bars, config.vpin, features.interval_ns)
+        return config.feed.warmup_bars or needed

@@ -16,7 +16,7 @@ class SessionRecorder:
 
     Parameters
     ----------
-    tape : RecordingWriter
+    recording : RecordingWriter
         What is written to.
     loop : InferenceLoop
         Whose model is recorded wherever it is another one, and whose present states are what the session begins with.
@@ -24,51 +24,51 @@ class SessionRecorder:
         The clock's time.
     """
 
-    def __init__(self, tape: RecordingWriter, loop: InferenceLoop, now_ns: int) -> None:
-        self._tape = tape
+    def __init__(self, recording: RecordingWriter, loop: InferenceLoop, now_ns: int) -> None:
+        self._recording = recording
         self._loop = loop
         self._n_swaps = -1
         self._mark_model(now_ns)
         for instrument_id in loop.instruments:
             state = loop.state(instrument_id)
             if state is not None and loop.features(instrument_id).bars:
-                tape.state(instrument_id, state)
+                recording.state(instrument_id, state)
 
     def bar(self, bar: Bar, ts_close: int, now_ns: int, historical: bool) -> None:
-        """Record a bar that is about to be taken."""
+        """Record a bar that is about to be handled."""
         self._mark_model(now_ns)
-        self._tape.bar(bar, ts_close, now_ns, historical)
+        self._recording.bar(bar, ts_close, now_ns, historical)
 
     def trade(self, tick: TradeTick, ts_event: int, now_ns: int) -> None:
         """Record a trade."""
-        self._tape.trade(tick, ts_event, now_ns)
+        self._recording.trade(tick, ts_event, now_ns)
 
     def signal(self, signal: SignalData, now_ns: int) -> None:
         """Record a signal that is about to be answered."""
         self._mark_model(now_ns)
-        self._tape.signal(signal, now_ns)
+        self._recording.signal(signal, now_ns)
 
     def answer(self, enriched: EnrichedSignal) -> None:
         """Record an answer."""
-        self._tape.answer(enriched)
+        self._recording.answer(enriched)
 
     @property
     def n_missed(self) -> int:
-        """Frames that the tape lacks."""
-        return self._tape.counts["missed"]
+        """Frames that the recording lacks."""
+        return self._recording.counts["missed"]
 
     def close(self) -> str:
-        """Write what waits, and the mark of the end; return why the session is not whole on the tape, "" if it is."""
-        if self._tape.close():
+        """Write what waits, and the mark of the end; return why the recording is not whole, "" if it is."""
+        if self._recording.close():
             return ""
-        return self._tape.incomplete or self._tape.last_error or "the disk did not take it in time"
+        return self._recording.incomplete or self._recording.last_error or "the disk did not take it in time"
 
     def _mark_model(self, now_ns: int) -> None:
         # Not by the bundle itself: one that serves again has its regimes filtered anew.
         if self._loop.n_swaps != self._n_swaps:
             self._n_swaps = self._loop.n_swaps
             bundle = self._loop.bundle
-            self._tape.model("" if bundle is None else bundle.version, now_ns)
+            self._recording.model("" if bundle is None else bundle.version, now_ns)
 
 
 def start_recording(
@@ -78,9 +78,9 @@ def start_recording(
     trader_id: Identifier,
     actor_id: Identifier,
     now_ns: int,
-    note: Callable[[str, str], None],
+    report_problem: Callable[[str, str], None],
 ) -> SessionRecorder | None:
-    """Return a tape in the folder `tape_path` of the config; None, with a note, where none can be made."""
+    """Return a recording in the folder `tape_path` of the config; None, and a problem, where none can be made."""
     bar_types = [BarType.from_str(bar_type) for bar_type in config.bar_types]
     header = RecordingHeader.of(
         config,
@@ -96,5 +96,5 @@ def start_recording(
     try:
         return SessionRecorder(RecordingWriter(str(config.tape_path), header), loop, now_ns)
     except RecordingError as e:
-        note("no tape", f"the session is not recorded: {e}")
+        report_problem("no tape", f"the session is not recorded: {e}")
         return None

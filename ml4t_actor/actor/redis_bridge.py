@@ -15,9 +15,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.ledger import Ledger, StreamPosition
-from ml4t_actor.lifecycle.champion import Log
+from ml4t_actor.lifecycle import Host
 from ml4t_actor.lifecycle.outcome_recorder import answer_of
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.settings import RedisSettings
@@ -35,7 +36,7 @@ from ml4t_actor.streams.reader import BEGINNING
 STOP_TIMEOUT_S = 2.0
 NOT_INSTALLED = "redis is not installed; add the extra `ml4t_actor[redis]`, or set `redis_enabled` to false"
 _BATCH_SIGNALS = 64  # read at once
-_TURN_SIGNALS = 8  # answered before the rest of the event loop, and the outlet, have their turn
+_TURN_SIGNALS = 8  # answered before the rest of the event loop, and the producer, have their turn
 
 
 class RedisBridge:
@@ -49,16 +50,16 @@ class RedisBridge:
         Names the streams, and how to reach Redis.
     ledger : Ledger
         Keeps the positions.
-    take_signal : callable
-        Takes a `SignalData`, on the event thread; when it returns the signal is answered and recorded.
-    take_answered : callable
-        Takes an `EnrichedSignal` of a process that was killed before its ledger had it.
-    on_event_thread : callable
-        ``(where, function, *args)``: calls the function on the event thread, in order.
-    note : callable
+    on_signal : callable
+        Given each `SignalData`, on the event thread; when it returns the signal is answered and recorded.
+    on_recovered : callable
+        Given each `EnrichedSignal` of a process that was killed before its ledger had it.
+    event_thread : EventThread
+        Where all but reading and writing is done, in order.
+    report_problem : callable
         ``(kind, message)`` of what is counted and rarely logged.
-    log : Log
-        Nautilus's logger.
+    host : Host
+        Whose log is written to.
     now_ns : int
         The clock's time at the start.
     """
@@ -68,23 +69,23 @@ class RedisBridge:
         config: ML4TActorConfig,
         ledger: Ledger,
         *,
-        take_signal: Callable[[SignalData], None],
-        take_answered: Callable[[EnrichedSignal], None],
-        on_event_thread: Callable[..., None],
-        note: Callable[[str, str], None],
-        log: Log,
+        on_signal: Callable[[SignalData], None],
+        on_recovered: Callable[[EnrichedSignal], None],
+        event_thread: EventThread,
+        report_problem: Callable[[str, str], None],
+        host: Host,
         now_ns: int,
     ) -> None:
         self._ledger = ledger
-        self._take_signal = take_signal
-        self._take_answered = take_answered
-        self._on_event_thread = on_event_thread
-        self._note = note
-        self._log = log
+        self._on_signal = on_signal
+        self._on_recovered = on_recovered
+        self._event_thread = event_thread
+        self._report_problem = report_problem
+        self._host = host
         self._later: Callable[[Callable[[], None]], object] = asyncio.get_running_loop().call_soon
         self._reading = False
         self._stopped = False
-        self._told: dict[str, str] = {}
+        self._states_logged: dict[str, str] = {}
         self._signals, self._enriched = config.redis_channel_signals, config.redis_channel_enriched
         settings = config.redis
         begin_ns = now_ns - int(config.max_signal_age * 1e9)
@@ -93,7 +94,7 @@ class RedisBridge:
         self._n_put = 0
         self._floor: str | None = written.entry_id
         self._recovered_at: int | None = None
-        self.outlet = EnrichedSignalProducer(
+        self.producer = EnrichedSignalProducer(
             settings,
             self._enriched,
             node=ledger.actor,
@@ -105,7 +106,7 @@ class RedisBridge:
             later=self._later,
             warn=self._warn,
         )
-        self.inlet = SignalConsumer(
+        self.consumer = SignalConsumer(
             settings,
             self._signals,
             parse=SignalData.from_dict,
@@ -121,41 +122,43 @@ class RedisBridge:
 
     def start(self) -> None:
         """Begin to write, as soon as Redis is there."""
-        self.outlet.start()
+        self.producer.start()
 
     def begin_reading(self) -> None:
         """Begin to read: once the markets are known, so that what has waited is answered as well as what comes."""
         if not self._reading and not self._stopped:
             self._reading = True
-            self.inlet.start()
+            self.consumer.start()
 
     def stop(self) -> None:
         """Read no more, and write what waits, as far as that is quick."""
         self._stopped = True
         if self._reading:
-            self.inlet.stop(STOP_TIMEOUT_S)
-        self.outlet.stop(STOP_TIMEOUT_S)
-        if self.outlet.depth:
+            self.consumer.stop(STOP_TIMEOUT_S)
+        self.producer.stop(STOP_TIMEOUT_S)
+        if self.producer.depth:
             then = "are lost" if self._ledger.path is None else "are written by the next start"
-            self._log.warning(f"{self.outlet.depth:,} enriched signals did not reach Redis, and {then}")
+            self._host.log.warning(
+                f"{self.producer.depth:,} enriched signals did not reach Redis, and {then}"
+            )
 
     def put(self, enriched: EnrichedSignal) -> None:
         """Have an enriched signal written; it must be in the ledger already."""
         self._n_put += 1
-        self.outlet.put(_Numbered(self._n_put, enriched))
+        self.producer.put(_Numbered(self._n_put, enriched))
 
-    def tell_changes(self) -> None:
+    def log_connections(self) -> None:
         """Log where a connection came or went."""
-        for name, link in (("signals from", self.inlet), ("enriched signals to", self.outlet)):
+        for name, link in (("signals from", self.consumer), ("enriched signals to", self.producer)):
             state = "connected" if link.connected else link.last_error
-            if not state or state == self._told.get(name):
+            if not state or state == self._states_logged.get(name):
                 continue
-            again = "lost" if self._told.get(name) == "connected" else "not there"
-            self._told[name] = state
+            again = "lost" if self._states_logged.get(name) == "connected" else "not there"
+            self._states_logged[name] = state
             if link.connected:
-                self._log.info(f"{name} Redis: connected")
+                self._host.log.info(f"{name} Redis: connected")
             else:
-                self._log.warning(
+                self._host.log.warning(
                     f"{name} Redis: {again} ({link.last_error}); all else goes on, trying again"
                 )
 
@@ -172,7 +175,7 @@ class RedisBridge:
         """Return what may not have been written."""
         rows = self._ledger.signals_after(written.row_id, limit + 1)
         if len(rows) > limit:
-            self._note(
+            self._report_problem(
                 "dropped",
                 f"more than {limit:,} enriched signals waited for Redis; older ones are not written",
             )
@@ -189,49 +192,53 @@ class RedisBridge:
     def _recover(self, answers: list[dict[str, Any]]) -> None:
         """Take what processes before this one have written and perhaps not recorded."""
         for i in range(0, len(answers), _TURN_SIGNALS):
-            self._on_event_thread("taking answers", self._take_answers, answers[i : i + _TURN_SIGNALS])
-        self._on_event_thread("taking answers", self._finish_recovery, bool(answers))
+            self._event_thread.call(
+                "recovering answers", self._recover_answers, answers[i : i + _TURN_SIGNALS]
+            )
+        self._event_thread.call("recovering answers", self._finish_recovery, bool(answers))
 
-    def _take_answers(self, answers: list[dict[str, Any]]) -> None:
+    def _recover_answers(self, answers: list[dict[str, Any]]) -> None:
         for values in answers if not self._stopped else ():
             try:
-                self._take_answered(EnrichedSignal.from_dict(values))
+                self._on_recovered(EnrichedSignal.from_dict(values))
             except Exception as e:
-                self._note("error in taking an answer", f"{values.get('signal_id')!r}: {e!r}")
+                self._report_problem("error in recovering an answer", f"{values.get('signal_id')!r}: {e!r}")
 
     def _finish_recovery(self, some: bool) -> None:
         if not self._stopped:
             self._recovered_at = self._n_put if some else -1
 
     def _warn(self, message: str) -> None:
-        self._on_event_thread("warning", self._log.warning, message)
+        self._event_thread.call("warning", lambda: self._host.log.warning(message))
 
     def _deliver(self, batch: Batch) -> None:
-        self._on_event_thread("taking signals from Redis", self._take, batch)
+        self._event_thread.call("handling signals from Redis", self._handle, batch)
 
-    def _take(self, batch: Batch, begin: int = 0) -> None:
+    def _handle(self, batch: Batch, begin: int = 0) -> None:
         if self._stopped:
             return  # read again by the next start
         end = begin + _TURN_SIGNALS
         arrivals = batch.arrivals[begin:end]
         for arrival in arrivals:
             try:
-                self._take_arrival(arrival)
+                self._handle_arrival(arrival)
             except Exception as e:  # one that stays must not keep all that come after it
-                self._note("error in taking a signal", f"entry {arrival.entry_id}: {e!r}")
+                self._report_problem("error in handling a signal", f"entry {arrival.entry_id}: {e!r}")
         self._ledger.record_position(StreamPosition(self._signals, arrivals[-1].entry_id))
         if end < len(batch.arrivals):
-            self._later(lambda: self._take(batch, end))
+            self._later(lambda: self._handle(batch, end))
         else:
             batch.done()
 
-    def _take_arrival(self, arrival: Arrival) -> None:
+    def _handle_arrival(self, arrival: Arrival) -> None:
         if arrival.signal is None:
-            self._note(arrival.problem, f"entry {arrival.entry_id} of {self._signals!r}: {arrival.message}")
+            self._report_problem(
+                arrival.problem, f"entry {arrival.entry_id} of {self._signals!r}: {arrival.message}"
+            )
         elif arrival.answered is not None:
-            self._take_answered(EnrichedSignal.from_dict(arrival.answered))
+            self._on_recovered(EnrichedSignal.from_dict(arrival.answered))
         else:
-            self._take_signal(arrival.signal)
+            self._on_signal(arrival.signal)
 
 
 class _Numbered(NamedTuple):

@@ -1,6 +1,6 @@
 """Inference: what a signal is worth, from what is known when it arrives."""
 
-from ml4t_actor.inference.instrument_state import ModelInputs
+from ml4t_actor.inference.instrument_state import Answer, ModelInputs
 from ml4t_actor.inference.loop import InferenceLoop
 
-__all__ = ["InferenceLoop", "ModelInputs"]
+__all__ = ["Answer", "InferenceLoop", "ModelInputs"]

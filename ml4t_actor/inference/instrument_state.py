@@ -1,16 +1,18 @@
-"""What is known of each market, and the bundle that serves there."""
+"""What is known of each instrument, and the model that is active there."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.indicators.vpin import VPIN
 from ml4t_actor.kernels.features import BUILTIN_NAMES
 from ml4t_actor.market_data import FloatArray
+from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
 
@@ -22,14 +24,14 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class ModelInputs(NamedTuple):
-    """What the last answer for an instrument was made from.
+    """What an answer was made from.
 
     Attributes
     ----------
     features : float64 (n,)
         Every built-in feature, then the custom ones (`FeatureEngine.served_names`).
     regime_probabilities : float64 (n_regimes,) or None
-        Of the serving bundle's regimes.
+        Of the active bundle's regimes.
     regime_model : str
         Digest of these regimes; "" if there are none.
     """
@@ -37,6 +39,21 @@ class ModelInputs(NamedTuple):
     features: FloatArray
     regime_probabilities: FloatArray | None
     regime_model: str
+
+
+class Answer(NamedTuple):
+    """An enriched signal, and what it was made from.
+
+    Attributes
+    ----------
+    enriched : EnrichedSignal
+        What is published.
+    inputs : ModelInputs or None
+        None before the instrument's first bar.
+    """
+
+    enriched: EnrichedSignal
+    inputs: ModelInputs | None
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -52,13 +69,13 @@ class _State(msgspec.Struct, array_like=True):
 
 
 class ActiveModel:
-    """A bundle, and all that is derived from it: swapped as one reference."""
+    """The bundle that serves, and all that is derived from it: swapped as one reference."""
 
     __slots__ = ("bundle", "columns", "regime_model", "regimes")
 
-    def __init__(self, bundle: ModelBundle | None, markets: "Mapping[InstrumentId, InstrumentState]") -> None:
+    def __init__(self, bundle: ModelBundle | None, states: "Mapping[InstrumentId, InstrumentState]") -> None:
         self.bundle = bundle
-        self.columns: Any = None
+        self.columns: NDArray[np.int64] | None = None
         self.regime_model = "" if bundle is None or bundle.regime is None else bundle.regime.digest
         self.regimes: dict[InstrumentId, FloatArray] = {}
         if bundle is None:
@@ -66,8 +83,8 @@ class ActiveModel:
         if all(name in _COLUMN for name in bundle.feature_names):
             self.columns = np.array([_COLUMN[name] for name in bundle.feature_names])
         if bundle.regime is not None:
-            for instrument_id, market in markets.items():
-                self.regimes[instrument_id] = market.filtered(bundle.regime)
+            for instrument_id, state in states.items():
+                self.regimes[instrument_id] = state.filtered(bundle.regime)
 
 
 class InstrumentState:
@@ -92,16 +109,16 @@ class InstrumentState:
         probabilities: FloatArray = model.filter(self.regime_history[-seen:])[-1].copy()
         return probabilities
 
-    def state(self, serving: ActiveModel, instrument_id: InstrumentId) -> bytes | None:
+    def state(self, active: ActiveModel, instrument_id: InstrumentId) -> bytes | None:
         """Return all of it as bytes; see `InferenceLoop.state`."""
         if self.features.has_custom:
             return None
         features, flow = self.features.state
-        regimes = serving.regimes.get(instrument_id)
+        regimes = active.regimes.get(instrument_id)
         return _ENCODER.encode(
             _State(
                 _LAYOUT,
-                "" if serving.bundle is None else serving.bundle.version,
+                "" if active.bundle is None else active.bundle.version,
                 self.features.interval_ns,
                 self.features.halflife_bars,
                 features.tobytes(),
@@ -113,7 +130,7 @@ class InstrumentState:
         )
 
     def restore(
-        self, state: bytes, serving: ActiveModel, instrument_id: InstrumentId, warm_only: bool
+        self, state: bytes, active: ActiveModel, instrument_id: InstrumentId, warm_only: bool
     ) -> None:
         """Take all of it from bytes; see `InferenceLoop.restore`."""
         try:
@@ -135,10 +152,10 @@ class InstrumentState:
         self.vpin = vpin
         self.alive_ns = self.features.last_ts
         self.regime_history = history
-        bundle = serving.bundle
+        bundle = active.bundle
         if bundle is not None and bundle.regime is not None:
             same = saved.regimes is not None and saved.version == bundle.version
-            serving.regimes[instrument_id] = (
+            active.regimes[instrument_id] = (
                 np.frombuffer(saved.regimes or b"").copy() if same else self.filtered(bundle.regime)
             )
 

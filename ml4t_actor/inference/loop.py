@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from ml4t_actor.indicators.features import (
     FeatureFactory,
     check_feature_names,
 )
-from ml4t_actor.indicators.regime import rule_regime, rule_weight
+from ml4t_actor.indicators.regime import rule_regime
 from ml4t_actor.indicators.vpin import VPIN
+from ml4t_actor.inference.enrichment import Enrichment, market_context, predict
 from ml4t_actor.inference.instrument_state import (
     ActiveModel,
+    Answer,
     InstrumentState,
     ModelInputs,
     check_interval,
@@ -27,7 +29,8 @@ from ml4t_actor.kernels.features import BUILTIN_NAMES, row_fault
 from ml4t_actor.market_data import Bars
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
-from ml4t_actor.registry import ModelBundle
+from ml4t_actor.registry import ModelBundle, ModelStore
+from ml4t_actor.registry.manifest import MANIFEST_FILE
 from ml4t_actor.settings import LabelSettings, VPINSettings
 
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
@@ -62,6 +65,8 @@ class InferenceLoop:
     ----------
     bundle : ModelBundle, optional
         What serves; see `swap`.
+    model_path : str or Path, default "models"
+        Where `load_model` looks.
     default_confidence : float, default 0.5
         Confidence given when there is no answer.
     feature_names : sequence of str, optional
@@ -87,6 +92,7 @@ class InferenceLoop:
         self,
         bundle: ModelBundle | None = None,
         *,
+        model_path: str | Path = "models",
         default_confidence: float = 0.5,
         feature_names: Sequence[str] = DEFAULT_FEATURE_NAMES,
         custom_features: Mapping[str, FeatureFactory] | None = None,
@@ -101,6 +107,7 @@ class InferenceLoop:
     ) -> None:
         if not 0.0 <= default_confidence <= 1.0:
             raise ValueError(f"`default_confidence` was {default_confidence}, must be in [0, 1]")
+        self.model_path = Path(model_path)
         self.default_confidence = default_confidence
         self.custom_features = dict(custom_features or {})
         self.feature_names = check_feature_names(feature_names, self.custom_features)
@@ -117,20 +124,20 @@ class InferenceLoop:
         self.n_swaps = 0
         self.last_error: BaseException | None = None
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
-        self._markets: dict[InstrumentId, InstrumentState] = {}
-        self._serving = ActiveModel(None, self._markets)
+        self._states: dict[InstrumentId, InstrumentState] = {}
+        self._active = ActiveModel(None, self._states)
         if bundle is not None:
             self.swap(bundle)
 
     @property
     def bundle(self) -> ModelBundle | None:
         """The bundle that serves."""
-        return self._serving.bundle
+        return self._active.bundle
 
     @property
     def instruments(self) -> tuple[InstrumentId, ...]:
         """The instruments that are followed."""
-        return tuple(self._markets)
+        return tuple(self._states)
 
     def check(self, bundle: ModelBundle) -> None:
         """Raise `ValueError` with the reason if `bundle` cannot serve here."""
@@ -153,8 +160,8 @@ class InferenceLoop:
                 raise ValueError(
                     f"the bundle was trained with `{name}` {theirs}, but {ours} is configured; make them the same"
                 )
-        for instrument_id, market in self._markets.items():
-            check_interval(bundle, instrument_id, market.features.interval_ns)
+        for instrument_id, state in self._states.items():
+            check_interval(bundle, instrument_id, state.features.interval_ns)
 
     def swap(self, bundle: ModelBundle) -> None:
         """Let `bundle` serve from the next signal on.
@@ -166,6 +173,38 @@ class InferenceLoop:
         """
         self.check(bundle)
         self._serve(bundle)
+
+    def load_model(
+        self,
+        path: str | Path | None = None,
+        *,
+        refused: Callable[[str, ValueError], None] = lambda _version, _error: None,
+    ) -> bool:
+        """Let the newest bundle of a folder serve that is whole and fits here; none is a normal state.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Folder of a `ModelStore`, or of one version in it; by default `model_path`.
+        refused : callable, optional
+            Given the version and the error of each newer bundle that cannot serve.
+
+        Returns
+        -------
+        bool
+            Whether one of them serves now. Where none does, the bundle of before goes on.
+        """
+        folder = self.model_path if path is None else Path(path)
+        is_version = (folder / MANIFEST_FILE).is_file()
+        store = ModelStore(folder.parent if is_version else folder)
+        for version in [folder.name] if is_version else reversed(store.versions()):
+            try:
+                self.swap(store.load(version))
+            except ValueError as e:  # a BundleError too
+                refused(version, e)
+                continue
+            return True
+        return False
 
     def retire(self) -> None:
         """Let no bundle serve: signals get the default confidence and status `no_model` until the next `swap`."""
@@ -182,12 +221,12 @@ class InferenceLoop:
             If it is followed already, or the bundle was trained on bars of another length.
         """
         instrument_id = identifier(instrument_id)
-        if instrument_id in self._markets:
+        if instrument_id in self._states:
             raise ValueError(f"{instrument_id} is followed already; one bar type per instrument")
-        bundle = self._serving.bundle
+        bundle = self._active.bundle
         if bundle is not None:
             check_interval(bundle, instrument_id, bar_interval_ns)
-        market = InstrumentState(
+        state = InstrumentState(
             FeatureEngine(
                 self.feature_names,
                 interval_ns=bar_interval_ns,
@@ -197,33 +236,30 @@ class InferenceLoop:
             VPIN(self.vpin_settings),
             has_trades=trades,
         )
-        self._markets[instrument_id] = market
+        self._states[instrument_id] = state
         if bundle is not None and bundle.regime is not None:
-            self._serving.regimes[instrument_id] = bundle.regime.initial_state()
+            self._active.regimes[instrument_id] = bundle.regime.initial_state()
 
     def compile(self) -> None:
-        """Run every kernel once, on a market of its own, so that no live signal waits for the compiler."""
+        """Run every kernel once, on an instrument of its own, so that no live signal waits for the compiler."""
         scratch = InferenceLoop(labels=self.labels, vpin=self.vpin_settings)
         scratch.add_instrument(_SCRATCH, 60_000_000_000)
         for minute in range(1, 4):
             scratch.update_bar(_SCRATCH, minute * 60_000_000_000, 1.0, 1.0, 1.0, 1.0, 1.0)
         scratch.update_trade(_SCRATCH, 181_000_000_000, 1.0, 1.0, 1)
-        scratch.process_signal(
-            SignalData(instrument_id=_SCRATCH, signal=1, strength=1.0, source="-", signal_id="-")
-        )
-        scratch.served(_SCRATCH, 1)
+        scratch.answer(SignalData(instrument_id=_SCRATCH, signal=1, strength=1.0, source="-", signal_id="-"))
         scratch.state(_SCRATCH)
         features = scratch.features(_SCRATCH)
         rule_regime(features.volatility_percentile, features.trend_strength)
         row = features.full_row(1, 1.0, 0.5, 0.5)
         row_fault(row, row, row)
-        bundle = self._serving.bundle
+        bundle = self._active.bundle
         if bundle is not None:
             x = np.zeros(len(bundle.feature_names))
             row_fault(x, bundle.feature_low, bundle.feature_high)
             bundle.model.predict(x)
             if bundle.regime is not None:
-                scratch._markets[_SCRATCH].filtered(bundle.regime)
+                scratch._states[_SCRATCH].filtered(bundle.regime)
                 bundle.regime.weight(bundle.regime.initial_state())
                 bundle.regime.regime(
                     bundle.regime.step(bundle.regime.initial_state(), features.regime_inputs())
@@ -231,28 +267,18 @@ class InferenceLoop:
 
     def features(self, instrument_id: InstrumentId | str) -> FeatureEngine:
         """Return the feature engine of an instrument, to look at."""
-        return self._markets[identifier(instrument_id)].features
+        return self._states[identifier(instrument_id)].features
 
     def vpin(self, instrument_id: InstrumentId | str) -> VPIN:
         """Return the VPIN indicator of an instrument, to look at."""
-        return self._markets[identifier(instrument_id)].vpin
-
-    def served(self, instrument_id: InstrumentId, side: int) -> ModelInputs | None:
-        """Return what the last answer for the instrument, to a signal of `side`, was made from; None before a bar."""
-        market = self._markets.get(instrument_id)
-        if market is None or not market.features.bars:
-            return None
-        serving = self._serving
-        return ModelInputs(
-            market.features.served_row(side), serving.regimes.get(instrument_id), serving.regime_model
-        )
+        return self._states[identifier(instrument_id)].vpin
 
     def state(self, instrument_id: InstrumentId) -> bytes | None:
         """Return all that is known of an instrument, for `restore`; None with custom features.
 
-        Those alone know their state, and a warm market with cold features would be an optimistic one.
+        Those alone know their state, and a warm instrument with cold features would be an optimistic one.
         """
-        return self._markets[instrument_id].state(self._serving, instrument_id)
+        return self._states[instrument_id].state(self._active, instrument_id)
 
     def restore(self, instrument_id: InstrumentId, state: bytes, *, warm_only: bool = False) -> None:
         """Continue, to the last bit, where the `state` of an instrument was taken.
@@ -265,7 +291,7 @@ class InferenceLoop:
         ValueError
             If it was taken with other settings, or is no state; the instrument then starts cold.
         """
-        self._markets[instrument_id].restore(state, self._serving, instrument_id, warm_only)
+        self._states[instrument_id].restore(state, self._active, instrument_id, warm_only)
 
     def update_bar(
         self,
@@ -291,36 +317,36 @@ class InferenceLoop:
             The bar shows that the feed is alive. One that was made up where nothing came does not.
         """
         instrument_id = identifier(instrument_id)
-        market = self._markets[instrument_id]
-        if not market.features.update_bar(ts_event, open, high, low, close, volume, buy_volume):
+        state = self._states[instrument_id]
+        if not state.features.update_bar(ts_event, open, high, low, close, volume, buy_volume):
             return False
-        if not market.has_trades or historical:
-            market.vpin.update_bar_raw(ts_event, close, volume, buy_volume)
+        if not state.has_trades or historical:
+            state.vpin.update_bar_raw(ts_event, close, volume, buy_volume)
         elif volume > 0.0:
-            market.silent_bars += 1
+            state.silent_bars += 1
         if alive:
-            market.alive_ns = ts_event
-        inputs = market.features.regime_inputs()
-        history = market.regime_history
+            state.alive_ns = ts_event
+        inputs = state.features.regime_inputs()
+        history = state.regime_history
         history[:-1] = history[1:]
         history[-1] = inputs
-        serving = self._serving
-        if serving.bundle is not None and serving.bundle.regime is not None:
-            regimes = serving.regimes
-            regimes[instrument_id] = serving.bundle.regime.step(regimes[instrument_id], inputs)
+        active = self._active
+        if active.bundle is not None and active.bundle.regime is not None:
+            regimes = active.regimes
+            regimes[instrument_id] = active.bundle.regime.step(regimes[instrument_id], inputs)
         return True
 
     def update_trade(
         self, instrument_id: InstrumentId | str, ts_event: int, price: float, size: float, side: int
     ) -> None:
         """Take one trade (`side`: 1 buyer, -1 seller, 0 not known)."""
-        market = self._markets[identifier(instrument_id)]
-        market.silent_bars = 0
-        market.features.update_trade(ts_event, size, side)
-        market.vpin.update_raw(ts_event, price, size, side)
+        state = self._states[identifier(instrument_id)]
+        state.silent_bars = 0
+        state.features.update_trade(ts_event, size, side)
+        state.vpin.update_raw(ts_event, price, size, side)
 
     def process_signal(
-        self, signal: SignalData, bars: Any = None, *, now_ns: int | None = None
+        self, signal: SignalData, bars: object = None, *, now_ns: int | None = None
     ) -> EnrichedSignal:
         """Enrich one signal.
 
@@ -344,95 +370,101 @@ class InferenceLoop:
         try:
             if bars is not None:
                 self._feed(signal, bars)
-            answer = self._answer(signal, now)
+            enrichment = self._evaluate(signal, now)
         except Exception as e:  # nothing may escape into Nautilus: in a live node it would end the process
             self.last_error = e
-            answer = {"status": Status.ERROR}
-        status = answer["status"]
+            enrichment = Enrichment(Status.ERROR, self.default_confidence)
         latency_ns = perf_counter_ns() - started
         if latency_ns > self.timeout_ns:
             self.n_slow += 1
-            if self.flag_late and status is Status.OK:
-                answer["status"] = status = Status.LATE
-        self.counts[status] += 1
-        answer.setdefault("meta_confidence", self.default_confidence)
-        return EnrichedSignal.from_signal(signal, latency_ns=latency_ns, ts_init=now, **answer)
+            if self.flag_late and enrichment.status is Status.OK:
+                enrichment.status = Status.LATE
+        self.counts[enrichment.status] += 1
+        return enrichment.of(signal, latency_ns, now)
+
+    def answer(self, signal: SignalData, *, now_ns: int | None = None) -> Answer:
+        """Enrich one signal, and return with it what the model was shown, for who records both.
+
+        Parameters
+        ----------
+        signal, now_ns
+            See `process_signal`.
+        """
+        enriched = self.process_signal(signal, now_ns=now_ns)
+        state = self._states.get(signal.instrument_id)
+        if state is None or not state.features.bars:
+            return Answer(enriched, None)
+        active = self._active
+        return Answer(
+            enriched,
+            ModelInputs(
+                state.features.served_row(signal.signal),
+                active.regimes.get(signal.instrument_id),
+                active.regime_model,
+            ),
+        )
 
     def _serve(self, bundle: ModelBundle | None) -> None:
-        self._serving = ActiveModel(bundle, self._markets)
+        self._active = ActiveModel(bundle, self._states)
         self.n_swaps += 1
 
-    def _answer(self, signal: SignalData, now: int) -> dict[str, Any]:
-        market = self._markets.get(signal.instrument_id)
-        if market is None:
-            return {"status": Status.UNKNOWN_INSTRUMENT}
-        serving = self._serving
-        bundle = serving.bundle
-        features = market.features
-        vpin = market.vpin.value
-        toxicity = market.vpin.toxicity
-        sigma = features.volatility
-        probabilities = serving.regimes.get(signal.instrument_id)
-        if bundle is not None and bundle.regime is not None and probabilities is not None:
-            regime = bundle.regime.regime(probabilities)
-            regime_weight = bundle.regime.weight(probabilities)
-        else:
-            percentile, strength = features.volatility_percentile, features.trend_strength
-            regime = rule_regime(percentile, strength) if features.initialized else -1
-            regime_weight = rule_weight(percentile, strength)
-        answer: dict[str, Any] = {
-            "vpin": vpin if vpin == vpin else 1.0,
-            "regime": regime,
-            "volatility": sigma * self._sqrt_horizon if sigma == sigma else 0.0,
-            "model_version": "" if bundle is None else bundle.version,
-        }
+    def _evaluate(self, signal: SignalData, now: int) -> Enrichment:
+        state = self._states.get(signal.instrument_id)
+        if state is None:
+            return Enrichment(Status.UNKNOWN_INSTRUMENT, self.default_confidence)
+        features, active = state.features, self._active
+        toxicity = state.vpin.toxicity
+        enrichment, regime_weight = market_context(
+            signal.instrument_id, state, active, self.default_confidence, self._sqrt_horizon
+        )
         row = None
         if features.bars:
-            row = features.full_row(signal.signal, signal.strength, vpin, toxicity)
-        status = Status.OK
-        if signal.ts_event > now + self.max_clock_skew_ns:
-            status = Status.FUTURE_SIGNAL
-        elif now - signal.ts_event > self.max_signal_age_ns:
-            status = Status.EXPIRED
-        elif bundle is None:
-            status = Status.NO_MODEL
-        elif row is None:
-            status = Status.WARMING_UP
-        elif now - market.alive_ns > self.max_bar_age_bars * features.interval_ns:
-            status = Status.STALE_DATA
-        elif not (features.initialized and market.vpin.initialized):
-            status = Status.WARMING_UP
-        elif market.silent_bars > self.max_bar_age_bars:
-            status = Status.STALE_DATA
-        elif signal.signal == 0:
+            row = features.full_row(signal.signal, signal.strength, state.vpin.value, toxicity)
+        status = self._status_before_the_model(signal, now, state, row is None)
+        if status is Status.OK and row is not None and active.bundle is not None:
             # There is nothing to win by being flat: a zero signal closes, and its confidence stays the default.
-            answer["toxicity"] = toxicity
-            answer["regime_weight"] = regime_weight
-        else:
-            x = (
-                row[serving.columns]
-                if serving.columns is not None
-                else features.select(row, bundle.feature_names, signal.signal)
-            )
-            fault = row_fault(x, bundle.feature_low, bundle.feature_high)
-            if fault:
-                status = Status.BAD_FEATURES if fault == 1 else Status.NOVEL_INPUT
-            else:
-                answer["meta_confidence"] = bundle.model.predict(x)
-                answer["toxicity"] = toxicity
-                answer["regime_weight"] = regime_weight
+            if signal.signal:
+                status, enrichment.meta_confidence = predict(
+                    active.bundle, active, features, row, signal.signal, self.default_confidence
+                )
+            if status is Status.OK:
+                enrichment.toxicity = toxicity
+                enrichment.regime_weight = regime_weight
         if status not in _NOT_OF_NOW:
             features.note_signal(signal.signal)
-        answer["status"] = status
-        return answer
+        enrichment.status = status
+        return enrichment
 
-    def _feed(self, signal: SignalData, bars: Any) -> None:
+    def _status_before_the_model(
+        self, signal: SignalData, now: int, state: InstrumentState, no_bars: bool
+    ) -> Status:
+        """Return why the model is not asked, the first reason of the table above; OK if there is none."""
+        if signal.ts_event > now + self.max_clock_skew_ns:
+            return Status.FUTURE_SIGNAL
+        if now - signal.ts_event > self.max_signal_age_ns:
+            return Status.EXPIRED
+        if self._active.bundle is None:
+            return Status.NO_MODEL
+        if no_bars:
+            return Status.WARMING_UP
+        if now - state.alive_ns > self.max_bar_age_bars * state.features.interval_ns:
+            return Status.STALE_DATA
+        if not (state.features.initialized and state.vpin.initialized):
+            return Status.WARMING_UP
+        if state.silent_bars > self.max_bar_age_bars:
+            return Status.STALE_DATA
+        return Status.OK
+
+    def unseen(self, instrument_id: InstrumentId, bars: Bars, until_ns: int) -> Bars:
+        """Return those of an instrument's bars that come after the last one handled and closed by `until_ns`."""
+        last_ts = self._states[instrument_id].features.last_ts
+        first, end = np.searchsorted(bars.ts_event, [last_ts, until_ns], side="right")
+        return bars[slice(int(first), int(end))]
+
+    def _feed(self, signal: SignalData, bars: object) -> None:
         columns = Bars.coerce(bars)
         instrument_id = signal.instrument_id
-        if instrument_id not in self._markets:
+        if instrument_id not in self._states:
             self.add_instrument(instrument_id, columns.interval_ns())
-        first, end = np.searchsorted(
-            columns.ts_event, [self._markets[instrument_id].features.last_ts, signal.ts_event], side="right"
-        )
-        for bar in columns[slice(int(first), int(end))].tuples():
+        for bar in self.unseen(instrument_id, columns, signal.ts_event).tuples():
             self.update_bar(instrument_id, *bar)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from ml4t_actor.labeling.triple_barrier import UNRESOLVED, barrier_step, log_price
+from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL, barrier_step, log_price
 from ml4t_actor.settings import LabelSettings
 
 # Relative: several times what two roundings can move a level, so that no touch is overlooked.
@@ -264,6 +264,42 @@ class OutcomeTracker:
             resolved += self._step(log_price(high), log_price(low))
         self._drop_stale_levels()
         return resolved
+
+    def close(self, key: Hashable, ret: float, ts_event: int) -> Resolution | None:
+        """End a barrier by an outcome that is known from elsewhere, such as the trade itself.
+
+        Parameters
+        ----------
+        key : Hashable
+            Of the barrier; of several with the same key the first that is open.
+        ret : float
+            Gross log return in the direction of the side.
+        ts_event : int
+            When it was known, UNIX nanoseconds.
+
+        Returns
+        -------
+        Resolution or None
+            None if no barrier of this key is open. Its `barrier` is the one that a return this large lies beyond, the
+            vertical one if it lies between.
+
+        Raises
+        ------
+        ValueError
+            If the return is not finite.
+        """
+        if not math.isfinite(ret):
+            raise ValueError(f"`ret` was {ret}, must be a finite log return in the direction of the signal")
+        number = next((n for n, barrier in self._open.items() if barrier.key == key), None)
+        if number is None:
+            return None
+        barrier = self._open.pop(number)
+        self._drop_stale_levels()
+        bars = self._bars - barrier.entry_bar
+        kind = PROFIT if ret >= barrier.profit else STOP if ret <= -barrier.stop else VERTICAL
+        # Within its first bar it has shared none with any other.
+        weight = min((self._share - barrier.entry_share) / bars, 1.0) if bars else 1.0
+        return Resolution(key, kind, int(ret > self.labels.cost), ret, ts_event, bars, weight)
 
     def expire(self, now_ns: int) -> list[Resolution]:
         """Give up what a feed that stopped has left open, and return it in order of entry.

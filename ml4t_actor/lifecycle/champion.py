@@ -1,15 +1,15 @@
-"""ChampionLifecycle: whether the model that serves is still good, and which one follows it."""
+"""The champion: whether the model that serves is still good, and which one follows it."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from ml4t_actor.inference import InferenceLoop, ModelInputs
+from ml4t_actor.inference import Answer, InferenceLoop
 from ml4t_actor.ledger import Ledger, SignalRow
 from ml4t_actor.lifecycle.events import (
     SERVING,
@@ -20,10 +20,10 @@ from ml4t_actor.lifecycle.events import (
     last_concluded_ns,
     serving_since_ns,
 )
-from ml4t_actor.messages import REASON_LENGTH_MAX, Action, EnrichedSignal, ModelUpdate, SignalOutcome, Status
+from ml4t_actor.lifecycle.host import Host
+from ml4t_actor.messages import REASON_LENGTH_MAX, Action, ModelUpdate, SignalOutcome, Status
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.monitoring.monitor import RetrainMonitor, RetrainTrigger
-from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.training.retraining import RetrainResult, RetrainSpec, seen_until_ns, unseen_after_ns
@@ -34,22 +34,6 @@ LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_
 
 _MINUTE_NS = 60_000_000_000
 _MODELS_KEPT = 8  # for `rollback`
-
-
-class Log(Protocol):
-    """What is written to the log; Nautilus's logger is one."""
-
-    def info(self, message: str) -> None:
-        """Write what is as it should be."""
-        ...
-
-    def warning(self, message: str) -> None:
-        """Write what someone may want to change."""
-        ...
-
-    def error(self, message: str) -> None:
-        """Write what went wrong."""
-        ...
 
 
 class ChampionLifecycle:
@@ -73,17 +57,10 @@ class ChampionLifecycle:
         Of a first model.
     accuracy_drop_threshold, interval_bars, min_samples
         See `RetrainMonitor`.
-    publish : callable
-        Takes each `ModelUpdate`.
-    deliver : callable
-        Called with a function when a challenger is ready, maybe from another thread: it must see to it that the
-        function is called on the loop's thread, in a backtest after the time that training would have taken.
-    now : callable
-        The clock's time, UNIX nanoseconds.
-    log : Log
-        Nautilus's logger.
-    live : bool
-        Whether the ledger and the store outlive the process.
+    retrain_delay_s : float
+        Without a live engine: seconds of the clock between the start of a retraining and its effect.
+    host : Host
+        The clock, the log, the bus and the thread.
     """
 
     def __init__(
@@ -99,11 +76,8 @@ class ChampionLifecycle:
         accuracy_drop_threshold: float,
         interval_bars: int | None,
         min_samples: int,
-        publish: Callable[[Data], None],
-        deliver: Callable[[Callable[[], None]], None],
-        now: Callable[[], int],
-        log: Log,
-        live: bool,
+        retrain_delay_s: float,
+        host: Host,
     ) -> None:
         self._inference = inference
         self._ledger = ledger
@@ -112,17 +86,13 @@ class ChampionLifecycle:
         self._settings = settings
         self._training = training
         self._feature_names = tuple(feature_names)
-        intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
-        self._interval_ns = min(intervals, default=_MINUTE_NS)
+        self._interval_ns = _shortest_interval_ns(inference)
         self._min_samples = min_samples
-        self._publish = publish
-        self._deliver = deliver
-        self._now = now
-        self._log = log
-        self._live = live
-        self._earlier: deque[ModelBundle] = deque(maxlen=_MODELS_KEPT)
-        self._asked = False
-        self._under_way = False
+        self._retrain_delay_s = retrain_delay_s
+        self._host = host
+        self._previous: deque[ModelBundle] = deque(maxlen=_MODELS_KEPT)
+        self._requested = False
+        self._is_retraining = False
         self._retired: ModelBundle | None = None
         self._retired_ns = 0  # or when its last would-be successor was rejected
         # Of each judged signal when the outcome was known, in order, when it arose, and when its label window ends:
@@ -148,27 +118,32 @@ class ChampionLifecycle:
         return self._trainer is None
 
     @property
-    def under_way(self) -> bool:
+    def is_retraining(self) -> bool:
         """Whether a challenger is being trained, or waits to be judged."""
-        return self._under_way or (self._trainer is not None and self._trainer.busy)
+        return self._is_retraining or (self._trainer is not None and self._trainer.busy)
 
     def start(self) -> None:
         """Watch the model that serves; in a live engine as if the process had never ended."""
-        if not self._live:
-            self._watch_model(self._now())
+        if not self._host.live:
+            self._watch_active_model(self._host.now())
             return
         events = self._ledger.events()
-        self._take_up(events)
-        self._recall_judged()
-        self._recall_evidence(events)
+        self._restore_champion(events)
+        self._restore_judged()
+        self._restore_evidence(events)
 
-    def on_signal(self, enriched: EnrichedSignal, served: ModelInputs | None) -> None:
-        """Note what a signal was judged by."""
-        if served is not None and enriched.signal and enriched.status in JUDGED:
-            self.monitor.record_features(served.features[self._columns])
+    def add_instrument(self) -> None:
+        """Count time by the bars of the instruments that the inference loop has now."""
+        self._interval_ns = self.monitor.bar_interval_ns = _shortest_interval_ns(self._inference)
+
+    def on_signal(self, answer: Answer) -> None:
+        """Show the monitor what a signal was judged by."""
+        enriched, inputs = answer
+        if inputs is not None and enriched.signal and enriched.status in JUDGED:
+            self.monitor.record_features(inputs.features[self._columns])
 
     def on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
-        """Note how a signal came out, that was recorded as `row`."""
+        """Show the monitor how a signal came out, that was recorded as `row`."""
         if outcome.label < 0:
             return
         if row.status in LEARNED_FROM and row.window_end_ns is not None:
@@ -182,13 +157,13 @@ class ChampionLifecycle:
 
     def check(self) -> None:
         """Start a retraining if one is due and none is under way."""
-        now_ns = self._now()
-        if self._trainer is None or self.under_way:
+        now_ns = self._host.now()
+        if self._trainer is None or self.is_retraining:
             return
-        if not (self._asked or self._enough(now_ns)):
+        if not (self._requested or self._has_enough_unseen(now_ns)):
             return
-        self._asked = False
-        trigger = self.monitor.check_retrain_trigger(now_ns) or self._vacancy(now_ns)
+        self._requested = False
+        trigger = self.monitor.check_retrain_trigger(now_ns) or self._trigger_of_vacancy(now_ns)
         if trigger is not None:
             self._retrain(trigger, self._trainer, now_ns)
 
@@ -196,12 +171,12 @@ class ChampionLifecycle:
         """Ask for a retraining at the next check, whatever the monitor says; `RuntimeError` if frozen."""
         self.refuse_if_frozen("retrain")
         self.monitor.request(reason)
-        self._asked = True
+        self._requested = True
 
     def hot_swap_model(self, bundle: ModelBundle) -> None:
         """Let the user's own bundle serve from the next signal on; raises what `check_swap` does."""
         self.check_swap(bundle)
-        self._swap(bundle, self._now(), Action.SWAPPED, "user", "by hand")
+        self._swap(bundle, self._host.now(), Action.SWAPPED, "user", "by hand")
 
     def rollback(self) -> ModelBundle:
         """Let the model before the present one serve again, and after a restart too; return it.
@@ -209,8 +184,8 @@ class ChampionLifecycle:
         Raises what `check_rollback` does.
         """
         self.check_rollback()
-        bundle = self._earlier.pop()
-        self._swap(bundle, self._now(), Action.ROLLED_BACK, "user", "by hand", keep_present=False)
+        bundle = self._previous.pop()
+        self._swap(bundle, self._host.now(), Action.ROLLED_BACK, "user", "by hand", keep_present=False)
         self._serve_after_restart(bundle)
         return bundle
 
@@ -233,7 +208,7 @@ class ChampionLifecycle:
     def check_rollback(self) -> None:
         """Raise, from any thread, `RuntimeError` if the model is frozen or there was none before it."""
         self.refuse_if_frozen("roll back")
-        if not self._earlier:
+        if not self._previous:
             raise RuntimeError("there is no earlier model to roll back to: none was replaced since the start")
 
     def refuse_if_frozen(self, what: str) -> None:
@@ -248,7 +223,7 @@ class ChampionLifecycle:
         if self._trainer is not None:
             self._trainer.cancel()
 
-    def _take_up(self, events: Events) -> None:
+    def _restore_champion(self, events: Events) -> None:
         """Let serve what served before the restart, which the newest version in the store need not be."""
         bundle, change = self._inference.bundle, last_change(events)
         if bundle is None or change is None:
@@ -257,30 +232,30 @@ class ChampionLifecycle:
         if kind == Action.RETIRED and are_copies(previous, bundle.version):
             self._retired = bundle
             self._inference.retire()
-            self._log.warning(
+            self._host.log.warning(
                 f"model {bundle.version} was retired before the restart; no model serves until a challenger beats the "
                 "base rate, or you save another version"
             )
         elif kind == Action.ROLLED_BACK and are_copies(previous, bundle.version):
             # The process ended before the older model was stored again.
-            if (older := self._loaded(version)) is not None:
+            if (older := self._load_if_usable(version)) is not None:
                 self._inference.swap(older)
-                self._earlier.append(bundle)
+                self._previous.append(bundle)
                 self._serve_after_restart(older)
-        elif are_copies(version, bundle.version) and (older := self._loaded(previous)) is not None:
-            self._earlier.append(older)
+        elif are_copies(version, bundle.version) and (older := self._load_if_usable(previous)) is not None:
+            self._previous.append(older)
 
-    def _loaded(self, version: str) -> ModelBundle | None:
+    def _load_if_usable(self, version: str) -> ModelBundle | None:
         try:
             bundle = self._store.load(version) if version else None
             if bundle is not None:
                 self._inference.check(bundle)
         except ValueError as e:  # a BundleError too
-            self._log.warning(f"model {version}, which served before, cannot be gone back to: {e}")
+            self._host.log.warning(f"model {version}, which served before, cannot be gone back to: {e}")
             return None
         return bundle
 
-    def _recall_judged(self) -> None:
+    def _restore_judged(self) -> None:
         """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
         since_ns = unseen_after_ns(self._inference.bundle or self._retired)
         horizon_ns = self._training.labels.horizon_bars * self._interval_ns
@@ -288,7 +263,7 @@ class ChampionLifecycle:
             # The window's end stands for the outcome's time, the entry's for the signal's, which is a little later.
             self._judged.append((end, max(end - horizon_ns, since_ns + 1), end))
 
-    def _recall_evidence(self, events: Events) -> None:
+    def _restore_evidence(self, events: Events) -> None:
         """Go on with the model's age, the cooldown, and the evidence since the last retraining that was concluded.
 
         One that the process did not outlive does not count: what asked for it asks again.
@@ -296,27 +271,27 @@ class ChampionLifecycle:
         version = "" if self._inference.bundle is None else self._inference.bundle.version
         since_ns = serving_since_ns(events, version)
         if since_ns is None:
-            since_ns = self._now()
+            since_ns = self._host.now()
             self._ledger.record_event(since_ns, SERVING, version, {})
         concluded_ns = last_concluded_ns(events)
         self._retired_ns = max(concluded_ns, since_ns)
         if 0 < concluded_ns < since_ns:
             self.monitor.retrained(concluded_ns)
-        self._watch_model(since_ns)
+        self._watch_active_model(since_ns)
         if concluded_ns >= since_ns:
             self.monitor.retrained(concluded_ns)
         statuses = sorted(JUDGED if version else LEARNED_FROM)
         for confidence, label, weight in self._ledger.outcomes_of(version, concluded_ns, statuses):
             self.monitor.record_outcome(confidence, label, weight)
 
-    def _enough(self, now_ns: int) -> bool:
+    def _has_enough_unseen(self, now_ns: int) -> bool:
         """Return whether there are enough judged signals that no model has seen, their whole windows past."""
         while self._unseen and self._unseen[0] <= now_ns:
             heappop(self._unseen)
             self._n_unseen += 1
         return self._n_unseen >= self._min_samples
 
-    def _vacancy(self, now_ns: int) -> RetrainTrigger | None:
+    def _trigger_of_vacancy(self, now_ns: int) -> RetrainTrigger | None:
         """Ask, each time the cooldown is over, for a successor of the model that was retired."""
         waited = now_ns - self._retired_ns
         if self._retired is None or waited < self._settings.monitor.cooldown_bars * self._interval_ns:
@@ -329,11 +304,11 @@ class ChampionLifecycle:
         serving = self._inference.bundle
         champion = serving or self._retired
         self.monitor.retrained(now_ns)
-        self._under_way = True
+        self._is_retraining = True
         self._retired_ns = now_ns
         version = "" if champion is None else champion.version
         self._ledger.record_event(now_ns, TRIGGER, version, msgspec.to_builtins(trigger))
-        self._log.info(f"retraining: {trigger.reason}")
+        self._host.log.info(f"retraining: {trigger.reason}")
         spec = RetrainSpec(
             actor=self._ledger.actor,
             training=self._training if champion is None else champion.settings,
@@ -347,20 +322,26 @@ class ChampionLifecycle:
         )
 
         def done(result: RetrainResult) -> None:
-            self._deliver(lambda: self._finish(trigger, serving, result))
+            def finish() -> None:
+                self._finish(trigger, serving, result)
+
+            if self._host.live:
+                self._host.call_soon("concluding a retraining", finish)
+            else:
+                self._host.call_later("concluding a retraining", self._retrain_delay_s, finish)
 
         trainer.start(spec, champion, done)
 
     def _finish(self, trigger: RetrainTrigger, serving: ModelBundle | None, result: RetrainResult) -> None:
-        self._under_way = False
-        now_ns = self._now()
+        self._is_retraining = False
+        now_ns = self._host.now()
         decision, bundle = result.decision, result.bundle
         if decision is None or bundle is None:
-            self._log.error(f"retraining failed after {result.seconds:.1f} s: {result.error}")
+            self._host.log.error(f"retraining failed after {result.seconds:.1f} s: {result.error}")
             reason = f"{trigger.reason}; {_last_line(result.error)}"
-            self._announce(Action.FAILED, now_ns, trigger.kind, reason)
+            self._publish_update(Action.FAILED, now_ns, trigger.kind, reason)
             return
-        self._log.info(f"retraining took {result.seconds:.1f} s: {decision.reason}")
+        self._host.log.info(f"retraining took {result.seconds:.1f} s: {decision.reason}")
         figures: dict[str, Any] = {
             "n": decision.n,
             "champion_log_loss": decision.champion_log_loss,
@@ -372,7 +353,7 @@ class ChampionLifecycle:
         reason = f"{trigger.reason}; {decision.reason}"
         if self._inference.bundle is not serving:
             reason = f"{trigger.reason}; another model was swapped in while the challenger was trained"
-            self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            self._publish_update(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
             if decision.promoted and self._inference.bundle is not None:
                 self._serve_after_restart(
                     self._inference.bundle
@@ -380,13 +361,13 @@ class ChampionLifecycle:
         elif not decision.promoted and decision.champion_failed:
             self._retire(now_ns, trigger.kind, reason, **figures)
         elif not decision.promoted:
-            self._announce(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
+            self._publish_update(Action.REJECTED, now_ns, trigger.kind, reason, **figures)
         else:
             try:
                 self._swap(bundle, now_ns, Action.PROMOTED, trigger.kind, reason, **figures)
             except ValueError as e:
-                self._log.error(f"the challenger is refused: {e}")
-                self._announce(Action.FAILED, now_ns, trigger.kind, f"{trigger.reason}; {e}")
+                self._host.log.error(f"the challenger is refused: {e}")
+                self._publish_update(Action.FAILED, now_ns, trigger.kind, f"{trigger.reason}; {e}")
 
     def _swap(
         self,
@@ -403,23 +384,27 @@ class ChampionLifecycle:
         self._inference.swap(bundle)
         self._retired = None
         if keep_present and present is not None:
-            self._earlier.append(present)
-        self._watch_model(now_ns)
+            self._previous.append(present)
+        self._watch_active_model(now_ns)
         previous = "" if present is None else present.version
-        self._announce(action, now_ns, trigger, reason, previous_version=previous, **figures)
+        self._publish_update(action, now_ns, trigger, reason, previous_version=previous, **figures)
 
     def _retire(self, now_ns: int, trigger: str, reason: str, **figures: Any) -> None:
         """Let no model serve rather than one that is worse than none, until a challenger beats the base rate."""
         present = self._inference.bundle
         assert present is not None
         self._retired, self._retired_ns = present, now_ns
-        self._earlier.append(present)
+        self._previous.append(present)
         self._inference.retire()
-        self._watch_model(now_ns)
-        self._log.error(f"model {present.version} is retired: {reason}; signals get the default confidence")
-        self._announce(Action.RETIRED, now_ns, trigger, reason, previous_version=present.version, **figures)
+        self._watch_active_model(now_ns)
+        self._host.log.error(
+            f"model {present.version} is retired: {reason}; signals get the default confidence"
+        )
+        self._publish_update(
+            Action.RETIRED, now_ns, trigger, reason, previous_version=present.version, **figures
+        )
 
-    def _watch_model(self, now_ns: int) -> None:
+    def _watch_active_model(self, now_ns: int) -> None:
         bundle = self._inference.bundle
         baseline = None if bundle is None else MonitorBaseline.from_metrics(bundle.metrics)
         if bundle is not None and self._inference.instruments:
@@ -436,7 +421,7 @@ class ChampionLifecycle:
         heapify(self._unseen)
         self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
 
-    def _announce(
+    def _publish_update(
         self,
         action: Action,
         now_ns: int,
@@ -460,18 +445,24 @@ class ChampionLifecycle:
             **figures,
         )
         self._ledger.record_event(now_ns, action.value, version, update.to_dict())
-        self._publish(update)
+        self._host.publish(update)
 
     def _serve_after_restart(self, bundle: ModelBundle) -> None:
         """Have the store's newest version be this one; off the event thread, since it copies files."""
-        if self._live:
+        if self._host.live:
             threading.Thread(target=self._store_again, args=(bundle.version,), daemon=True).start()
 
     def _store_again(self, version: str) -> None:
         try:
             self._store.adopt(self._store, version)
         except (BundleError, OSError) as e:
-            self._log.error(f"model {version} serves until a restart only: {e}")
+            message = f"model {version} serves until a restart only: {e}"
+            self._host.call_soon("storing a model again", lambda: self._host.log.error(message))
+
+
+def _shortest_interval_ns(inference: InferenceLoop) -> int:
+    intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
+    return min(intervals, default=_MINUTE_NS)
 
 
 def _last_line(text: str) -> str:

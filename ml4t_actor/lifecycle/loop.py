@@ -1,14 +1,14 @@
-"""The learning loop: follows signals, watches the model, and brings both together."""
+"""The lifecycle loop: records outcomes, watches the model that serves, and brings both together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from ml4t_actor.inference import InferenceLoop, ModelInputs
+from ml4t_actor.inference import Answer, InferenceLoop
 from ml4t_actor.ledger import Ledger, SignalRow
-from ml4t_actor.lifecycle.champion import ChampionLifecycle, Log
+from ml4t_actor.lifecycle.champion import ChampionLifecycle
+from ml4t_actor.lifecycle.host import Host
 from ml4t_actor.lifecycle.outcome_recorder import OutcomeRecorder
 from ml4t_actor.messages import EnrichedSignal, SignalOutcome
 from ml4t_actor.monitoring.monitor import RetrainMonitor
-from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.settings import LabelSettings
 
@@ -16,7 +16,7 @@ from ml4t_actor.settings import LabelSettings
 class LifecycleLoop:
     """Follows what becomes of signals, and sees to it that a good model serves.
 
-    All calls belong on the thread of the inference loop, but for the ``check_`` methods of `succession`; what trains
+    All calls belong on the thread of the inference loop, but for the ``check_`` methods of `champion`; what trains
     elsewhere hands its result back.
 
     Parameters
@@ -25,18 +25,12 @@ class LifecycleLoop:
         Its instruments added, its model loaded.
     ledger : Ledger
         The record of everything.
-    succession : ChampionLifecycle
+    champion : ChampionLifecycle
         Which model serves, and by which it is followed.
     labels : LabelSettings
         The barriers.
-    publish : callable
-        Takes each `SignalOutcome`.
-    now : callable
-        The clock's time, UNIX nanoseconds.
-    log : Log
-        Nautilus's logger.
-    live : bool
-        Whether state is kept on disk.
+    host : Host
+        The clock, the log and the bus.
     has_past : bool, default False
         Whether past bars will be fed at the start.
     """
@@ -45,90 +39,93 @@ class LifecycleLoop:
         self,
         inference: InferenceLoop,
         ledger: Ledger,
-        succession: ChampionLifecycle,
+        champion: ChampionLifecycle,
         *,
         labels: LabelSettings,
-        publish: Callable[[Data], None],
-        now: Callable[[], int],
-        log: Log,
-        live: bool,
+        host: Host,
         has_past: bool = False,
     ) -> None:
         self.ledger = ledger
-        self.succession = succession
-        self._publish = publish
-        self._now = now
-        self._log = log
-        self._live = live
+        self.champion = champion
+        self._host = host
         self._problems_logged: dict[str, int] = {}
-        self._follower = OutcomeRecorder(
+        self._outcomes = OutcomeRecorder(
             inference,
             ledger,
             labels,
-            resolved=self._on_outcome,
-            warn=lambda message: self._log.warning(message),
-            live=live,
+            on_outcome=self._on_outcome,
+            warn=lambda message: host.log.warning(message),
+            live=host.live,
             has_past=has_past,
         )
 
     @property
     def monitor(self) -> RetrainMonitor:
         """What watches the model."""
-        return self.succession.monitor
+        return self.champion.monitor
 
     @property
     def open_signals(self) -> int:
         """Signals whose outcome is not known yet."""
-        return self._follower.n_open
+        return self._outcomes.n_open
 
     def start(self, saved: Mapping[str, bytes] | None = None) -> None:
-        """Watch the model that serves; in a live engine first take up what the ledger holds.
+        """Watch the model that serves; in a live engine first restore what the ledger holds.
 
         Parameters
         ----------
         saved : mapping of str to bytes, optional
             What `save` returned when the engine was stopped, taken where it is newer than the ledger's.
         """
-        if self._live:
-            self._follower.resume(saved or {}, self._now())
-        self.succession.start()
+        if self._host.live:
+            self._outcomes.resume(saved or {}, self._host.now())
+        self.champion.start()
 
     def save(self) -> dict[str, bytes]:
         """Return the state of every market, by instrument; empty in a backtest."""
-        return self._follower.save()
+        return self._outcomes.save()
 
-    def on_signal(self, enriched: EnrichedSignal, served: ModelInputs | None) -> None:
-        """Record an answered signal with what it was answered from, and follow it."""
-        self._follower.on_signal(enriched, served)
-        self.succession.on_signal(enriched, served)
+    def add_instrument(self, instrument_id: InstrumentId) -> None:
+        """Follow signals for an instrument that the inference loop has been given."""
+        self._outcomes.add_instrument(instrument_id)
+        self.champion.add_instrument()
 
-    def on_answered(self, enriched: EnrichedSignal) -> None:
+    def record(self, answer: Answer) -> None:
+        """Record an enriched signal with what it was made from, and follow it."""
+        self._outcomes.record(answer)
+        self.champion.on_signal(answer)
+
+    def record_unfollowed(self, enriched: EnrichedSignal) -> None:
         """Record a signal that a process before this one has answered and not recorded."""
-        self._follower.on_answered(enriched)
+        self._outcomes.record_unfollowed(enriched)
+
+    def record_outcome(self, source: str, signal_id: str, ret: float, ts_event: int) -> None:
+        """Record how a followed signal came out elsewhere; see `OutcomeRecorder.record_outcome`."""
+        self._outcomes.record_outcome(source, signal_id, ret, ts_event)
 
     def on_bar(
         self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
     ) -> None:
-        """Take a bar that the inference loop has accepted, and tell what it resolved."""
-        self._follower.on_bar(instrument_id, ts_event, high, low, close)
+        """Handle a bar that the inference loop has accepted, and report what it resolved."""
+        self._outcomes.on_bar(instrument_id, ts_event, high, low, close)
 
     def check(self) -> None:
         """Look after what no bar resolved, the ledger's troubles, and the model."""
-        self._follower.expire(self._now())
-        self._tell_problems()
-        self.succession.check()
+        self._outcomes.expire(self._host.now())
+        self._log_ledger_problems()
+        self.champion.check()
 
     def stop(self) -> None:
         """End a retraining that is under way, and write everything that is recorded."""
-        self.succession.stop()
+        self.champion.stop()
         if not self.ledger.close():
-            self._log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
+            self._host.log.error(f"the ledger could not be written to its end: {self.ledger.last_error}")
 
     def _on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
-        self.succession.on_outcome(row, outcome)
-        self._publish(outcome)
+        self.champion.on_outcome(row, outcome)
+        self._host.publish(outcome)
 
-    def _tell_problems(self) -> None:
+    def _log_ledger_problems(self) -> None:
         for kind, message in (
             ("write_errors", f"the ledger is not written: {self.ledger.last_error}; rows wait in memory"),
             ("dropped", "the ledger has dropped rows, since its buffer is full"),
@@ -136,4 +133,4 @@ class LifecycleLoop:
             count = self.ledger.counts[kind]
             if count > self._problems_logged.get(kind, 0):
                 self._problems_logged[kind] = count
-                self._log.error(f"{message} ({count:,} so far)")
+                self._host.log.error(f"{message} ({count:,} so far)")

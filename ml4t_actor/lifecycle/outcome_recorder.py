@@ -1,4 +1,4 @@
-"""Following signals: each is recorded as it was answered, and again when its outcome is known."""
+"""Outcomes: each signal is recorded as it was answered, and again when what became of it is known."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from zlib import crc32
 
 import msgspec
 
-from ml4t_actor.inference import InferenceLoop, ModelInputs
+from ml4t_actor.inference import Answer, InferenceLoop, ModelInputs
 from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
 from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
@@ -27,7 +27,7 @@ _BARRIERS = {
     UNRESOLVED: Barrier.UNRESOLVED,
 }
 _Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
-_SEAL_BYTES = 4
+_CHECKSUM_BYTES = 4
 
 
 class OutcomeRecorder:
@@ -38,15 +38,15 @@ class OutcomeRecorder:
     Parameters
     ----------
     inference : InferenceLoop
-        Whose markets are followed; added to it before.
+        Whose instruments are followed; see `add_instrument` for those that come later.
     ledger : Ledger
         Where signals, outcomes and states are kept.
     labels : LabelSettings
         The barriers.
-    resolved : callable
-        Takes each signal whose outcome is known, as it was recorded, with its `SignalOutcome`.
+    on_outcome : callable
+        Given each signal whose outcome is known, as it was recorded, with its `SignalOutcome`.
     warn : callable
-        Takes what should be in the log.
+        Given what should be in the log.
     live : bool
         Whether states are kept.
     has_past : bool, default False
@@ -59,14 +59,15 @@ class OutcomeRecorder:
         ledger: Ledger,
         labels: LabelSettings,
         *,
-        resolved: Callable[[SignalRow, SignalOutcome], None],
+        on_outcome: Callable[[SignalRow, SignalOutcome], None],
         warn: Callable[[str], None],
         live: bool,
         has_past: bool = False,
     ) -> None:
         self._inference = inference
         self._ledger = ledger
-        self._resolved = resolved
+        self._on_outcome = on_outcome
+        self._labels = labels
         self._warn = warn
         self._live = live
         self._has_past = has_past
@@ -74,19 +75,23 @@ class OutcomeRecorder:
         self._trackers: dict[InstrumentId, OutcomeTracker] = {}
         self._feature_sets: dict[InstrumentId, int] = {}
         for instrument_id in inference.instruments:
-            features = inference.features(instrument_id)
-            self._trackers[instrument_id] = OutcomeTracker(labels, features.interval_ns)
-            self._feature_sets[instrument_id] = ledger.feature_set(features.served_names)
+            self.add_instrument(instrument_id)
 
     @property
     def n_open(self) -> int:
         """Signals whose outcome is not known yet."""
         return len(self._followed)
 
-    def resume(self, saved: Mapping[str, bytes], now_ns: int) -> None:
-        """Take up states and open barriers from the ledger, states from `saved` where they are newer.
+    def add_instrument(self, instrument_id: InstrumentId) -> None:
+        """Follow signals for an instrument that the inference loop has been given."""
+        features = self._inference.features(instrument_id)
+        self._trackers[instrument_id] = OutcomeTracker(self._labels, features.interval_ns)
+        self._feature_sets[instrument_id] = self._ledger.feature_set(features.served_names)
 
-        A market whose state is older than its warm-up starts cold, which is quicker than to wait until the gap has
+    def resume(self, saved: Mapping[str, bytes], now_ns: int) -> None:
+        """Restore states and open barriers from the ledger, states from `saved` where they are newer.
+
+        An instrument whose state is older than its warm-up starts cold, which is quicker than to wait until the gap has
         faded. Open barriers without a state to continue from end unresolved.
         """
         snapshots = self._ledger.snapshots()
@@ -113,7 +118,7 @@ class OutcomeRecorder:
             ):
                 del waiting[instrument_id]
         lost += [barrier for left in waiting.values() for barrier in left]
-        self._resolve([_given_up(barrier, now_ns) for barrier in lost], None, now_ns)
+        self._resolve([_unresolved(barrier, now_ns) for barrier in lost], None, now_ns)
 
     def save(self) -> dict[str, bytes]:
         """Return the state of every market, by instrument; empty in a backtest."""
@@ -124,31 +129,52 @@ class OutcomeRecorder:
                 saved[snapshot[0]] = msgspec.msgpack.encode(snapshot[1:])
         return saved
 
-    def on_signal(self, enriched: EnrichedSignal, served: ModelInputs | None) -> None:
-        """Record an answered signal with what it was answered from, and open its barrier."""
-        barrier = self._enter(enriched)
-        row = self._row(enriched, served, barrier)
+    def record(self, answer: Answer) -> None:
+        """Record an enriched signal with what it was made from, and open its barrier."""
+        enriched, inputs = answer
+        barrier = self._open_barrier(enriched)
+        row = self._row(enriched, inputs, barrier)
         if barrier is not None:
             self._followed[row.source, row.signal_id] = row
         self._ledger.record_signal(
-            row, self._snapshot(enriched.instrument_id) if served is not None else None
+            row, self._snapshot(enriched.instrument_id) if inputs is not None else None
         )
 
-    def on_answered(self, enriched: EnrichedSignal) -> None:
+    def record_unfollowed(self, enriched: EnrichedSignal) -> None:
         """Record a signal that was answered at another time, which is not followed: its entry price is not known."""
         self._ledger.record_signal(self._row(enriched, None, None))
 
     def on_bar(
         self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
     ) -> None:
-        """Take a bar that the inference loop has accepted, and tell what it resolved."""
+        """Handle a bar that the inference loop has accepted, and report what it resolved."""
         tracker = self._trackers[instrument_id]
         # Features that started cold may be shown bars again that the barriers have counted.
         resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
         self._resolve(resolved, self._snapshot(instrument_id), ts_event)
 
+    def record_outcome(self, source: str, signal_id: str, ret: float, ts_event: int) -> None:
+        """Record how a followed signal came out elsewhere, in place of what its barriers would say.
+
+        Raises
+        ------
+        ValueError
+            If no outcome of it is awaited, or the return is not finite.
+        """
+        row = self._followed.get((source, signal_id))
+        resolution = None
+        if row is not None:
+            instrument_id = InstrumentId.from_str(row.instrument_id)
+            resolution = self._trackers[instrument_id].close((source, signal_id), ret, ts_event)
+        if row is None or resolution is None:
+            raise ValueError(
+                f"no outcome of signal {signal_id!r} of {source!r} is awaited: it was not answered here, could not "
+                "be entered, or its outcome is known already"
+            )
+        self._resolve([resolution], self._snapshot(instrument_id), ts_event)
+
     def expire(self, now_ns: int) -> None:
-        """Tell what no bar will resolve any more, since the feed has stopped."""
+        """Report what no bar will resolve any more, since the feed has stopped."""
         expired = [r for tracker in self._trackers.values() for r in tracker.expire(now_ns)]
         if expired:
             self._resolve(expired, None, now_ns)
@@ -189,7 +215,7 @@ class OutcomeRecorder:
             window_end_ns=None if barrier is None else _window_end_ns(self._trackers[instrument_id], barrier),
         )
 
-    def _enter(self, enriched: EnrichedSignal) -> OpenBarrier | None:
+    def _open_barrier(self, enriched: EnrichedSignal) -> OpenBarrier | None:
         instrument_id = enriched.instrument_id
         tracker = self._trackers.get(instrument_id)
         key = (enriched.source, enriched.signal_id)
@@ -222,7 +248,7 @@ class OutcomeRecorder:
     ) -> bool:
         """Restore a market; return whether its barriers are followed on."""
         try:
-            state, position = _opened(raw)
+            state, position = _verified(raw)
             self._trackers[instrument_id].restore(position, barriers)
         except (msgspec.MsgspecError, ValueError, TypeError) as e:
             self._warn(f"the saved state of {instrument_id} is refused: {e}; it starts cold")
@@ -240,25 +266,25 @@ class OutcomeRecorder:
     ) -> None:
         if not resolutions and snapshot is None:
             return
-        rows, told = [], []
+        rows, outcomes = [], []
         for r in resolutions:
-            key: Any = r.key  # as `_enter` made it
+            key: Any = r.key  # as `_open_barrier` made it
             source, signal_id = key
             ret = r.ret if r.barrier != UNRESOLVED else None
             rows.append(OutcomeRow(source, signal_id, r.barrier, r.label, ret, r.ts_end, r.bars, r.weight))
             followed = self._followed.pop(key, None)
             if followed is not None:
-                told.append((followed, _outcome(followed, r, now_ns)))
+                outcomes.append((followed, _outcome(followed, r, now_ns)))
         self._ledger.record_outcomes(rows, snapshot)
-        for followed, outcome in told:
-            self._resolved(followed, outcome)
+        for followed, outcome in outcomes:
+            self._on_outcome(followed, outcome)
 
     def _snapshot(self, instrument_id: InstrumentId) -> tuple[str, int, bytes] | None:
         if not self._live:
             return None
         position = self._trackers[instrument_id].state
         state = self._inference.state(instrument_id)
-        return instrument_id.value, position[1], _sealed((state, position))
+        return instrument_id.value, position[1], _with_checksum((state, position))
 
 
 def answer_of(row: SignalRow) -> EnrichedSignal:
@@ -302,17 +328,17 @@ def _outcome(row: SignalRow, r: Resolution, now_ns: int) -> SignalOutcome:
     )
 
 
-def _sealed(snapshot: _Snapshot) -> bytes:
+def _with_checksum(snapshot: _Snapshot) -> bytes:
     raw = msgspec.msgpack.encode(snapshot)
-    return crc32(raw).to_bytes(_SEAL_BYTES) + raw
+    return crc32(raw).to_bytes(_CHECKSUM_BYTES) + raw
 
 
-def _opened(sealed: bytes) -> _Snapshot:
-    """Return what was sealed; `ValueError` if a bit of it has changed, which numbers alone would not tell."""
-    raw = sealed[_SEAL_BYTES:]
-    if crc32(raw).to_bytes(_SEAL_BYTES) != sealed[:_SEAL_BYTES]:
+def _verified(raw: bytes) -> _Snapshot:
+    """Return a snapshot; `ValueError` if a bit of it has changed, which its numbers alone would not show."""
+    content = raw[_CHECKSUM_BYTES:]
+    if crc32(content).to_bytes(_CHECKSUM_BYTES) != raw[:_CHECKSUM_BYTES]:
         raise ValueError("its bytes are damaged")
-    snapshot: _Snapshot = msgspec.msgpack.decode(raw, type=_Snapshot)
+    snapshot: _Snapshot = msgspec.msgpack.decode(content, type=_Snapshot)
     return snapshot
 
 
@@ -333,5 +359,5 @@ def _barrier(row: SignalRow) -> OpenBarrier:
     )
 
 
-def _given_up(barrier: OpenBarrier, now_ns: int) -> Resolution:
+def _unresolved(barrier: OpenBarrier, now_ns: int) -> Resolution:
     return Resolution(barrier.key, UNRESOLVED, -1, math.nan, now_ns, 0, 0.0)

@@ -90,7 +90,7 @@ class ReplayedActor(ML4TActor):
     def take_past_bar(self, bar: Bar, ts_close: int, historical: bool) -> None:
         """Take a bar that was asked for, of another kind than what is subscribed to, or in place of trades."""
         if self._intake is not None:
-            self._intake.take_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
+            self._intake.on_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
 
     def hear(self, signal: SignalData) -> None:
         """Have a signal come over the bus."""
@@ -185,11 +185,11 @@ def _cue(perform: Callable[[ReplayedActor], object], ts: int) -> CustomData:
 
 
 def _swap(bundle: ModelBundle | None) -> Callable[[ReplayedActor], object]:
-    return lambda actor: actor.loop.retire() if bundle is None else actor.loop.swap(bundle)
+    return lambda actor: actor.inference.retire() if bundle is None else actor.inference.swap(bundle)
 
 
 def _restore(frame: StateFrame) -> Callable[[ReplayedActor], object]:
-    return lambda actor: actor.loop.restore(InstrumentId.from_str(frame.instrument_id), frame.raw)
+    return lambda actor: actor.inference.restore(InstrumentId.from_str(frame.instrument_id), frame.raw)
 
 
 def _signal(frame: SignalFrame, published: bool) -> Callable[[ReplayedActor], object]:

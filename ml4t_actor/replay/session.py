@@ -161,9 +161,9 @@ def replay(
             except (RuntimeError, ValueError) as e:
                 raise ReplayError(f"the replay of {str(tape)!r} ended early: {e}") from e
         errors = {kind: n for kind, n in actor.counts.items() if kind.startswith("error")}
-        if errors or actor.loop.last_error is not None:
+        if errors or actor.inference.last_error is not None:
             notes.append(
-                f"errors in the replay: {errors}, the last one in an answer {actor.loop.last_error!r}"
+                f"errors in the replay: {errors}, the last one in an answer {actor.inference.last_error!r}"
             )
     comparison.finish()
     return ReplayReport(

@@ -124,7 +124,7 @@ def test_a_signal_is_enriched_with_the_bar_it_came_from(order, test_market, mode
     assert len(expected) > 250
     assert sum(e.status == "ok" for e in expected) > 150
     assert without_latency(enriched) == without_latency(expected)
-    counts = actor.loop.features(test_market.instrument.id).counts
+    counts = actor.inference.features(test_market.instrument.id).counts
     assert counts == {"bars": N_TEST, "gaps": 0, "duplicates": 0, "out_of_order": 0, "bad_values": 0}
 
 
@@ -207,7 +207,7 @@ def test_remembered_ids_are_bounded(test_market, model_path):
         config_of(test_market, model_path, dedup_capacity=50),
     )
     assert len(enriched) == N_TEST
-    assert len(actor._seen) == 50
+    assert len(actor.orchestrator._seen) == 50
 
 
 class FailsOnce:
@@ -324,15 +324,15 @@ def test_trades_feed_vpin_and_a_signal_sees_the_trade_it_came_from(order, test_m
             seen[tick.trade_id.value] = vpin.value if vpin.initialized else 1.0
     assert {e.signal_id: e.vpin for e in enriched} == seen
     assert len({e.vpin for e in enriched}) > 20
-    assert actor.loop.vpin(test_market.instrument.id).value == vpin.value
+    assert actor.inference.vpin(test_market.instrument.id).value == vpin.value
 
 
 def test_status_is_logged_and_state_forgotten_on_reset(test_market, model_path):
     _, actor, engine = run_order(test_market, model_path, ("actor", "emit"))
-    assert actor.loop.counts["ok"] > 0
+    assert actor.inference.counts["ok"] > 0
     engine.reset()
-    assert actor.loop.counts["ok"] == 0
-    assert actor.loop.features(test_market.instrument.id).bars == 0
+    assert actor.inference.counts["ok"] == 0
+    assert actor.inference.features(test_market.instrument.id).bars == 0
 
 
 def test_bars_without_a_length_are_refused():

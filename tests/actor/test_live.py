@@ -25,7 +25,7 @@ from nautilus_trader.model.data import Bar, BarType
 from nautilus_trader.model.identifiers import InstrumentId
 
 from backtests.synthetic import synthetic_bars
-from ml4t_actor.actor import ML4TActor, factory
+from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
@@ -35,6 +35,7 @@ from ml4t_actor.lifecycle import LifecycleLoop
 from ml4t_actor.lifecycle.champion import ChampionLifecycle
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import ActorHealth, EnrichedSignal, SignalData, SignalOutcome
+from ml4t_actor.orchestrator import factory
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import (
     FeedSettings,
@@ -180,9 +181,9 @@ def ids(messages: Iterable[Any]) -> list[str]:
 
 def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(planted, models, monkeypatch):
     threads = Threads()
-    threads.watch(monkeypatch, ML4TActor, "_on_event_thread")
+    threads.watch(monkeypatch, EventThread, "call")
     for owner, names in (
-        (LifecycleLoop, ("check", "on_signal", "on_bar", "_on_outcome")),
+        (LifecycleLoop, ("check", "record", "on_bar", "_on_outcome")),
         (ChampionLifecycle, ("_finish", "request_retrain")),
         (InferenceLoop, ("swap", "process_signal", "update_bar")),
     ):
@@ -212,18 +213,16 @@ def test_whatever_thread_calls_all_that_follows_happens_on_the_event_thread(plan
     async def scenario(live: Live) -> None:
         await live.feed(steps)
         await live.in_thread(before_and_after_a_swap)
-        await live.until(lambda: actor.loop.bundle is planted.second)
+        await live.until(lambda: actor.inference.bundle is planted.second)
         await live.in_thread(after_a_rollback)
         await live.in_thread(lambda: actor.request_retrain("from another thread"))
         await live.until(lambda: [u for u in live.updates if u.action == "failed"])
 
     live.run(scenario)
-    assert threads.pop("_on_event_thread") - {
-        live.thread
-    }  # timers, and what is called from a thread of its own
+    assert threads.pop("call") - {live.thread}  # timers, and what is called from a thread of its own
     assert live.publishing_threads == {live.thread}
     assert set(threads) == {
-        "check", "_finish", "on_signal", "on_bar", "request_retrain", "_on_outcome", "swap", "process_signal",
+        "check", "_finish", "record", "on_bar", "request_retrain", "_on_outcome", "swap", "process_signal",
         "update_bar",
     }  # fmt: skip
     assert all(seen == {live.thread} for seen in threads.values()), threads
@@ -252,7 +251,7 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
     over = threading.Event()
 
     def other() -> ModelBundle:
-        return planted.first if actor.loop.bundle is planted.second else planted.second
+        return planted.first if actor.inference.bundle is planted.second else planted.second
 
     def swap_from_outside() -> None:
         for bundle in itertools.cycle((planted.second, planted.first)):
@@ -353,7 +352,7 @@ def test_a_stop_ends_the_training_process_and_completes_the_ledger(planted, mode
     frame = LedgerReader(models / "ledger.sqlite").signals()
     assert frame["signal_id"].tolist() == ids(live.enriched) == given(planted.steps[:602])
     assert frame["label"].notna().sum() == len(live.of(SignalOutcome)) > 200
-    assert not +live.actor.learning.ledger.counts
+    assert not +live.actor.lifecycle.ledger.counts
 
 
 def test_no_signal_is_answered_after_the_stop_that_completed_the_ledger(planted, models):
@@ -377,7 +376,7 @@ def test_no_signal_is_answered_after_the_stop_that_completed_the_ledger(planted,
 def test_a_failure_inside_learning_is_counted_and_costs_no_answer(planted, models, monkeypatch):
     live = Live(config_of(models))
     steps = planted.steps[:200]
-    for name in ("on_signal", "on_bar", "check"):
+    for name in ("record", "on_bar", "check"):
         original = getattr(LifecycleLoop, name)
         calls = itertools.count()
 
@@ -469,7 +468,7 @@ def test_a_locked_ledger_delays_nothing_and_loses_nothing(planted, models):
 
     async def scenario(live: Live) -> None:
         await live.feed(steps[:WARM_BARS])
-        ledger = live.actor.learning.ledger
+        ledger = live.actor.lifecycle.ledger
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as lock:
             lock.execute("BEGIN IMMEDIATE")
             await live.feed(steps[WARM_BARS : WARM_BARS + 150])
@@ -485,7 +484,7 @@ def test_a_locked_ledger_delays_nothing_and_loses_nothing(planted, models):
     frame = LedgerReader(path).signals()
     assert frame["signal_id"].tolist() == ids(live.enriched) == given(steps)
     assert [u.action for u in live.updates] == ["swapped"]
-    assert live.actor.learning.ledger.counts["dropped"] == 0
+    assert live.actor.lifecycle.ledger.counts["dropped"] == 0
 
 
 class Lives(NamedTuple):
@@ -592,7 +591,7 @@ def test_the_ledger_of_a_live_node_tells_what_it_published(lives):
 def test_a_second_node_goes_on_where_the_first_one_stopped(lives, planted):
     live = lives.after
     promoted = [u for u in lives.before.updates if u.action == "promoted"][-1]
-    assert live.actor.loop.bundle.version == promoted.version
+    assert live.actor.inference.bundle.version == promoted.version
     assert live.actor.counts == {"repeated": lives.n_repeated}
     assert ids(live.enriched) == given(planted.steps[-N_AFTER:])
     assert live.enriched[0].status in ("ok", "novel_input")
@@ -621,7 +620,7 @@ def test_health_is_told_on_a_timer_and_to_prometheus(planted, models):
     scraped: list[str] = []
 
     def scrape() -> None:
-        port = live.actor._health._server.port
+        port = live.actor._live.health._server.port
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             scraped.append(response.read().decode())
 
@@ -638,7 +637,7 @@ def test_health_is_told_on_a_timer_and_to_prometheus(planted, models):
     assert health.latency_n == len(live.enriched)
     assert 0 < health.latency_p50_ns <= health.latency_p99_ns <= health.latency_max_ns
     assert health.latency_max_ns == max(e.latency_ns for e in live.enriched)
-    assert health.open_signals == live.actor.learning.open_signals
+    assert health.open_signals == live.actor.lifecycle.open_signals
     assert (health.inbound, health.outbound, health.outbox_depth) == ("off", "off", 0)
     assert health.retraining is False
     assert [h.ts_event for h in told] == sorted({h.ts_event for h in told})

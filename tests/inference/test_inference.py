@@ -485,11 +485,10 @@ def test_a_market_with_custom_features_has_no_state():
     assert loop.state(loop.instruments[0]) is None
 
 
-def test_what_was_served_is_what_the_model_was_shown(market_bars_1m, training):
+def test_an_answer_says_what_the_model_was_shown(market_bars_1m, training):
     bars = market_bars_1m[8_000:8_900]
     loop = ready(bars, training.bundle)
-    e = loop.process_signal(make_signal(bars, 899, -1))
-    served = loop.served(loop.instruments[0], -1)
+    e, served = loop.answer(make_signal(bars, 899, -1))
     columns = [BUILTIN_NAMES.index(name) for name in training.bundle.feature_names]
     assert training.bundle.model.predict(served.features[columns]) == e.meta_confidence
     assert training.bundle.regime.weight(served.regime_probabilities) == e.regime_weight
@@ -538,8 +537,7 @@ for minute in range(1, 1200):
     loop.update_trade(eth, ts - 5, price, 1.0, 1 if minute % 2 else -1)
     loop.update_bar(eth, ts, price, price, price, price, 10.0, historical=minute < 500)
     signal = SignalData(instrument_id=eth, signal=1, strength=1.0, source="-", signal_id="-", ts_event=ts)
-    loop.process_signal(signal)
-    loop.served(eth, 1)
+    loop.answer(signal)
     loop.state(eth)
 loop.restore(eth, loop.state(eth))
 print(dict(loop.counts), compiled)

@@ -422,7 +422,7 @@ def session(
             actor.load(saved)
         actor.start()
         assert actor.is_running
-        found_open = actor.learning.open_signals
+        found_open = actor.lifecycle.open_signals
         for event in events:
             engine.process(event.data)
         during(actor)
@@ -483,7 +483,7 @@ def test_after_a_gap_longer_than_the_warm_up_all_starts_cold(resolved_by, models
     resolved_before = query(ledger, f"SELECT signal_id, {OUTCOME} FROM signals WHERE label IS NOT NULL")
     after, during = short_events(0, "later ")[: cut_at(before, WARMUP_BARS // 2)], lambda _actor: None
     if resolved_by == "the clock":
-        after, during = [], lambda actor: actor.learning.check()
+        after, during = [], lambda actor: actor.lifecycle.check()
     later = session(config_of(models, ledger), after, during=during)
     assert later.found_open == open_before
     assert [o.barrier for o in later.outcomes[:open_before]] == ["unresolved"] * open_before

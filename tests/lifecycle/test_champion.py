@@ -14,6 +14,7 @@ from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
 from ml4t_actor.lifecycle import ChampionLifecycle
 from ml4t_actor.messages import ModelUpdate, SignalOutcome
+from ml4t_actor.orchestrator import DirectHost
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LedgerSettings, MonitorSettings, RetrainSettings
 from ml4t_actor.training.gate import GateDecision
@@ -60,7 +61,7 @@ class Pending:
 
 
 class Process:
-    """What one life of a node has of the succession; `end` is how it ends."""
+    """What one life of a node has of its champion; `end` is how it ends."""
 
     def __init__(self, folder: Path, now_ns: int, **settings: Any) -> None:
         self.store = ModelStore(folder / "models")
@@ -77,7 +78,7 @@ class Process:
         self.now_ns = now_ns
         self.trainer = Pending()
         self.updates: list[ModelUpdate] = []
-        self.succession = ChampionLifecycle(
+        self.champion = ChampionLifecycle(
             self.inference,
             self.ledger,
             self.store,
@@ -88,13 +89,15 @@ class Process:
             accuracy_drop_threshold=0.1,
             interval_bars=settings.get("interval_bars"),
             min_samples=settings.get("min_samples", 1),
-            publish=self.updates.append,
-            deliver=lambda function: function(),
-            now=lambda: self.now_ns,
-            log=logging.getLogger(__name__),
-            live=True,
+            retrain_delay_s=0.0,
+            host=DirectHost(
+                live=True,
+                clock=lambda: self.now_ns,
+                publish=self.updates.append,
+                log=logging.getLogger(__name__),
+            ),
         )
-        self.succession.start()
+        self.champion.start()
 
     @property
     def serving(self) -> str:
@@ -148,7 +151,7 @@ class Process:
             ts_event=self.now_ns,
             ts_init=self.now_ns,
         )
-        self.succession.on_outcome(row, known)
+        self.champion.on_outcome(row, known)
 
     def fail(self, n: int, name: str = "") -> None:
         """Let signals fail, a minute apart, that were told to pay."""
@@ -159,7 +162,7 @@ class Process:
     def check(self) -> list[str]:
         """Return what a check at this time asks to train for."""
         before = len(self.trainer.started)
-        self.succession.check()
+        self.champion.check()
         return [spec.trigger for spec in self.trainer.started[before:]]
 
     def conclude(self, bundle: ModelBundle | None = None, **decision: Any) -> None:
@@ -257,9 +260,9 @@ def test_a_first_model_is_due_by_the_outcomes_of_all_lives(tmp_path):
 def test_only_one_retraining_is_under_way_until_its_result_has_taken_effect(folder):
     process = Process(folder, FIRST)
     process.outcome("1", paid=True)
-    process.succession.request_retrain("now")
+    process.champion.request_retrain("now")
     assert process.check() == ["manual"]
-    process.succession.request_retrain("again")
+    process.champion.request_retrain("again")
     process.now_ns += DAY
     assert process.check() == []
     process.conclude()
@@ -272,10 +275,10 @@ def test_a_promoted_challenger_does_not_serve_after_a_restart_where_the_user_swa
 ):
     process = Process(folder, FIRST)
     process.outcome("1", paid=True)
-    process.succession.request_retrain("now")
+    process.champion.request_retrain("now")
     process.check()
     mine = process.store.save(bundles[1])
-    process.succession.hot_swap_model(mine)
+    process.champion.hot_swap_model(mine)
     challenger = process.store.save(bundles[2])  # as the worker does before it tells
     process.conclude(challenger, **BETTER)
     assert [update.action for update in process.updates] == ["swapped", "rejected"]
@@ -287,7 +290,7 @@ def test_a_promoted_challenger_does_not_serve_after_a_restart_where_the_user_swa
 
 def promote(process: Process, bundle: ModelBundle) -> ModelBundle:
     process.outcome(f"{process.now_ns}", paid=True)
-    process.succession.request_retrain("now")
+    process.champion.request_retrain("now")
     process.check()
     stored = process.store.save(bundle)
     process.conclude(stored, **BETTER)
@@ -301,7 +304,7 @@ def test_a_rollback_is_possible_after_a_restart_too_and_holds(folder, bundles):
     promote(process, bundles[1])
     process.end()
     process = Process(folder, FIRST + DAY)
-    process.succession.rollback()
+    process.champion.rollback()
     assert process.serving == first
     wait_for(lambda: len(process.store.versions()) == 3)
     process.end()
@@ -314,7 +317,7 @@ def test_a_rollback_holds_where_the_process_ended_before_it_was_stored(folder, b
     second = promote(process, bundles[1])
     with monkeypatch.context() as patch:
         patch.setattr(ChampionLifecycle, "_store_again", lambda _self, _version: None)
-        process.succession.rollback()
+        process.champion.rollback()
     process.end()
     assert process.store.versions()[-1] == second.version
     process = Process(folder, FIRST + DAY)
@@ -326,10 +329,10 @@ def test_a_rollback_holds_where_the_process_ended_before_it_was_stored(folder, b
 def test_a_model_that_was_rolled_back_to_and_retired_stays_retired(folder, bundles):
     process = Process(folder, FIRST)
     promote(process, bundles[1])
-    process.succession.rollback()
+    process.champion.rollback()
     wait_for(lambda: len(process.store.versions()) == 3)
     process.outcome("1", paid=False)
-    process.succession.request_retrain("now")
+    process.champion.request_retrain("now")
     process.check()
     process.conclude(**FAILED)
     assert (process.updates[-1].action, process.serving) == ("retired", "")

@@ -177,7 +177,7 @@ def test_outcomes_are_the_labels_that_training_gives(market, signals, learned):
     assert {o.signal_id: (o.label, o.ret, o.ts_event) for o in hearer.outcomes} == expected
     assert len(hearer.outcomes) == len(expected)
     assert [o.ts_event for o in hearer.outcomes] == sorted(o.ts_event for o in hearer.outcomes)
-    assert actor.learning.open_signals == len(opened) - len(expected)
+    assert actor.lifecycle.open_signals == len(opened) - len(expected)
 
 
 def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, learned):
@@ -188,8 +188,8 @@ def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, l
     given = signals[signals.ts_event >= live.ts_event[0]]
     dataset = build_dataset(live, given, settings=SETTINGS, feature_names=NAMES)
     rows = training_rows(
-        actor.learning.ledger,
-        actor.learning.ledger.actor,
+        actor.lifecycle.ledger,
+        actor.lifecycle.ledger.actor,
         NAMES,
         since_ns=0,
         until_ns=int(live.ts_event[-1]),
@@ -213,7 +213,7 @@ def test_a_model_that_the_market_left_is_retired_and_replaced_after_the_delay(le
     assert promoted.previous_version == ""
     assert promoted.improvement_low > 0.0
     assert promoted.n >= 100
-    started = {event["ts"] for event in actor.learning.ledger.events("trigger")}
+    started = {event["ts"] for event in actor.lifecycle.ledger.events("trigger")}
     assert {u.ts_event - round(DELAY_S * 1e9) for u in hearer.updates} <= started
     serving = {update.ts_event: update.version for update in hearer.updates}
     for e in enriched:
@@ -242,12 +242,12 @@ def test_the_ledger_tells_what_was_published(learned):
     from ml4t_actor.ledger import LedgerReader
 
     enriched, hearer, actor = learned
-    frame = LedgerReader(actor.learning.ledger).signals()
+    frame = LedgerReader(actor.lifecycle.ledger).signals()
     assert frame["signal_id"].tolist() == [e.signal_id for e in enriched]
     assert frame["confidence"].tolist() == [e.meta_confidence for e in enriched]
     assert frame["model_version"].tolist() == [e.model_version for e in enriched]
     assert frame["label"].notna().sum() == len(hearer.outcomes)
-    told = [e["detail"] for e in actor.learning.ledger.events() if e["kind"] != "trigger"]
+    told = [e["detail"] for e in actor.lifecycle.ledger.events() if e["kind"] != "trigger"]
     assert told == [u.to_dict() for u in hearer.updates]
 
 
@@ -312,7 +312,7 @@ def test_a_frozen_model_is_watched_but_neither_retrained_nor_swapped(market, sig
     assert {e.model_version for e in enriched} == {version}
     assert hearer.updates == []
     assert len(hearer.outcomes) > 200
-    assert actor.learning.monitor.n_outcomes > 100
+    assert actor.lifecycle.monitor.n_outcomes > 100
     bundle = ModelStore(model_path).load(version)
     for call in (lambda: actor.hot_swap_model(bundle), actor.rollback, actor.request_retrain):
         with pytest.raises(RuntimeError, match="frozen by `retrain='off'`"):
@@ -369,7 +369,7 @@ def test_a_user_swaps_and_rolls_back(market, signals, model_path):
     )
     with pytest.raises(ValueError, match="was trained with `labels`"):
         actor.hot_swap_model(other)
-    assert actor.loop.bundle.version == first.version
+    assert actor.inference.bundle.version == first.version
 
 
 def test_a_retraining_that_is_asked_for_comes_at_the_next_check(market, signals, model_path):

@@ -234,13 +234,13 @@ def recorded(markets: list[Market], models: Models, tmp_path_factory: pytest.Tem
         actor.process_signal(repeated)  # without publishing, but not without effect on those that follow
         actor.hot_swap_model(models.narrow)
         await play(live, markets, N_TRAIN + 300, N_TRAIN + 400)
-        actor.loop.retire()
+        actor.inference.retire()
         await play(live, markets, N_TRAIN + 400, N_TRAIN + 450)
         actor.hot_swap_model(models.newest)
         await play(live, markets, N_TRAIN + 450, N_TRAIN + 500)
-        actor.loop.timeout_ns = 0
+        actor.inference.timeout_ns = 0
         await play(live, markets, N_TRAIN + 500, N_TRAIN + 520)
-        actor.loop.timeout_ns = 60_000_000_000
+        actor.inference.timeout_ns = 60_000_000_000
         await play(live, markets, N_TRAIN + 520, N_TRAIN + N_LIVE)
 
     async def second_life(live: Session) -> None:

@@ -69,15 +69,22 @@ class Step(NamedTuple):
 
 
 class Log:
-    """Keeps what the learning loop would write to Nautilus's log."""
+    """Keeps what the actor would write to Nautilus's log."""
 
     def __init__(self) -> None:
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
         self.errors: list[str] = []
 
-    def info(self, message: str) -> None:
-        pass
+    def count(self, text: str) -> int:
+        """Return how many lines have a text in them."""
+        return sum(text in line for line in (*self.infos, *self.warnings, *self.errors))
 
-    warning = info
+    def info(self, message: str) -> None:
+        self.infos.append(message)
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
 
     def error(self, message: str) -> None:
         self.errors.append(message)
@@ -89,17 +96,19 @@ class Live:
     KINDS: tuple[type, ...] = (EnrichedSignal, SignalOutcome, ModelUpdate)
 
     def __init__(self, config: ML4TActorConfig, *, trader_id: str = "LIVE-001", **kwargs: Any) -> None:
+        self.log = Log()
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.node = TradingNode(node_config(trader_id, "ERROR", **kwargs), loop=self.loop)
         list_instruments(self.node, config)
-        self.actor = ML4TActor(config)
+        # What it logs is kept: Nautilus's own code logs past this.
+        logged = type(ML4TActor.__name__, (ML4TActor,), {"log": property(lambda _actor: self.log)})
+        self.actor: ML4TActor = logged(config)
         self.node.trader.add_actor(self.actor)
         self.node.build()
         self.thread = threading.get_ident()
         self.published: list[Any] = []
         self.publishing_threads: set[int] = set()
-        self.log = Log()
         self.longest_stall_s = 0.0
         for kind in self.KINDS:
             self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
@@ -136,7 +145,6 @@ class Live:
             if running.done():
                 running.result()
             assert self.actor.is_running, "the actor did not start"
-            self.actor.learning._log = self.actor.learning.succession._log = self.log
             beating = asyncio.create_task(self._beat())
             await scenario(self)
         finally:

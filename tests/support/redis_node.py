@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -127,29 +127,19 @@ def signal_of(name: str, *, source: str = INNER, **changes: Any) -> SignalData:
 
 
 class RedisNode(Live):
-    """A node in this process; what it logs of Redis is kept."""
+    """A node in this process, with a bridge to Redis."""
 
     KINDS = (SignalData, EnrichedSignal, SignalOutcome, ModelUpdate, ActorHealth)
 
     def __init__(self, config: ML4TActorConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        self.told = Told()
         self.n_inner = 0
 
-    def run(self, scenario: Callable[[Any], Awaitable[None]]) -> Self:
-        async def with_ears(node: Live) -> None:
-            exchange = self.actor._exchange
-            if exchange is not None:
-                exchange._log = self.told
-            await scenario(node)
-
-        super().run(with_ears)
-        return self
-
     @property
-    def exchange(self) -> RedisBridge:
-        assert self.actor._exchange is not None
-        return self.actor._exchange
+    def bridge(self) -> RedisBridge:
+        assert self.actor._live is not None
+        assert self.actor._live.bridge is not None
+        return self.actor._live.bridge
 
     @property
     def health(self) -> ActorHealth | None:
@@ -184,21 +174,6 @@ class RedisNode(Live):
 
     def answers(self, source: str) -> list[str]:
         return [e.signal_id for e in self.enriched if e.source == source]
-
-
-class Told:
-    """Keeps what the exchange logs."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.lines.append(message)
-
-    warning = error = info
-
-    def count(self, text: str) -> int:
-        return sum(text in line for line in self.lines)
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,7 +227,7 @@ def live(life: Life) -> None:
         if running.done():
             running.result()
             raise SystemExit("the node ended by itself")
-        last_ts = actor.loop.features(INSTRUMENT).last_ts
+        last_ts = actor.inference.features(INSTRUMENT).last_ts
         left = iter([bar for bar in bars if bar.ts_event > last_ts])
         if not last_ts:
             for _ in range(WARM_BARS):

@@ -122,7 +122,7 @@ def events_of(sequence: Feed) -> list[Event]:
 
 def unknown_to(actor: ML4TActor, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
     """Yield what a source sends after a restart: the bars that the actor lacks, and signals from a little before."""
-    last_ts = [actor.loop.features(bar_type.instrument_id).last_ts for bar_type in actor._bar_types]
+    last_ts = [actor.inference.features(bar_type.instrument_id).last_ts for bar_type in actor._bar_types]
     new = (i for i, e in enumerate(events) if isinstance(e.data, Bar) and e.ts > last_ts[e.stream])
     first = next(new, len(events))
     for i in range(max(0, first - RESENT_EVENTS), len(events)):

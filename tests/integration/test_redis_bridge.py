@@ -22,6 +22,7 @@ from nautilus_trader.common.config import DatabaseConfig, MessageBusConfig
 from nautilus_trader.model.data import Bar
 
 from ml4t_actor.actor import ML4TActor
+from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.actor.redis_bridge import RedisBridge
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.inference import InferenceLoop
@@ -187,11 +188,12 @@ def test_signals_from_everywhere_are_answered_once_in_order_on_the_event_thread(
     threads = Threads()
     for owner, names in (
         (InferenceLoop, ("process_signal", "swap")),
-        (LifecycleLoop, ("check", "on_signal")),
+        (LifecycleLoop, ("check", "record")),
         (Ledger, ("record_signal",)),
         (ChampionLifecycle, ("hot_swap_model",)),
         (EnrichedSignalProducer, ("put",)),
-        (ML4TActor, ("on_data", "_on_event_thread")),
+        (ML4TActor, ("on_data",)),
+        (EventThread, ("call",)),
     ):
         for name in names:
             threads.watch(monkeypatch, owner, name)
@@ -239,10 +241,10 @@ def test_signals_from_everywhere_are_answered_once_in_order_on_the_event_thread(
     assert node.answers("thread") == [f"thread-{i}" for i in range(len(node.answers("thread")))]
     assert len({e.model_version for e in node.enriched if e.source == OUTSIDE}) == len(bundles)
     assert {e.status for e in node.enriched} <= {"ok", "novel_input"}
-    assert threads.pop("_on_event_thread") - {node.thread}
+    assert threads.pop("call") - {node.thread}
     assert threads.pop("on_data") - {node.thread}  # which moves itself to the event thread
     assert set(threads) == {
-        "process_signal", "swap", "check", "on_signal", "record_signal", "hot_swap_model", "put"
+        "process_signal", "swap", "check", "record", "record_signal", "hot_swap_model", "put"
     }  # fmt: skip
     assert all(seen == {node.thread} for seen in threads.values()), threads
     assert node.publishing_threads == {node.thread}
@@ -366,11 +368,11 @@ KILLED = "KILLED-001"  # as the processes are called, whose ledger a node of thi
 
 
 async def connected(node: RedisNode) -> None:
-    await node.until(lambda: node.exchange.inlet.connected and node.exchange.outlet.connected)
+    await node.until(lambda: node.bridge.consumer.connected and node.bridge.producer.connected)
 
 
 async def all_written(node: RedisNode) -> None:
-    await node.until(lambda: node.exchange.outlet.depth == 0)
+    await node.until(lambda: node.bridge.producer.depth == 0)
 
 
 def test_what_was_answered_just_before_a_kill_is_recorded_and_not_answered_again(models, server, lives):
@@ -545,7 +547,7 @@ def test_a_redis_that_comes_later_gets_all_that_was_answered_before(planted, mod
         await node.warm(planted.bars)
         health = await node.healthy(**AWAY)
         await node.inner(100)
-        await node.until(lambda: node.told.count("not there") == 2)
+        await node.until(lambda: node.log.count("not there") == 2)
         assert "refused" in health.inbound_error
         assert "refused" in health.outbound_error
         assert "the inbound stream is not connected" in health.problems
@@ -554,7 +556,7 @@ def test_a_redis_that_comes_later_gets_all_that_was_answered_before(planted, mod
         await node.until(lambda: len(node.answers(OUTSIDE)) == 3)
         health = await node.healthy(**CONNECTED)
         await all_written(node)
-        await node.until(lambda: node.told.count("Redis: connected") == 2)
+        await node.until(lambda: node.log.count("Redis: connected") == 2)
         assert health.inbound_error == health.outbound_error == ""
         assert "connected to Redis" not in health.problems
 
@@ -570,7 +572,7 @@ def test_a_redis_that_stands_still_delays_nobody_and_loses_nothing(planted, mode
         await node.warm(planted.bars)
         publish(server, names_of(0, 50))
         await node.until(lambda: len(node.answers(OUTSIDE)) == 50)
-        await node.until(lambda: node.told.count("Redis: connected") == 2)
+        await node.until(lambda: node.log.count("Redis: connected") == 2)
         server.pause()
         try:
             for _ in range(20):
@@ -579,7 +581,7 @@ def test_a_redis_that_stands_still_delays_nobody_and_loses_nothing(planted, mode
             health = await node.healthy(**AWAY)
             assert "time" in health.inbound_error.lower()
             assert "time" in health.outbound_error.lower()
-            await node.until(lambda: node.told.count("Redis: lost") == 2)
+            await node.until(lambda: node.log.count("Redis: lost") == 2)
             await node.inner(10)
         finally:
             server.resume()
@@ -637,7 +639,7 @@ def test_what_overflows_while_redis_is_away_is_counted_and_stays_away(planted, m
     config = config_of(models, server.settings(outbox=50))
     node = RedisNode(config).run(overflow)
     names = ids(written(server), INNER)
-    dropped = node.exchange.outlet.counts["dropped"]
+    dropped = node.bridge.producer.counts["dropped"]
     assert len(names) + dropped == 200
     assert 100 <= dropped <= 150  # some were on their way
     assert names == sorted(names, key=lambda name: int(name.removeprefix("inner-")))
@@ -669,7 +671,7 @@ def test_a_stop_while_redis_stands_still_is_quick_and_loses_nothing(planted, mod
     config = config_of(models, server.settings(timeout_seconds=30.0))
     node = RedisNode(config).run(stop_amid_a_pause)
     assert took_s < 10.0  # and not the timeout
-    assert node.told.count("enriched signals did not reach Redis, and are written by the next start") == 1
+    assert node.log.count("enriched signals did not reach Redis, and are written by the next start") == 1
     wait_for(lambda: exchanging() == [])
     server.resume()
     RedisNode(config).run(write_what_waits)
@@ -693,8 +695,8 @@ def test_streams_that_are_recreated_empty_are_read_from_their_beginning(planted,
 
     node = RedisNode(config_of(models, server.settings())).run(scenario)
     assert node.answers(OUTSIDE) == [*names_of(0, 10), "early id", *names_of(10, 10)]
-    assert node.exchange.inlet.counts["recreated"] == 1
-    assert node.told.count("reading it from its beginning") == 1
+    assert node.bridge.consumer.counts["recreated"] == 1
+    assert node.log.count("reading it from its beginning") == 1
     assert sorted(ids(written(server))) == sorted([*names_of(10, 10), "early id"])
     assert len(ids(written(server), INNER)) == 3
 
@@ -748,7 +750,7 @@ def test_a_stream_that_was_cut_beyond_the_position_is_told(planted, models, serv
         client.xtrim(SIGNALS, maxlen=5, approximate=False)
     node = RedisNode(config).run(after)
     assert node.answers(OUTSIDE) == names_of(25, 5)
-    assert node.exchange.inlet.counts["gap"] == 1
+    assert node.bridge.consumer.counts["gap"] == 1
     assert ids(written(server)) == [*names_of(0, 10), *names_of(25, 5)]
 
 
@@ -789,7 +791,7 @@ def test_without_redis_wanted_nothing_connects(planted, models, server):
             assert client.info("stats")["total_connections_received"] <= 3  # the server's own start and these
 
     node = RedisNode(config_of(models, server.settings(), redis_enabled=False)).run(scenario)
-    assert node.actor._exchange is None
+    assert node.actor._live.bridge is None
     assert len(node.enriched) == 10
 
 
