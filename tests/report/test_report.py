@@ -6,7 +6,6 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -82,11 +81,11 @@ def noise(seed: int, mean_bp: float, days: int = DAYS) -> np.ndarray:
     return draws - draws.mean() + mean_bp * 1e-4
 
 
-def backtest_result(**changes: Any) -> BacktestResult:
+def backtest_result(**changes: object) -> BacktestResult:
     """A realistic result, in which nothing helped."""
     rng = np.random.default_rng(5)
     n = 900
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "title": "Mean reversion, one-minute bars",
         "data_label": "exchange bars of 2023",
         "synthetic": False,
@@ -117,7 +116,7 @@ def backtest_result(**changes: Any) -> BacktestResult:
     return BacktestResult(**{**given, **changes})
 
 
-def traded(flat_bp: float, enriched_bp: float, **enriched: Any) -> tuple[TradedRun, TradedRun]:
+def traded(flat_bp: float, enriched_bp: float, **enriched: object) -> tuple[TradedRun, TradedRun]:
     return run("flat", noise(1, flat_bp)), run("enriched", noise(2, enriched_bp), **enriched)
 
 
@@ -590,7 +589,7 @@ def test_a_page_of_nothing_is_refused(tmp_path: Path):
         ({"runs": (run("flat", noise(1, 0.0)),) * 2}, "different names"),
     ],
 )
-def test_results_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str):
+def test_results_that_contradict_themselves_are_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         backtest_result(**changes)
 
@@ -607,7 +606,7 @@ def test_results_that_contradict_themselves_are_refused(changes: dict[str, Any],
         ({"trades": -1}, "-1 trades"),
     ],
 )
-def test_runs_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
+def test_runs_that_cannot_be_are_refused(changes: dict[str, object], message: str):
     given = {"name": "flat", "ts": [START, START + DAY], "equity": [1.0, 2.0], "trades": 1, "fees": 0.0}
     with pytest.raises(ValueError, match=message):
         TradedRun(**{**given, "starting_equity": 1.0, **changes})
