@@ -50,7 +50,7 @@ def _banner(results: Sequence[BacktestResult]) -> Html:
     made_up = sum(result.synthetic for result in results)
     if not made_up:
         return _NOTHING
-    which = "" if made_up == len(results) else f" IN {made_up} OF {len(results)} ACCOUNTS"
+    which = "" if made_up == len(results) else f" IN {made_up} OF {len(results)} BACKTESTS"
     return render("tearsheet/banner", which=which)
 
 
@@ -233,7 +233,7 @@ def _charts(i: int, result: BacktestResult) -> Html:
                 caption=chart.caption,
                 chart=chart.html or render("tearsheet/no_chart"),
             )
-            for chart in charts(result, f"account-{i}")
+            for chart in charts(result, f"backtest-{i}")
         ),
         "\n",
     )

@@ -169,7 +169,7 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
     if len(timeline.ts):
         extra = " the frozen model" if frozen is not None else ""
         lines.append(
-            f"  {'until':<17} {'n':>6} {'paid':>6} {'told':>6} {'gap':>7} {'log loss':>9} {'base rate':>9}"
+            f"  {'until':<17} {'n':>6} {'paid':>6} {'mean p':>6} {'gap':>7} {'log loss':>9} {'base rate':>9}"
             f"{extra}  served by"
         )
     for chunk in _chunks(len(timeline.ts), rows):
@@ -259,9 +259,9 @@ def _charts(timeline: Timeline) -> Iterator[tuple[str, Html]]:
         for d in timeline.decisions
     ]
     yield (
-        f"Confidence told and signals that paid, of the last {window:,} outcomes",
+        f"Mean confidence and share of signals that paid, of the last {window:,} outcomes",
         chart_html(
-            [line(mean_p, "told", "#1f6feb"), line(paid, "paid", "#1c2530")],
+            [line(mean_p, "confidence", "#1f6feb"), line(paid, "paid", "#1c2530")],
             "calibration",
             shapes=marks,
             height=340,

@@ -508,9 +508,9 @@ def test_page_of_all_extremes(tmp_path: Path):
     written = write_tearsheet(results, tmp_path / "deep" / "page.html")
     page = page_without_plotly(written)
     for i in range(1, len(results) + 1):
-        assert f'id="account-{i}"' in page
+        assert f'id="backtest-{i}"' in page
     for chart in ("equity", "reliability", "confidence", "context", "features", "folds", "latency"):
-        assert page.count(f'id="account-1-{chart}"') == 1
+        assert page.count(f'id="backtest-1-{chart}"') == 1
     assert "nan" not in re.sub(
         r"binance", "", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).lower()
     )
@@ -542,7 +542,7 @@ def test_synthetic_is_shouted_everywhere(tmp_path: Path):
     assert "SYNTHETIC" in text.splitlines()[0]
     assert assess(made_up).sentences[-1].startswith("All of this is on a SYNTHETIC market")
     page = page_without_plotly(write_tearsheet([made_up, backtest_result()], tmp_path / "a.html"))
-    assert "SYNTHETIC DATA IN 1 OF 2 ACCOUNTS" in page
+    assert "SYNTHETIC DATA IN 1 OF 2 BACKTESTS" in page
     assert page.count('class="synthetic"') == 2
     assert page.count('class="tag">SYNTHETIC') == 2
     real = page_without_plotly(write_tearsheet([backtest_result()], tmp_path / "b.html"))
