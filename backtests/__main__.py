@@ -21,29 +21,34 @@ def main() -> None:
     parser.add_argument(
         "--synthetic", action="store_true", help="use the synthetic market even with real data"
     )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for accounts and models")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results and models")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    accounts = []
+    results = []
     for universe in arguments.universe:
         markets = load_markets(universe, synthetic=arguments.synthetic)
         for primary in arguments.primary:
             name = f"{universe} {primary}"  # every line of progress says which of the runs it is about
             started = time.perf_counter()
 
-            def tell(what: str, share: float, name: str = name) -> None:
+            def print_progress(what: str, share: float, name: str = name) -> None:
                 del share
                 print(f"[{name}] {what} ...", file=sys.stderr, flush=True)
 
-            account = run_backtest(
-                universe, markets, primary, arguments.out, estimator=arguments.estimator, progress=tell
+            result = run_backtest(
+                universe,
+                markets,
+                primary,
+                arguments.out,
+                estimator=arguments.estimator,
+                progress=print_progress,
             )
             print(f"[{name}] took {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-            print(result_text(account), end="\n\n", flush=True)
-            accounts.append(account)
-    tearsheet = write_tearsheet(accounts, arguments.out / "tearsheet.html")
+            print(result_text(result), end="\n\n", flush=True)
+            results.append(result)
+    tearsheet = write_tearsheet(results, arguments.out / "tearsheet.html")
     numbers = arguments.out / "account.json"
-    numbers.write_text(json.dumps([result_json(account) for account in accounts], indent=2) + "\n")
+    numbers.write_text(json.dumps([result_json(result) for result in results], indent=2) + "\n")
     print(f"tearsheet: {tearsheet}\nnumbers:   {numbers}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nautilus_trader.adapters.binance.common.types import BinanceBar
@@ -21,6 +21,9 @@ from nautilus_trader.model.objects import FIXED_PRECISION, Currency, Money, Pric
 
 from backtests.synthetic import synthetic_bars, synthetic_trades
 from ml4t_actor.market_data import Bars, FloatArray, Trades
+
+if TYPE_CHECKING:
+    import pyarrow
 
 __all__ = [
     "UNIVERSES",
@@ -141,8 +144,8 @@ class Market:
     name: str
     label: str
     synthetic: bool
-    instrument: Any
-    bar_type: Any
+    instrument: CryptoPerpetual | CurrencyPair
+    bar_type: BarType
     bars: Bars
 
     @property
@@ -230,19 +233,19 @@ def _day(ts_ns: int) -> str:
 def _only_file(folder: Path, name: str) -> Path:
     """Return the one Parquet file in `folder` that is called `name`, or starts with it and a dot."""
     exact = folder / f"{name}.parquet"
-    found = [exact] if exact.is_file() else sorted(folder.glob(f"{name}.*.parquet"))
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [exact] if exact.is_file() else sorted(folder.glob(f"{name}.*.parquet"))
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise ValueError(
-            f"{name!r} fits several files in {folder}: name one of {[path.stem for path in found]}"
+            f"{name!r} fits several files in {folder}: name one of {[path.stem for path in matches]}"
         )
-    there = sorted(path.stem for path in folder.glob("*.parquet"))
-    raise FileNotFoundError(f"{folder} has no file {name}.*.parquet (it has {there}); correct ML4T_DATA")
+    existing = sorted(path.stem for path in folder.glob("*.parquet"))
+    raise FileNotFoundError(f"{folder} has no file {name}.*.parquet (it has {existing}); correct ML4T_DATA")
 
 
-def _read_parquet(path: Path) -> Any:
-    import pyarrow.parquet
+def _read_parquet(path: Path) -> "pyarrow.Table":
+    import pyarrow.parquet  # slow to import
 
     return pyarrow.parquet.read_table(path)
 
@@ -272,7 +275,7 @@ def _rounded(bars: Bars, listing: _Listing) -> Bars:
 def _instrument(exchange: _Exchange, listing: _Listing) -> CryptoPerpetual | CurrencyPair:
     quote = Currency.from_str(exchange.quote)
     size_increment = Quantity(10.0**-listing.size_precision, listing.size_precision)
-    common: dict[str, Any] = {
+    common: dict[str, object] = {
         "instrument_id": InstrumentId(Symbol(listing.symbol), Venue(exchange.venue)),
         "raw_symbol": Symbol(listing.symbol),
         "base_currency": Currency.from_str(listing.base),

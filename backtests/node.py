@@ -49,7 +49,7 @@ class NodeRun:
     trained_until_ns : int
         Where the last label ends that the serving model learned from, UNIX nanoseconds; 0 without a model.
     result : BacktestResult or None
-        Nautilus's own account; None if the run failed and the config does not raise.
+        Nautilus's own result; None if the run failed and the config does not raise.
     """
 
     signals: list[SignalData] = field(default_factory=list)
@@ -58,7 +58,7 @@ class NodeRun:
     result: BacktestResult | None = None
 
     def text(self) -> str:
-        """Return the account: how many signals, what became of them, and how long each took."""
+        """Return in words how many signals, what became of them, and how long each took."""
         statuses = Counter(str(e.status) for e in self.enriched)
         lines = [f"signals   {len(self.signals):,}", f"enriched  {len(self.enriched):,}"]
         lines += [f"  {status:<18} {count:,}" for status, count in statuses.most_common()]

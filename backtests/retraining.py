@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def run(
     model_path = out / "models" / f"{name}-{primary}-retraining"
     train_before(split, markets, primary, settings, model_path)
     interval_ns = markets[0].bars.interval_ns()
-    learning: dict[str, Any] = {
+    learning: dict[str, object] = {
         "retrain": "on",
         "retrain_interval_bars": round(retrain_days * DAY_NS / interval_ns),
         "retrain_min_samples": 1_000,
@@ -55,9 +54,9 @@ def run(
 
 def compare(learned: Timeline, frozen: Timeline) -> str:
     """Return what learning took off the mean log loss of the same signals, with its interval."""
-    other = learned.confidence_in(frozen)
+    frozen_confidence = learned.confidence_in(frozen)
     order = np.argsort(learned.start, kind="stable")
-    order = order[np.isfinite(other[order])]
+    order = order[np.isfinite(frozen_confidence[order])]
     y, weight = learned.label[order], learned.weight[order]
     better, worse = (
         judge(
@@ -69,14 +68,17 @@ def compare(learned: Timeline, frozen: Timeline) -> str:
             block=block_length(learned.start[order], learned.ts[order]),
             settings=GateSettings(confidence=0.975),
         )
-        for champion, challenger in ((other, learned.confidence), (learned.confidence, other))
+        for champion, challenger in (
+            (frozen_confidence, learned.confidence),
+            (learned.confidence, frozen_confidence),
+        )
     )
-    differ = int((learned.confidence != other)[order].sum())
-    told = f"{differ:,} of the {len(y):,} signals that both runs judged were judged by another model"
+    differ = int((learned.confidence != frozen_confidence)[order].sum())
+    compared = f"{differ:,} of the {len(y):,} signals that both runs answered were answered by another model"
     if better.improvement_low is None or worse.improvement_low is None:
-        return f"{told}: too few for an interval"
+        return f"{compared}: too few for an interval"
     return (
-        f"{told}; learning took {better.improvement:+.5f} off the mean log loss "
+        f"{compared}; learning took {better.improvement:+.5f} off the mean log loss "
         f"[{better.improvement_low:+.5f}, {-worse.improvement_low:+.5f}]"
     )
 

@@ -1,17 +1,17 @@
-"""One backtest: train on the earlier part, trade the later one flat and enriched, and account for it."""
+"""One backtest: train on the earlier part, trade the later one flat and enriched, and sum up the result."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from nautilus_trader.backtest.config import BacktestEngineConfig
 from nautilus_trader.backtest.engine import BacktestEngine
 from nautilus_trader.common.actor import Actor
+from nautilus_trader.common.component import TimeEvent
 from nautilus_trader.common.config import ActorConfig, ImportableActorConfig
 from nautilus_trader.config import LoggingConfig
 from nautilus_trader.core.data import Data
@@ -80,7 +80,7 @@ class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no 
         if isinstance(data, EnrichedSignal):
             self.enriched.append(data)
 
-    def _sample(self, event: Any) -> None:
+    def _sample(self, event: TimeEvent) -> None:
         self.equity.append((event.ts_event, self.now()))
 
     def now(self) -> float:
@@ -96,17 +96,17 @@ class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no 
         return equity
 
 
-FROZEN = {"retrain": "off"}  # the account of one model is of that model
+FROZEN = {"retrain": "off"}  # the result of one model is of that model alone
 
 
 def actor_config(
-    markets: list[Market], settings: TrainingSettings, model_path: Path, learning: Mapping[str, Any]
-) -> dict[str, Any]:
+    markets: list[Market], settings: TrainingSettings, model_path: Path, learning: Mapping[str, object]
+) -> ImportableActorConfig:
     """Return the enriching actor as a configuration by path, as it would stand in a JSON file."""
-    return {
-        "actor_path": "ml4t_actor.actor:ML4TActor",
-        "config_path": "ml4t_actor.config:ML4TActorConfig",
-        "config": {
+    return ImportableActorConfig(
+        actor_path="ml4t_actor.actor:ML4TActor",
+        config_path="ml4t_actor.config:ML4TActorConfig",
+        config={
             "model_path": str(model_path),
             "feature_names": list(META_FEATURE_NAMES),
             "bar_types": [str(market.bar_type) for market in markets],
@@ -115,7 +115,7 @@ def actor_config(
             "volatility_halflife_bars": settings.volatility_halflife_bars,
             **learning,
         },
-    }
+    )
 
 
 def run_engine(
@@ -127,7 +127,7 @@ def run_engine(
     sizing: str | None,
     start: int | None = None,
     end: int | None = None,
-    learning: Mapping[str, Any] = FROZEN,
+    learning: Mapping[str, object] = FROZEN,
     log_level: str = "ERROR",
 ) -> EngineRun:
     """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds).
@@ -149,7 +149,7 @@ def run_engine(
                         "primary": f"backtests.primaries:{type(PRIMARIES[primary]()).__name__}",
                     },
                 ),
-                ImportableActorConfig(**actor_config(markets, settings, model_path, learning)),
+                actor_config(markets, settings, model_path, learning),
             ],
             strategies=[] if sizing is None else [_strategy(bar_types, settings, sizing)],
         )
@@ -287,19 +287,19 @@ def run_backtest(
     estimator: str = "logistic",
     progress: Progress | None = None,
 ) -> BacktestResult:
-    """Train, backtest flat and enriched, and return the account, under the universe's `name`.
+    """Train, backtest flat and enriched, and return the result, under the universe's `name`.
 
     The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
     no label of the training part reaches past the split.
     """
-    tell = progress or (lambda _what, _share: None)
+    report = progress or (lambda _what, _share: None)
     settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)), model=_model(estimator))
     model_path = out / "models" / f"{name}-{primary}"
     first, split, last = span(markets, TRAIN_SHARE)
     training = train_before(split, markets, primary, settings, model_path, progress)
     runs: dict[str, EngineRun] = {}
     for sizing in ("flat", "enriched"):
-        tell(f"backtest, {sizing} size", 0.0)
+        report(f"backtest, {sizing} size", 0.0)
         runs[sizing] = run_engine(markets, primary, settings, model_path, sizing=sizing, start=split)
     enriched = runs["enriched"].enriched
     answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]

@@ -1,13 +1,22 @@
 """Run every benchmark: ``python -m benchmarks``."""
 
-from typing import Any
+from typing import Protocol
 
 from backtests.market import data_root
 from benchmarks import enrichment, predict_one_row, redis_latency, retraining, skill, training, vpin_quantiles
 
 
+class Benchmark(Protocol):
+    """A module of this package."""
+
+    __name__: str
+
+    def main(self) -> None:
+        """Run it."""
+
+
 def main() -> None:
-    modules: list[Any] = [predict_one_row, enrichment, training, retraining, redis_latency, skill]
+    modules: list[Benchmark] = [predict_one_row, enrichment, training, retraining, redis_latency, skill]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
     else:

@@ -8,7 +8,7 @@ republishes each signal without looking at it.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
 from nautilus_trader.backtest.config import BacktestEngineConfig
@@ -18,6 +18,7 @@ from nautilus_trader.config import ActorConfig, LoggingConfig
 from nautilus_trader.core.data import Data
 from nautilus_trader.model.data import Bar, DataType
 from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.objects import Money
 
 from backtests.market import Market, load_markets, nautilus_bars
@@ -25,11 +26,19 @@ from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
+from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.training.loop import TrainingLoop
 
 N_TRAIN, N_RUN = 20_000, 40_000
+
+
+class Classifier(Protocol):
+    """A fitted estimator of scikit-learn."""
+
+    def predict_proba(self, X: FloatArray) -> FloatArray:
+        """Return the probability of each class."""
 
 
 class PassThrough(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
@@ -80,7 +89,7 @@ class Sink(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stub
         self.latency_ns.append(enriched.latency_ns)
 
 
-def signal_at(instrument_id: Any, ts: int) -> SignalData:
+def signal_at(instrument_id: InstrumentId, ts: int) -> SignalData:
     return SignalData(
         instrument_id=instrument_id,
         signal=1,
@@ -156,7 +165,7 @@ def main() -> None:
         report("step all state by one bar", bars)
         p99 = report("enrich one signal (status ok)", signals)
         row = trained.dataset.X[:1]
-        model: Any = trained.bundle.estimator
+        model = cast(Classifier, trained.bundle.estimator)
         baseline = report(
             "baseline: scikit-learn predict_proba, one row", timed(lambda: model.predict_proba(row), 2_000)
         )

@@ -9,7 +9,6 @@ detectors; one part drives `RetrainMonitor` itself. A year is 525,600 one-minute
 import argparse
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numba
 import numpy as np
@@ -381,7 +380,8 @@ def recorded(primary: str = "trend") -> None:
             early = signals.ts_event < split_ns
             loop = TrainingLoop(settings, feature_names=META_FEATURE_NAMES)
             result = loop.train(
-                market.bars[:split], Signals(*(column[early] for column in signal_columns(signals)))
+                market.bars[:split],
+                Signals(signals.ts_event[early], signals.signal[early], signals.strength[early]),
             )
             baseline = MonitorBaseline.from_metrics(result.bundle.metrics)
             assert baseline is not None
@@ -406,10 +406,6 @@ def recorded(primary: str = "trend") -> None:
             )
             for trigger in found[:3]:
                 print(f"    day {(trigger.ts - split_ns) / 86_400e9:5.1f}  {trigger.kind}: {trigger.reason}")
-
-
-def signal_columns(signals: Signals) -> tuple[Any, Any, Any]:
-    return signals.ts_event, signals.signal, signals.strength
 
 
 def main(years: int = 10, runs: int = 200) -> None:

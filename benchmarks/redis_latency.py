@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backtests.market import Market
 from benchmarks.redis_nodes import (
@@ -28,6 +29,7 @@ from benchmarks.redis_nodes import (
     FEATURES,
     N_TRAIN,
     WAIT_S,
+    Backlog,
     Setup,
     Streams,
     Worker,
@@ -93,7 +95,7 @@ def prepare(folder: Path) -> Setup:
     setup = Setup(str(models), str(folder / "warm.sqlite"), str(market.bar_type))
     with Worker(enriching_node, setup, str(folder / "warming"), None) as node:
         node.wait()
-        node.ask("warm", _end_of_warming(market, trained.bundle))
+        node.request(int, "warm", _end_of_warming(market, trained.bundle))
         node.stop()
     shutil.copy(folder / "warming" / "ledger.sqlite", setup.ledger)
     return setup
@@ -114,7 +116,7 @@ class Probe:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answer = b""
         self._after = b"$"
-        self._ask()
+        self._request()
 
     def send(self, n: int) -> None:
         """Write so many signals at once."""
@@ -156,14 +158,14 @@ class Probe:
         except (ValueError, IndexError):
             return []  # the rest is on its way
         self._answer = b""
-        entries = answer[0][1]
+        [[_, entries]] = answer
         self._after = entries[-1][0]
-        self._ask()
-        found = (decode(fields) for _, fields in entries)
-        ids = [str(values["signal_id"]) for values in found if values["type"] == "EnrichedSignal"]
+        self._request()
+        decoded = (decode(fields) for _, fields in entries)
+        ids = [str(values["signal_id"]) for values in decoded if values["type"] == "EnrichedSignal"]
         return [now - self._sent.pop(name) for name in ids if name in self._sent]
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         key = self._streams.enriched.encode()
         self._reading.sendall(_packed(b"XREAD", b"BLOCK", b"0", b"STREAMS", key, self._after))
 
@@ -256,11 +258,11 @@ def in_process(setup: Setup, folder: Path, sizes: Sizes) -> None:
         handler: dict[str, list[list[int]]] = {name: [] for name in nodes}
         for i in range(sizes.rounds):
             for name, worker in nodes.items():
-                worker.tell("publish", sizes.slice_s / 2.0, f"{i}")
+                worker.send("publish", sizes.slice_s / 2.0, f"{i}")
                 if name == "Redis killed in the middle":
                     time.sleep(sizes.slice_s / 4.0)
                     killed.kill()
-                latency_ns, taken_ns = worker.answer()
+                latency_ns, taken_ns = worker.answer(tuple)
                 latency[name].append(latency_ns)
                 handler[name].append(taken_ns)
                 if killed.process is None:
@@ -283,14 +285,14 @@ def backlog(setup: Setup, folder: Path, sizes: Sizes) -> None:
         started = time.perf_counter()
         with Worker(enriching_node, setup, str(folder / "from Redis"), server.port) as node:
             node.wait()
-            results["from Redis"] = node.ask("answer from Redis", n)
+            results["from Redis"] = node.request(Backlog, "answer from Redis", n)
             while client.xlen(ACTOR.enriched) < n:
                 time.sleep(0.01)
             until_written_s = time.perf_counter() - started
             _refuse_other_than_ok(node)
     with Worker(enriching_node, setup, str(folder / "in process"), None) as node:
         node.wait()
-        results["in process"] = node.ask("answer in process", n)
+        results["in process"] = node.request(Backlog, "answer in process", n)
         _refuse_other_than_ok(node)
     baseline = results["in process"]
     print(f"{n:,} signals that wait at the start, against as many in process")
@@ -312,7 +314,7 @@ def _fill(server: RedisServer, instrument_id: str, n: int) -> None:
 
 
 def _refuse_other_than_ok(node: Worker) -> None:
-    statuses = node.ask("statuses")
+    statuses = node.request(dict, "statuses")
     if statuses.get(Status.OK, 0) < 0.99 * sum(statuses.values()):
         raise RuntimeError(f"signals were answered {statuses}, must be `ok` nearly always")
 
@@ -322,7 +324,7 @@ def compare(rounds_by_name: dict[str, list[list[int]]]) -> None:
 
     What comes first is the baseline of the ratios.
     """
-    baseline: Any = None
+    baseline: NDArray[np.float64] | None = None
     for name, rounds in rounds_by_name.items():
         each = np.array([np.percentile(taken, [50, 99, 100]) for taken in rounds])
         values = np.append(np.median(each[:, :2], axis=0), each[:, 2].max()) / 1e3

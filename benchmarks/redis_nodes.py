@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ from ml4t_actor.settings import FeedSettings, LedgerSettings, RedisSettings
 from tests.support.nodes import list_instruments, node_config
 
 N_TRAIN = 20_000
-# Without those that tell how often signals come, which is nothing like in the training here.
+# Without those that say how often signals come, which is nothing like in the training here.
 FEATURES = tuple(name for name in META_FEATURE_NAMES if not name.startswith("signal_"))
 WAIT_S = 60.0
 
@@ -106,9 +106,9 @@ class Bare(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stub
 
 
 class Worker:
-    """A process with a node, which does what it is told through a pipe."""
+    """A process with a node, which carries out what is requested through a pipe."""
 
-    def __init__(self, target: Callable[..., None], *args: Any) -> None:
+    def __init__(self, target: Callable[..., None], *args: object) -> None:
         self._pipe, theirs = processes.Pipe()
         self._process = processes.Process(target=target, args=(theirs, *args), daemon=True)
         self._process.start()
@@ -123,28 +123,31 @@ class Worker:
 
     def wait(self) -> None:
         """Wait until the node runs."""
-        if (answer := self.answer()) != "running":
+        if (answer := self.answer(str)) != "running":
             raise RuntimeError(f"a node did not start: {answer}")
 
     def stop(self) -> None:
         """Let the node come to a proper end."""
-        self.tell("stop")
+        self.send("stop")
         self._process.join(WAIT_S)
 
-    def tell(self, *order: Any) -> None:
-        self._pipe.send(order)
+    def send(self, *request: object) -> None:
+        self._pipe.send(request)
 
-    def answer(self) -> Any:
+    def answer[T](self, kind: type[T]) -> T:
         if not self._pipe.poll(WAIT_S):
             raise RuntimeError("a node does not answer")
         try:
-            return self._pipe.recv()
+            answer = self._pipe.recv()
         except EOFError:
             raise RuntimeError("a node has died; its standard error says why") from None
+        if not isinstance(answer, kind):
+            raise RuntimeError(f"a node answered {answer!r}, must be a {kind.__name__}")
+        return answer
 
-    def ask(self, *order: Any) -> Any:
-        self.tell(*order)
-        return self.answer()
+    def request[T](self, kind: type[T], *request: object) -> T:
+        self.send(*request)
+        return self.answer(kind)
 
 
 class Backlog(NamedTuple):
@@ -185,7 +188,7 @@ class Answers:
 def run_node(
     pipe: Connection, node: TradingNode, actor: Actor, scenario: Callable[[], Awaitable[None]] | None
 ) -> None:
-    """Run the node until its end, with the scenario in between, or until it is told to stop."""
+    """Run the node until its end, with the scenario in between, or until it is asked to stop."""
 
     async def run() -> None:
         running = asyncio.create_task(node.run_async())
@@ -215,7 +218,7 @@ async def _readable(pipe: Connection) -> None:
     loop.remove_reader(pipe.fileno())
 
 
-def _quiet(trader_id: str, **options: Any) -> TradingNodeConfig:
+def _quiet(trader_id: str, **options: object) -> TradingNodeConfig:
     """Return a node's config without the error that there is no venue to subscribe at."""
     config = node_config(trader_id, "ERROR", **options)
     return msgspec.structs.replace(

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -91,7 +90,7 @@ class Live:
         self.lifecycle.start()
         self._rng = np.random.default_rng(0)
 
-    def bar(self, row: tuple[Any, ...]) -> None:
+    def bar(self, row: tuple[int, float, float, float, float, float]) -> None:
         self.now_ns = int(row[0])
         self.inference.update_bar(self.instrument_id, *row)
         self.lifecycle.on_bar(self.instrument_id, self.now_ns, row[2], row[3], row[4])

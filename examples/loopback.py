@@ -16,14 +16,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from examples.venue.payloads import Addresses
+from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.market_data import Bars
+from ml4t_actor.node import read_plan
 from ml4t_actor.registry import ModelStore
-from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSettings
+from ml4t_actor.settings import TrainingSettings, ValidationSettings
 from ml4t_actor.training.loop import TrainingLoop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,18 +45,19 @@ def start() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     try:
-        _begin("redis", [_beside("redis-server"), *_redis_options()])
-        _begin("venue", [sys.executable, "-m", "examples.venue", "--ports-file", str(FOLDER / "venue.json")])
-        _until(lambda: (FOLDER / "venue.json").exists(), "venue")
-        venue = json.loads((FOLDER / "venue.json").read_text())
-        config = _node_config(venue)
-        print("training a model on the stand-in's past ...", flush=True)
-        _train(venue["control"].removesuffix("/_venue"), config)
+        _start_process("redis", [_program("redis-server"), *_redis_options()])
+        _start_process(
+            "venue", [sys.executable, "-m", "examples.venue", "--ports-file", str(FOLDER / "venue.json")]
+        )
+        _wait_until(lambda: (FOLDER / "venue.json").exists(), "venue")
+        venue: Addresses = json.loads((FOLDER / "venue.json").read_text())
         path = FOLDER / "node.json"
-        path.write_text(json.dumps(config, indent=2))
+        path.write_text(_node_json(venue))
+        print("training a model on the stand-in's past ...", flush=True)
+        _train(venue["control"].removesuffix("/_venue"), read_plan(path).actors[0])
         print("starting the node ...", flush=True)
-        _begin("node", [sys.executable, "-m", "ml4t_actor.node", str(path)], venue["env"])
-        _until(_can_enrich, "node")
+        _start_process("node", [sys.executable, "-m", "ml4t_actor.node", str(path)], venue["env"])
+        _wait_until(_can_enrich, "node")
     except BaseException:
         stop()
         raise
@@ -69,11 +72,11 @@ def stop() -> None:
     running = json.loads(PROCESSES.read_text()) if PROCESSES.exists() else {}
     for name in ("node", "venue", "redis"):
         if name in running:
-            _end(running[name])
+            _stop_process(running[name])
     PROCESSES.unlink(missing_ok=True)
 
 
-def _begin(name: str, command: list[str], env: dict[str, str] | None = None) -> None:
+def _start_process(name: str, command: list[str], env: dict[str, str] | None = None) -> None:
     with (FOLDER / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -88,7 +91,7 @@ def _begin(name: str, command: list[str], env: dict[str, str] | None = None) -> 
     PROCESSES.write_text(json.dumps({**running, name: process.pid}))
 
 
-def _end(pid: int) -> None:
+def _stop_process(pid: int) -> None:
     for sig, wait_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
         try:
             os.kill(pid, sig)
@@ -110,7 +113,7 @@ def _is_running(pid: int) -> bool:
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def _until(condition: Callable[[], Any], name: str) -> None:
+def _wait_until(condition: Callable[[], object], name: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     pid = json.loads(PROCESSES.read_text())[name]
     while not condition():
@@ -124,7 +127,7 @@ def _until(condition: Callable[[], Any], name: str) -> None:
         time.sleep(0.1)
 
 
-def _beside(program: str) -> str:
+def _program(program: str) -> str:
     path = Path(sys.executable).with_name(program)
     return str(path) if path.exists() else program
 
@@ -133,9 +136,9 @@ def _redis_options() -> list[str]:
     return ["--port", str(REDIS_PORT), "--bind", "127.0.0.1", "--dir", str(FOLDER), "--appendonly", "yes"]
 
 
-def _node_config(venue: dict[str, Any]) -> dict[str, Any]:
-    """Return the example's config, pointed at what runs here."""
-    config: dict[str, Any] = json.loads((ROOT / "configs" / "redis_node.json").read_text())
+def _node_json(venue: Addresses) -> str:
+    """Return the config that is shipped, pointed at what runs here."""
+    config = json.loads((ROOT / "configs" / "redis_node.json").read_text())
     config["logging"] = {"log_level": "INFO", "log_colors": False}
     ids = [f"{coin}-USD-PERP.HYPERLIQUID" for coin in COINS]
     data = config["data_clients"]["HYPERLIQUID"]["config"]
@@ -146,21 +149,21 @@ def _node_config(venue: dict[str, Any]) -> dict[str, Any]:
     actor["bar_types"] = [f"{name}-1-MINUTE-LAST-EXTERNAL" for name in ids]
     actor["redis"] = {"host": "127.0.0.1", "port": REDIS_PORT}
     actor["health"] = {"publish_seconds": 1.0, "metrics_port": METRICS_PORT}
-    return config
+    return json.dumps(config, indent=2)
 
 
-def _train(url: str, config: dict[str, Any]) -> None:
-    actor = config["actors"][0]["config"]
-    labels = LabelSettings(**actor["labels"])
+def _train(url: str, actor: ML4TActorConfig) -> None:
     settings = TrainingSettings(
-        labels=labels,
-        validation=ValidationSettings(n_folds=3, embargo_bars=labels.horizon_bars, bootstrap_samples=100),
+        labels=actor.labels,
+        validation=ValidationSettings(
+            n_folds=3, embargo_bars=actor.labels.horizon_bars, bootstrap_samples=100
+        ),
     )
-    loop = TrainingLoop(settings, feature_names=DEFAULT_FEATURE_NAMES, store=ModelStore(actor["model_path"]))
-    loop.train({f"{coin}-USD-PERP.HYPERLIQUID": _past(url, coin) for coin in COINS})
+    loop = TrainingLoop(settings, feature_names=DEFAULT_FEATURE_NAMES, store=ModelStore(actor.model_path))
+    loop.train({f"{coin}-USD-PERP.HYPERLIQUID": _past_bars(url, coin) for coin in COINS})
 
 
-def _past(url: str, coin: str) -> Bars:
+def _past_bars(url: str, coin: str) -> Bars:
     query = {"coin": coin, "interval": "1m", "startTime": 0, "endTime": time.time_ns() // 1_000_000}
     request = urllib.request.Request(
         f"{url}/info", json.dumps({"type": "candleSnapshot", "req": query}).encode()

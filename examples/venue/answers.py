@@ -1,15 +1,15 @@
 """What the stub answers on `/info`."""
 
 from collections.abc import Callable
-from typing import Any
 
 from examples.venue.exchange import Exchange
 from examples.venue.market import Market
 from examples.venue.orders import COINS, LEVERAGE, now_ms
+from examples.venue.payloads import Message, Query
 from examples.venue.tape import SIZE_DECIMALS
 
 _BASIC = ("coin", "limitPx", "oid", "side", "sz", "timestamp", "origSz", "cloid", "reduceOnly")
-_SPOT_META: dict[str, Any] = {
+_SPOT_META: Message = {
     "universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0, "isCanonical": True}],
     "tokens": [
         {
@@ -28,9 +28,7 @@ _SPOT_META: dict[str, Any] = {
 }
 
 
-def answers(
-    market: Market, exchange: Exchange, missing: list[str]
-) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def answers(market: Market, exchange: Exchange, missing: list[str]) -> dict[str, Callable[[Query], object]]:
     """Return what answers each type of query; coins in `missing` are not listed."""
     return {
         "meta": lambda q: _meta(missing),
@@ -60,7 +58,7 @@ def answers(
     }
 
 
-def _meta(missing: list[str]) -> dict[str, Any]:
+def _meta(missing: list[str]) -> Message:
     # A coin keeps its number, so one that is missing is listed under another name.
     universe = [
         {

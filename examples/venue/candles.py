@@ -1,8 +1,8 @@
 """Candles: those of the past, and those that the played trades make."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from examples.venue.payloads import Candle
 from examples.venue.tape import SIZE_DECIMALS, price_text, size_text
 
 MINUTE_MS = 60_000
@@ -102,26 +102,26 @@ class Candles:
         """Add a trade to the current minute."""
         self._minutes[-1].add(price, round(size * self._unit))
 
-    def current(self, interval: str) -> dict[str, Any]:
+    def current(self, interval: str) -> Candle:
         """Return the candle in the making."""
         return self._build(interval, self._minutes[-1].t)[-1]
 
-    def snapshot(self, interval: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
+    def snapshot(self, interval: str, start_ms: int, end_ms: int) -> list[Candle]:
         """Return the newest 5,000 candles between the times, as the venue does."""
         step = INTERVALS[interval] * MINUTE_MS
         start = max(start_ms, self._minutes[-1].t - SNAPSHOT_LIMIT * step) // step * step
-        found = [c for c in self._build(interval, start) if c["t"] <= end_ms]
+        candles = [c for c in self._build(interval, start) if c["t"] <= end_ms]
         if self._closed_only:
-            found = [c for c in found if c["T"] < self.open_ms]
-        return found[-SNAPSHOT_LIMIT:]
+            candles = [c for c in candles if c["T"] < self.open_ms]
+        return candles[-SNAPSHOT_LIMIT:]
 
-    def _build(self, interval: str, start_ms: int) -> list[dict[str, Any]]:
+    def _build(self, interval: str, start_ms: int) -> list[Candle]:
         step = INTERVALS[interval] * MINUTE_MS
         start = start_ms // step * step
         minutes = self._minutes[max(0, (start - self._first_ms) // MINUTE_MS) :]
         if start < self._first_ms:
             minutes = [m for m in self._history() if m.t >= start] + minutes
-        candles: list[dict[str, Any]] = []
+        candles: list[Candle] = []
         group: list[_Minute] = []
         for i, minute in enumerate(minutes):
             group.append(minute)
@@ -130,7 +130,7 @@ class Candles:
                 group = []
         return candles
 
-    def _candle(self, interval: str, t: int, step: int, minutes: "list[_Minute]") -> dict[str, Any]:
+    def _candle(self, interval: str, t: int, step: int, minutes: "list[_Minute]") -> Candle:
         return {
             "t": t,
             "T": t + step - 1,

@@ -1,11 +1,11 @@
-"""The stub's account: orders, their matching against the played book, positions and what the user is told."""
+"""The stub's account: orders, their matching against the played book, positions and what the user is sent."""
 
 import itertools
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from examples.venue.orders import COINS, LEVERAGE, Order, Top, kinds, now_ms, reached
+from examples.venue.payloads import Action, CancelRequest, Fill, Message, ModifyRequest, OrderRequest
 from examples.venue.tape import SIZE_DECIMALS, price_text, size_text
 
 TAKER_FEE, MAKER_FEE = Decimal("0.00045"), Decimal("0.00015")
@@ -19,7 +19,7 @@ class _RefusedError(Exception):
 
 
 class Exchange:
-    """Takes the venue's actions and matches orders; what the user is to be told goes to `outbox`.
+    """Carries out the venue's actions and matches orders; what the user is to be sent goes to `outbox`.
 
     Attributes
     ----------
@@ -42,33 +42,30 @@ class Exchange:
         self.cash = Decimal(str(equity))  # accountValue is this plus the signed value of positions
         self.positions: dict[str, tuple[Decimal, Decimal]] = {}
         self.orders: dict[int, Order] = {}
-        self.fills: list[dict[str, Any]] = []
-        self.outbox: list[dict[str, Any]] = []
+        self.fills: list[Fill] = []
+        self.outbox: list[Message] = []
         self.mode = "filled"
         self.reject: dict[str, str] = {}
         self.lose: list[str] = []
         self.fill_fraction = 1.0
         self.auto_cancel = False
 
-    def execute(self, action: dict[str, Any]) -> dict[str, Any]:
+    def execute(self, action: Action) -> Message:
         """Carry out an action and return the venue's answer."""
         kind = action["type"]
         if kind == "order":
             return _answer("order", self._place(action["orders"], action.get("grouping", "na")))
         if kind in ("cancel", "cancelByCloid"):
             return _answer("cancel", [self._cancel(request) for request in action["cancels"]])
-        if kind in ("modify", "batchModify"):
-            requests = action["modifies"] if kind == "batchModify" else [action]
-            statuses = [self._modify(request) for request in requests]
-            if kind == "batchModify":
-                return _answer("order", statuses)
-            error = next((s["error"] for s in statuses if isinstance(s, dict) and "error" in s), None)
-            if error is None:
-                return {"status": "ok", "response": {"type": "default"}}
-            return {"status": "err", "response": error}
+        if kind == "batchModify":
+            return _answer("order", [self._modify(request) for request in action["modifies"]])
+        if kind == "modify":
+            status = self._modify({"oid": action["oid"], "order": action["order"]})
+            if "error" in status:
+                return {"status": "err", "response": status["error"]}
         return {"status": "ok", "response": {"type": "default"}}
 
-    def is_lost(self, action: dict[str, Any]) -> bool:
+    def is_lost(self, action: Action) -> bool:
         """Return whether the action does not arrive."""
         given = {kind for request in action.get("orders", ()) for kind in kinds(request)}
         return self.mode == "silent" or not given.isdisjoint(self.lose)
@@ -90,9 +87,15 @@ class Exchange:
     def trade(self, coin: str, is_buy: bool, size: str) -> None:
         """Trade at the market, as the user might from elsewhere."""
         price = self._top(coin).last * Decimal("1.05" if is_buy else "0.95")
-        request = {"a": COINS.index(coin), "b": is_buy, "p": str(price), "s": size, "r": False}
-        order = self._order(request | {"t": {"limit": {"tif": "Ioc"}}})
-        self._match_now(order)
+        request: OrderRequest = {
+            "a": COINS.index(coin),
+            "b": is_buy,
+            "p": str(price),
+            "s": size,
+            "r": False,
+            "t": {"limit": {"tif": "Ioc"}},
+        }
+        self._match_now(self._order(request))
 
     def value(self) -> tuple[Decimal, Decimal]:
         """Return account value and gross notional, in USDC."""
@@ -100,7 +103,7 @@ class Exchange:
         gross = sum((abs(size) * price for size, price in held), _ZERO)
         return self.cash + sum((size * price for size, price in held), _ZERO), gross
 
-    def clearinghouse(self) -> dict[str, Any]:
+    def clearinghouse(self) -> Message:
         """Return the answer to `clearinghouseState`."""
         value, gross = self.value()
         used = gross / _MARGIN_LEVERAGE
@@ -119,11 +122,11 @@ class Exchange:
             "time": now_ms(),
         }
 
-    def open_orders(self) -> list[dict[str, Any]]:
+    def open_orders(self) -> list[dict[str, object]]:
         """Return the answer to `frontendOpenOrders`."""
         return [o.full() for o in self.orders.values() if o.is_open and o.status != "waiting"]
 
-    def order_status(self, oid: int | str) -> dict[str, Any]:
+    def order_status(self, oid: int | str) -> Message:
         """Return the answer to `orderStatus`, by the venue's or the client's id."""
         for order in self.orders.values():
             if oid in (order.oid, order.cloid):
@@ -131,7 +134,7 @@ class Exchange:
                 return {"status": "order", "order": {"order": order.full(), **status}}
         return {"status": "unknownOid"}
 
-    def _position(self, coin: str) -> dict[str, Any]:
+    def _position(self, coin: str) -> Message:
         size, entry = self.positions[coin]
         price = self._top(coin).last
         profit = size * (price - entry)
@@ -153,8 +156,8 @@ class Exchange:
             },
         }
 
-    def _place(self, requests: list[dict[str, Any]], grouping: str) -> list[Any]:
-        statuses: list[Any] = []
+    def _place(self, requests: list[OrderRequest], grouping: str) -> list[Message | str]:
+        statuses: list[Message | str] = []
         placed: list[Order] = []
         for request in requests:
             try:
@@ -179,17 +182,17 @@ class Exchange:
         for child in children:
             child.siblings = [other for other in children if other is not child]
         if placed:
-            self._wake(placed[0])
+            self._activate_children(placed[0])
         return statuses
 
-    def _check_mode(self, request: dict[str, Any]) -> None:
+    def _check_mode(self, request: OrderRequest) -> None:
         for kind in kinds(request):
             if kind in self.reject:
                 raise _RefusedError(self.reject[kind])
         if self.mode == "rejected":
             raise _RefusedError("Insufficient margin to place order.")
 
-    def _order(self, request: dict[str, Any]) -> Order:
+    def _order(self, request: OrderRequest) -> Order:
         size = Decimal(request["s"])
         now = now_ms()
         return Order(
@@ -229,13 +232,13 @@ class Exchange:
         if not order.reduce_only and gross + order.size * top.last > value * LEVERAGE[order.coin]:
             raise _RefusedError("Insufficient margin to place order.")
 
-    def _start(self, order: Order) -> dict[str, Any]:
+    def _start(self, order: Order) -> Message:
         """Match a new order, or let it rest; return what the answer says of it."""
         if order.trigger is not None or self.mode == "resting":
-            self._tell(order, "open")
+            self._set_status(order, "open")
             return {"resting": {"oid": order.oid}}
         if order.tif != "Ioc" and not self._crosses(order):
-            self._tell(order, "open")
+            self._set_status(order, "open")
             return {"resting": {"oid": order.oid}}
         before = len(self.fills)
         self._match_now(order)
@@ -258,41 +261,31 @@ class Exchange:
             self._fill(order, top.ask if order.is_buy else top.bid, size, taker=True)
         if order.is_open:
             order.tif = "Ioc"
-            self._tell(order, "canceled" if order.left < order.size else "iocCancelRejected")
+            self._set_status(order, "canceled" if order.left < order.size else "iocCancelRejected")
 
     def _trigger(self, order: Order) -> None:
-        self._tell(order, "triggered")
+        self._set_status(order, "triggered")
         if order.trigger is not None and order.trigger["isMarket"]:
             self._match_now(order)
 
     def _fill(self, order: Order, price: Decimal, size: Decimal, *, taker: bool) -> None:
-        coin, sign = order.coin, 1 if order.is_buy else -1
-        held, entry = self.positions.get(coin, (_ZERO, _ZERO))
-        closing = min(size, abs(held)) if held * sign < 0 else _ZERO
+        held, _ = self.positions.get(order.coin, (_ZERO, _ZERO))
         if order.reduce_only:
-            if closing == 0:
-                self._tell(order, "reduceOnlyCanceled")
+            size = min(size, abs(held)) if held * order.sign < 0 else _ZERO
+            if size == 0:
+                self._set_status(order, "reduceOnlyCanceled")
                 return
-            size = closing
-        profit = closing * (price - entry) * (1 if held > 0 else -1)
-        now_held = held + sign * size
         fee = size * price * (TAKER_FEE if taker else MAKER_FEE)
-        self.cash -= sign * size * price + fee
-        if now_held == 0:
-            self.positions.pop(coin, None)
-        elif closing == 0:
-            average = (abs(held) * entry + size * price) / abs(now_held)
-            self.positions[coin] = (now_held, average)
-        else:
-            self.positions[coin] = (now_held, entry if now_held * held > 0 else price)
+        self.cash -= order.sign * size * price + fee
+        profit, now_held = self._change_position(order, price, size)
         order.left -= size
-        fill = {
-            "coin": coin,
-            "px": price_text(coin, float(price)),
-            "sz": size_text(coin, float(size)),
+        fill: Fill = {
+            "coin": order.coin,
+            "px": price_text(order.coin, float(price)),
+            "sz": size_text(order.coin, float(size)),
             "side": "B" if order.is_buy else "A",
             "time": now_ms(),
-            "startPosition": size_text(coin, float(held)),
+            "startPosition": size_text(order.coin, float(held)),
             "dir": _direction(held, now_held, order.is_buy),
             "closedPnl": f"{profit:.6f}",
             "hash": f"0x{order.oid:064x}",
@@ -306,31 +299,50 @@ class Exchange:
         }
         self.fills.append(fill)
         self.outbox.append({"channel": "user", "data": {"fills": [fill]}})
-        reduced_to_nothing = order.reduce_only and now_held == 0 and order.left > 0
-        if order.left == 0 or reduced_to_nothing:
-            self._tell(order, "filled" if order.left == 0 else "reduceOnlyCanceled")
+        self._end_filled(order, now_held)
+
+    def _change_position(self, order: Order, price: Decimal, size: Decimal) -> tuple[Decimal, Decimal]:
+        """Add a fill to the position; return the profit that it realises, and the size held then."""
+        held, entry = self.positions.get(order.coin, (_ZERO, _ZERO))
+        closing = min(size, abs(held)) if held * order.sign < 0 else _ZERO
+        now_held = held + order.sign * size
+        if now_held == 0:
+            self.positions.pop(order.coin, None)
+        elif closing == 0:
+            average = (abs(held) * entry + size * price) / abs(now_held)
+            self.positions[order.coin] = (now_held, average)
+        else:
+            self.positions[order.coin] = (now_held, entry if now_held * held > 0 else price)
+        return closing * (price - entry) * (1 if held > 0 else -1), now_held
+
+    def _end_filled(self, order: Order, now_held: Decimal) -> None:
+        """Set the status of an order that had a fill, and of those that it ends."""
+        if order.left == 0:
+            self._set_status(order, "filled")
+        elif order.reduce_only and now_held == 0:
+            self._set_status(order, "reduceOnlyCanceled")
         for sibling in order.siblings:
             if sibling.is_open:
-                self._tell(sibling, "siblingFilledCanceled")
+                self._set_status(sibling, "siblingFilledCanceled")
         if now_held == 0 and self.auto_cancel:
             for other in self.orders.values():
-                if other.is_open and other.reduce_only and other.coin == coin:
-                    self._tell(other, "reduceOnlyCanceled")
+                if other.is_open and other.reduce_only and other.coin == order.coin:
+                    self._set_status(other, "reduceOnlyCanceled")
 
-    def _wake(self, parent: Order) -> None:
+    def _activate_children(self, parent: Order) -> None:
         for child in self.orders.values():
             if child.parent is parent and child.status == "waiting":
-                self._tell(child, "open" if parent.left < parent.size else "canceled")
+                self._set_status(child, "open" if parent.left < parent.size else "canceled")
 
-    def _cancel(self, request: dict[str, Any]) -> Any:
+    def _cancel(self, request: CancelRequest) -> Message | str:
         wanted = request.get("o", request.get("cloid"))
         for order in self.orders.values():
             if wanted in (order.oid, order.cloid) and order.is_open:
-                self._tell(order, "canceled")
+                self._set_status(order, "canceled")
                 return "success"
         return {"error": "Order was never placed, already canceled, or filled."}
 
-    def _modify(self, request: dict[str, Any]) -> Any:
+    def _modify(self, request: ModifyRequest) -> Message:
         old = next((o for o in self.orders.values() if request["oid"] in (o.oid, o.cloid)), None)
         if old is None or not old.is_open:
             return {"error": "Cannot modify canceled or filled order"}
@@ -339,17 +351,17 @@ class Exchange:
             self._check(new)
         except _RefusedError as refusal:
             return {"error": str(refusal)}
-        self._tell(old, "canceled")
+        self._set_status(old, "canceled")
         self.orders[new.oid] = new
         return self._start(new)
 
-    def _tell(self, order: Order, status: str) -> None:
+    def _set_status(self, order: Order, status: str) -> None:
         order.status, order.changed_ms = status, now_ms()
         self.orders.setdefault(order.oid, order)
-        self.outbox.append({"channel": "orderUpdates", "data": [order.told()]})
+        self.outbox.append({"channel": "orderUpdates", "data": [order.update()]})
 
 
-def _answer(kind: str, statuses: list[Any]) -> dict[str, Any]:
+def _answer(kind: str, statuses: list[Message | str]) -> Message:
     return {"status": "ok", "response": {"type": kind, "data": {"statuses": statuses}}}
 
 

@@ -9,7 +9,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from examples.venue.payloads import Addresses, Message
 
 _ROOT = Path(__file__).resolve().parents[2]
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # past any proxy
@@ -47,10 +49,10 @@ class Venue:
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        addresses = json.loads(path.read_text())
-        self.env: dict[str, str] = addresses["env"]
-        self.base_url_ws: str = addresses["base_url_ws"]
-        self.control_url: str = addresses["control"]
+        addresses: Addresses = json.loads(path.read_text())
+        self.env = addresses["env"]
+        self.base_url_ws = addresses["base_url_ws"]
+        self.control_url = addresses["control"]
         return self
 
     def __exit__(
@@ -70,7 +72,7 @@ class Venue:
         self._errors.flush()
         return Path(self._errors.name).read_text()
 
-    def control(self, what: str, **arguments: Any) -> int:
+    def control(self, what: str, **arguments: object) -> int:
         """Do something to the venue; return the length of its log then."""
         body = json.dumps({"do": what, **arguments}).encode()
         headers = {"Content-Type": "application/json"}
@@ -81,20 +83,20 @@ class Venue:
         except urllib.request.HTTPError as e:
             raise ValueError(e.read().decode()) from None
 
-    def log(self, kind: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+    def log(self, kind: str | None = None, since: int = 0) -> list[Message]:
         """Return the recorded traffic, of one kind or all."""
         with _open(f"{self.control_url}/log?since={since}") as response:
-            entries: list[dict[str, Any]] = json.load(response)
+            entries: list[Message] = json.load(response)
         return [entry for entry in entries if kind is None or entry["kind"] == kind]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Message:
         """Return what the venue knows: positions, open orders, fills, prices, subscriptions."""
         with _open(f"{self.control_url}/state") as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+            state: Message = json.load(response)
+            return state
 
-    def info(self, **query: Any) -> Any:
-        """Ask `/info`."""
+    def info(self, **query: object) -> object:
+        """Return the answer of `/info`."""
         request = urllib.request.Request(
             self.control_url.replace("/_venue", "/info"), json.dumps(query).encode()
         )
@@ -102,11 +104,11 @@ class Venue:
             return json.load(response)
 
     @staticmethod
-    def until(condition: Callable[[], Any], seconds: float, what: str = "") -> Any:
-        """Wait for a condition and return what it gave; `TimeoutError` if it does not come true in time."""
+    def until[T](condition: Callable[[], T], seconds: float, what: str = "") -> T:
+        """Wait for a condition and return its value; `TimeoutError` if it does not come true in time."""
         end = time.monotonic() + seconds
-        while not (found := condition()):
+        while not (value := condition()):
             if time.monotonic() > end:
                 raise TimeoutError(f"waited {seconds} s for {what or condition}")
             time.sleep(0.02)
-        return found
+        return value

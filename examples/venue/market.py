@@ -5,10 +5,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import Any
+from functools import partial
 
 from examples.venue.candles import INTERVALS, CandleClock, Candles
 from examples.venue.orders import Top
+from examples.venue.payloads import Bbo, Book, Level, Message, Trade
 from examples.venue.tape import SIZE_DECIMALS, Event, Tape, price_text
 
 RECENT_TRADES = 50
@@ -23,7 +24,7 @@ class Market:
     paused : bool
         Play nothing; time goes on.
     without : set[str]
-        Channels that tell nothing.
+        Channels on which nothing is sent.
     duplicates : int
         Send each message of trades that many more times.
     skip : dict[str, int]
@@ -34,7 +35,7 @@ class Market:
         self,
         tape: Tape,
         clock: CandleClock,
-        publish: Callable[[str, dict[str, Any]], Awaitable[None]],
+        publish: Callable[[str, Message | Callable[[], Message]], Awaitable[None]],
         moved: Callable[[str], None],
         speed: float = 1.0,
     ) -> None:
@@ -44,14 +45,12 @@ class Market:
         self.duplicates = 0
         self.skip = dict.fromkeys(SIZE_DECIMALS, 0)
         self.factor = dict.fromkeys(SIZE_DECIMALS, 1.0)
-        self.trades: dict[str, deque[dict[str, Any]]] = {
-            coin: deque(maxlen=RECENT_TRADES) for coin in SIZE_DECIMALS
-        }
-        self.books: dict[str, dict[str, Any]] = {}
+        self.trades: dict[str, deque[Trade]] = {coin: deque(maxlen=RECENT_TRADES) for coin in SIZE_DECIMALS}
+        self.books: dict[str, Book] = {}
         self.loops = 0
         self._clock, self._publish, self._moved, self._speed = clock, publish, moved, speed
         self._last: dict[str, str] = {}
-        self._bbo: dict[str, Any] = {}
+        self._bbo: dict[str, list[Level]] = {}
         first = tape.first_prices()
         self.candles = {
             coin: Candles(coin, clock.first_ms, first[coin], tape.minute_bars, closed_only=clock.is_virtual)
@@ -60,8 +59,8 @@ class Market:
         for coin, price in first.items():
             self._last[coin] = price_text(coin, price)
         for event in tape.events():  # so that there is a book from the start
-            if event.channel == "l2Book":
-                self._take_book(event, time.time() * 1e3)
+            if not isinstance(event.data, list):
+                self._set_book(event.coin, event.data, time.time() * 1e3)
             if len(self.books) == len(first):
                 break
 
@@ -74,7 +73,7 @@ class Market:
         """Return the mid price of each coin."""
         return {c: price_text(c, float(t.bid + t.ask) / 2) for c in self.books if (t := self.top(c))}
 
-    def bbo(self, coin: str) -> dict[str, Any]:
+    def bbo(self, coin: str) -> Bbo:
         """Return the message of the channel `bbo`."""
         book = self.books[coin]
         return {"coin": coin, "time": book["time"], "bbo": [levels[0] for levels in book["levels"]]}
@@ -85,14 +84,14 @@ class Market:
         now = time.time() * 1e3
         book = self.books[coin]
         levels = [[_scaled(coin, level, factor) for level in side] for side in book["levels"]]
-        self._set_book(coin, book | {"levels": levels}, now)
+        self.books[coin] = {"coin": coin, "time": int(now), "levels": levels}
         if self.trades[coin]:
-            trade = self.trades[coin][-1]
-            trade = _scaled(coin, trade, factor) | {"time": int(now), "tid": trade["tid"] + 1}
-            await self._take_trades(coin, [trade], now)
+            trade = _scaled(coin, self.trades[coin][-1], factor)
+            trade["time"], trade["tid"] = int(now), trade["tid"] + 1
+            await self._on_trades(coin, [trade], now)
         else:
             self._last[coin] = price_text(coin, float(self._last[coin]) * factor)
-        await self._tell_book(coin)
+        await self._publish_book(coin)
         self._moved(coin)
 
     async def play(self) -> None:
@@ -105,7 +104,7 @@ class Market:
                 if (wait := due - time.monotonic()) > 0:
                     await asyncio.sleep(wait)
                 if not self.paused:
-                    await self._take(event)
+                    await self._on_event(event)
             self.loops += 1
 
     async def roll(self) -> None:
@@ -115,29 +114,25 @@ class Market:
             await self._roll(now)
             await asyncio.sleep(self._clock.until_next_s(now))
 
-    async def _take(self, event: Event) -> None:
+    async def _on_event(self, event: Event) -> None:
         now, coin = time.time() * 1e3, event.coin
-        if event.channel == "l2Book":
-            self._take_book(event, now - event.lag_ms)
-            await self._tell_book(coin)
-        else:
+        if isinstance(event.data, list):
             shift = now - event.lag_ms - event.data[-1]["time"]
-            trades = [
-                self._factored(coin, t)
-                | {"time": int(t["time"] + shift), "tid": (t["tid"] + self.loops) % 2**53}
-                for t in event.data
-            ]
-            await self._take_trades(coin, trades, now)
+            trades = [_scaled(coin, trade, self.factor[coin]) for trade in event.data]
+            for trade in trades:
+                trade["time"], trade["tid"] = int(trade["time"] + shift), (trade["tid"] + self.loops) % 2**53
+            await self._on_trades(coin, trades, now)
+        else:
+            self._set_book(coin, event.data, now - event.lag_ms)
+            await self._publish_book(coin)
         self._moved(coin)
 
-    def _take_book(self, event: Event, at_ms: float) -> None:
-        levels = [[self._factored(event.coin, level) for level in side] for side in event.data["levels"]]
-        self._set_book(event.coin, {"coin": event.coin, "time": 0, "levels": levels}, at_ms)
+    def _set_book(self, coin: str, book: Book, at_ms: float) -> None:
+        factor = self.factor[coin]
+        levels = [[_scaled(coin, level, factor) for level in side] for side in book["levels"]]
+        self.books[coin] = {"coin": coin, "time": int(at_ms), "levels": levels}
 
-    def _set_book(self, coin: str, book: dict[str, Any], at_ms: float) -> None:
-        self.books[coin] = book | {"time": int(at_ms)}
-
-    async def _tell_book(self, coin: str) -> None:
+    async def _publish_book(self, coin: str) -> None:
         if "l2Book" not in self.without:
             await self._publish(f"l2Book:{coin}", {"channel": "l2Book", "data": self.books[coin]})
         bbo = self.bbo(coin)
@@ -145,7 +140,7 @@ class Market:
             self._bbo[coin] = bbo["bbo"]
             await self._publish(f"bbo:{coin}", {"channel": "bbo", "data": bbo})
 
-    async def _take_trades(self, coin: str, trades: list[dict[str, Any]], now: float) -> None:
+    async def _on_trades(self, coin: str, trades: list[Trade], now: float) -> None:
         await self._roll(now)
         for trade in trades:
             self.candles[coin].add(float(trade["px"]), float(trade["sz"]))
@@ -154,29 +149,27 @@ class Market:
         if "trades" not in self.without:
             for _ in range(1 + self.duplicates):
                 await self._publish(f"trades:{coin}", {"channel": "trades", "data": trades})
-        await self._tell_candles(coin)
+        await self._publish_candles(coin)
 
     async def _roll(self, now: float) -> None:
         open_ms = self._clock.open_ms(now)
         for coin, candles in self.candles.items():
             for _ in candles.roll(open_ms):
                 self.skip[coin] = max(0, self.skip[coin] - 1)
-                await self._tell_candles(coin)
+                await self._publish_candles(coin)
 
-    async def _tell_candles(self, coin: str) -> None:
+    async def _publish_candles(self, coin: str) -> None:
         if "candle" in self.without or self.paused or self.skip[coin]:
             return
         for interval in INTERVALS:
             # Built only if somebody listens, which `publish` knows.
-            await self._publish(
-                f"candle:{coin}:{interval}",
-                lambda i=interval: {"channel": "candle", "data": self.candles[coin].current(i)},  # type: ignore[arg-type]
-            )
+            await self._publish(f"candle:{coin}:{interval}", partial(self._candle_message, coin, interval))
 
-    def _factored(self, coin: str, told: dict[str, Any]) -> dict[str, Any]:
-        factor = self.factor[coin]
-        return told if factor == 1.0 else _scaled(coin, told, factor)
+    def _candle_message(self, coin: str, interval: str) -> Message:
+        return {"channel": "candle", "data": self.candles[coin].current(interval)}
 
 
-def _scaled(coin: str, told: dict[str, Any], factor: float) -> dict[str, Any]:
-    return told | {"px": price_text(coin, float(told["px"]) * factor)}
+def _scaled[T: (Level, Trade)](coin: str, quote: T, factor: float) -> T:
+    """Return a copy with its price multiplied; as it was recorded where the factor is 1."""
+    price = quote["px"] if factor == 1.0 else price_text(coin, float(quote["px"]) * factor)
+    return {**quote, "px": price}

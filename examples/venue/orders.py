@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from examples.venue.payloads import Message, OrderRequest, Trigger
 from examples.venue.tape import SIZE_DECIMALS, price_text, size_text
 
 COINS = tuple(SIZE_DECIMALS)
@@ -38,7 +39,7 @@ class Order:
     left: Decimal
     reduce_only: bool
     tif: str | None
-    trigger: dict[str, Any] | None
+    trigger: Trigger | None
     cloid: str | None
     placed_ms: int
     status: str = "open"
@@ -51,9 +52,14 @@ class Order:
         """Whether it can still be filled."""
         return self.status in ("open", "triggered", "waiting")
 
-    def basic(self) -> dict[str, Any]:
-        """Return what the channel `orderUpdates` tells of an order."""
-        told = {
+    @property
+    def sign(self) -> int:
+        """1 to buy, -1 to sell."""
+        return 1 if self.is_buy else -1
+
+    def basic(self) -> dict[str, object]:
+        """Return the part of an order that the channel `orderUpdates` has."""
+        fields: dict[str, object] = {
             "coin": self.coin,
             "side": "B" if self.is_buy else "A",
             "limitPx": price_text(self.coin, float(self.price)),
@@ -62,10 +68,10 @@ class Order:
             "timestamp": self.placed_ms,
             "origSz": size_text(self.coin, float(self.size)),
         }
-        return told if self.cloid is None else told | {"cloid": self.cloid}
+        return fields if self.cloid is None else fields | {"cloid": self.cloid}
 
-    def full(self) -> dict[str, Any]:
-        """Return what `frontendOpenOrders` and `orderStatus` tell of an order."""
+    def full(self) -> dict[str, object]:
+        """Return an order as in `frontendOpenOrders` and `orderStatus`."""
         trigger = self.trigger
         condition = "N/A"
         if trigger is not None:
@@ -83,8 +89,8 @@ class Order:
             "cloid": self.cloid,
         }
 
-    def told(self) -> dict[str, Any]:
-        """Return it as the venue tells its user."""
+    def update(self) -> Message:
+        """Return a message's item in the channel `orderUpdates`."""
         return {"order": self.basic(), "status": self.status, "statusTimestamp": self.changed_ms}
 
 
@@ -101,7 +107,7 @@ def reached(order: Order, price: Decimal) -> bool:
     return price <= trigger if below else price >= trigger
 
 
-def kinds(request: dict[str, Any]) -> list[str]:
+def kinds(request: OrderRequest) -> list[str]:
     """Return the kinds of order that a request is: 'market', 'limit' or 'trigger', and 'reduce_only'."""
     limit = request["t"].get("limit")
     kind = "trigger" if limit is None else "market" if limit["tif"] == "Ioc" else "limit"

@@ -5,31 +5,22 @@ import contextlib
 import json
 import ssl
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from examples.venue.answers import answers
 from examples.venue.candles import CandleClock
 from examples.venue.certificates import write_certificates
+from examples.venue.control import read_command
 from examples.venue.exchange import Exchange
 from examples.venue.market import Market
 from examples.venue.orders import COINS
+from examples.venue.payloads import Action, Addresses, Message, Post, Query, Subscription
 from examples.venue.proxy import Proxy
 from examples.venue.tape import Tape
-
-_MALFORMED = {
-    "truncated": '{"channel":"trades","data":[{"coin":"BTC","side":"B","px":"1097',
-    "not_json": "<html>502 Bad Gateway</html>",
-    "wrong_types": '{"channel":"trades","data":{"coin":1}}',
-    "nan": '{"channel":"bbo","data":{"coin":"BTC","time":1,"bbo":[{"px":"NaN","sz":"1","n":1},null]}}',
-    "unknown_channel": '{"channel":"weather","data":{"sun":true}}',
-    "unknown_coin": '{"channel":"trades","data":[{"coin":"NOPE","side":"B","px":"1","sz":"1","time":1,'
-    '"hash":"0x0","tid":1,"users":["0x0","0x0"]}]}',
-    "empty": "",
-}
 
 
 @dataclass(eq=False)
@@ -37,7 +28,39 @@ class _Connection:
     number: int
     socket: web.WebSocketResponse
     request: web.Request
-    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+
+
+@dataclass
+class Options:
+    """How the server behaves.
+
+    Attributes
+    ----------
+    accept : bool
+        Whether an upgrade to WebSocket is accepted; else it is answered with 503.
+    frozen : bool
+        Send nothing, pongs included, and answer nothing.
+    replay : bool
+        Send recent trades on subscribing.
+    info_status : int
+        HTTP status of every answer of `/info`.
+    info_fail : list of str
+        Types of `/info` that are answered with 500.
+    info_delay_ms, post_delay_ms : float
+        How long `/info`, and an action by WebSocket, wait for their answer.
+    missing : list of str
+        Coins that are not listed.
+    """
+
+    accept: bool = True
+    frozen: bool = False
+    replay: bool = True
+    info_status: int = 200
+    info_fail: list[str] = field(default_factory=list)
+    info_delay_ms: float = 0
+    post_delay_ms: float = 0
+    missing: list[str] = field(default_factory=list)
 
 
 class Server:
@@ -46,9 +69,9 @@ class Server:
     Attributes
     ----------
     log : list[dict]
-        Recorded traffic: what came in, what the user was told, what was done to the venue.
-    options : dict
-        What may be set by control; see `examples.venue`.
+        Recorded traffic: what came in, what the user was sent, what was done to the venue.
+    options : Options
+        How it behaves, which the control can change.
     """
 
     def __init__(
@@ -60,17 +83,8 @@ class Server:
         synthetic: bool = False,
         equity: float = 100_000.0,
     ) -> None:
-        self.log: list[dict[str, Any]] = []
-        self.options: dict[str, Any] = {
-            "accept": True,  # else an upgrade to WebSocket is answered with 503
-            "frozen": False,  # nothing is sent, pongs included, and nothing is answered
-            "replay": True,  # recent trades on subscribing
-            "info_status": 200,
-            "info_fail": [],  # types of /info answered with 500
-            "info_delay_ms": 0,
-            "post_delay_ms": 0,
-            "missing": [],  # coins that are not listed
-        }
+        self.log: list[Message] = []
+        self.options = Options()
         self._connections: list[_Connection] = []
         self._numbers = 0
         self._clock = CandleClock(time.time() * 1e3, candle_ms, virtual_candles)
@@ -78,7 +92,7 @@ class Server:
         self.exchange = Exchange(self.market.top, equity)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, folder: Path, port: int = 0) -> dict[str, Any]:
+    async def start(self, folder: Path, port: int = 0) -> Addresses:
         """Open the doors; return the addresses and the environment that a node needs."""
         ca, certificate = write_certificates(folder)
         app = web.Application()
@@ -124,10 +138,10 @@ class Server:
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
         site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
         await site.start()
-        found: int = self._runner.addresses[-1][1]
-        return found
+        bound: int = self._runner.addresses[-1][1]
+        return bound
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -138,23 +152,21 @@ class Server:
             self._record("error", text=repr(error))
             asyncio.get_running_loop().call_exception_handler({"message": "venue", "exception": error})
 
-    def _record(self, kind: str, **what: Any) -> None:
+    def _record(self, kind: str, **what: object) -> None:
         self.log.append({"n": len(self.log), "t": round(time.time(), 4), "kind": kind, **what})
-
-    # HTTP
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
         try:
-            query = json.loads(await request.text())
+            query: Query = json.loads(await request.text())
             kind = query["type"]
         except (ValueError, TypeError, KeyError):
             return web.json_response("Failed to deserialize the JSON body into the target type", status=422)
         self._record("info", body=query, tls=request.secure, host=request.host)
-        await asyncio.sleep(self.options["info_delay_ms"] / 1e3)
-        if self.options["info_status"] != 200 or kind in self.options["info_fail"]:
-            status = self.options["info_status"]
+        await asyncio.sleep(self.options.info_delay_ms / 1e3)
+        if self.options.info_status != 200 or kind in self.options.info_fail:
+            status = self.options.info_status
             return web.json_response(None, status=500 if status == 200 else status)
-        answer = answers(self.market, self.exchange, self.options["missing"]).get(kind)
+        answer = answers(self.market, self.exchange, self.options.missing).get(kind)
         if answer is None:
             return web.json_response("Failed to deserialize the JSON body into the target type", status=422)
         try:
@@ -171,10 +183,8 @@ class Server:
         self._flush()
         return web.json_response(answer)
 
-    # WebSocket
-
     async def _ws(self, request: web.Request) -> web.StreamResponse:
-        if not self.options["accept"]:
+        if not self.options.accept:
             self._record("refused")
             return web.Response(status=503)
         socket = web.WebSocketResponse(autoping=False)
@@ -185,10 +195,10 @@ class Server:
         self._record("open", connection=connection.number)
         try:
             async for message in socket:
-                if message.type == WSMsgType.PING and not self.options["frozen"]:
+                if message.type == WSMsgType.PING and not self.options.frozen:
                     await socket.pong(message.data)
-                elif message.type == WSMsgType.TEXT and not self.options["frozen"]:
-                    await self._take(connection, message.data)
+                elif message.type == WSMsgType.TEXT and not self.options.frozen:
+                    await self._on_text(connection, message.data)
         except (ConnectionError, RuntimeError):
             pass
         finally:
@@ -196,7 +206,7 @@ class Server:
             self._record("close", connection=connection.number, code=socket.close_code)
         return socket
 
-    async def _take(self, connection: _Connection, text: str) -> None:
+    async def _on_text(self, connection: _Connection, text: str) -> None:
         try:
             request = json.loads(text)
             method = request["method"]
@@ -219,18 +229,16 @@ class Server:
                 connection.subscriptions[key] = subscription
             else:
                 connection.subscriptions.pop(key, None)
-            told = subscription
-            if subscription["type"] == "l2Book":
-                told = {"nSigFigs": None, "mantissa": None} | subscription
-            data = {"method": method, "subscription": told}
+            defaults = {"nSigFigs": None, "mantissa": None} if subscription["type"] == "l2Book" else {}
+            data = {"method": method, "subscription": {**defaults, **subscription}}
             await self._send(connection, {"channel": "subscriptionResponse", "data": data})
             if method == "subscribe":
                 await self._snapshot(connection, subscription)
 
-    async def _snapshot(self, connection: _Connection, subscription: dict[str, Any]) -> None:
+    async def _snapshot(self, connection: _Connection, subscription: Subscription) -> None:
         """Send what the venue sends on subscribing."""
         kind, coin, market = subscription["type"], str(subscription.get("coin")), self.market
-        if kind == "trades" and self.options["replay"] and market.trades[coin]:
+        if kind == "trades" and self.options.replay and market.trades[coin]:
             trades = list(market.trades[coin])[-10:]
             await self._send(connection, {"channel": "trades", "data": trades})
         elif kind == "l2Book":
@@ -243,29 +251,29 @@ class Server:
             data = {"isSnapshot": True, "user": subscription["user"], "fills": self.exchange.fills[::-1]}
             await self._send(connection, {"channel": "userFills", "data": data})
 
-    async def _post(self, connection: _Connection, request: dict[str, Any]) -> None:
-        body = request["request"]
-        if body["type"] == "info":
-            payload: Any = {"type": body["payload"]["type"], "data": None}
+    async def _post(self, connection: _Connection, post: Post) -> None:
+        request = post["request"]
+        if request["type"] == "info":
+            query = request["payload"]
+            data: object = None
             with contextlib.suppress(KeyError):
-                table = answers(self.market, self.exchange, self.options["missing"])
-                payload["data"] = table[body["payload"]["type"]](body["payload"])
-            answer = {"type": "info", "payload": payload}
+                table = answers(self.market, self.exchange, self.options.missing)
+                data = table[query["type"]](query)
+            answer: Message = {"type": "info", "payload": {"type": query["type"], "data": data}}
         else:
-            action = body["payload"]["action"]
-            self._record("post", connection=connection.number, action=action, nonce=body["payload"]["nonce"])
-            await asyncio.sleep(self.options["post_delay_ms"] / 1e3)
+            action, nonce = request["payload"]["action"], request["payload"]["nonce"]
+            self._record("post", connection=connection.number, action=action, nonce=nonce)
+            await asyncio.sleep(self.options.post_delay_ms / 1e3)
             result = self._act(action)
             if result is None:
                 return
             self._record("answer", body=result)
             answer = {"type": "action", "payload": result}
-        data = {"id": request["id"], "response": answer}
-        await self._send(connection, {"channel": "post", "data": data})
+        await self._send(connection, {"channel": "post", "data": {"id": post["id"], "response": answer}})
         self._flush()
 
-    def _act(self, action: dict[str, Any]) -> dict[str, Any] | None:
-        """Carry out an action; None if the user is not to hear of it."""
+    def _act(self, action: Action) -> Message | None:
+        """Carry out an action; None if it gets no answer."""
         if self.exchange.is_lost(action):
             return None
         answer = self.exchange.execute(action)
@@ -275,11 +283,11 @@ class Server:
         return answer
 
     def _flush(self) -> None:
-        """Tell the user what has become of orders."""
+        """Send the user what has become of orders."""
         pushes, self.exchange.outbox = self.exchange.outbox, []
         for push in pushes:
             self._record("user", body=push)
-            channel = {"user": "userEvents"}.get(push["channel"], push["channel"])
+            channel = "userEvents" if push["channel"] == "user" else push["channel"]
             for connection in self._connections:
                 if any(s["type"] == channel for s in connection.subscriptions.values()):
                     self._spawn(self._send(connection, push))
@@ -290,15 +298,16 @@ class Server:
             self.exchange.outbox.clear()
         self._flush()
 
-    async def _publish(self, key: str, message: Any) -> None:
+    async def _publish(self, key: str, message: Message | Callable[[], Message]) -> None:
         listeners = [c for c in self._connections if key in c.subscriptions]
-        if listeners and callable(message):
-            message = message()
+        if not listeners:
+            return
+        content = message() if callable(message) else message
         for connection in listeners:
-            await self._send(connection, message)
+            await self._send(connection, content)
 
-    async def _send(self, connection: _Connection, message: Any) -> None:
-        if self.options["frozen"] or connection.socket.closed:
+    async def _send(self, connection: _Connection, message: Message | str | bytes) -> None:
+        if self.options.frozen or connection.socket.closed:
             return
         with contextlib.suppress(ConnectionError, RuntimeError):
             if isinstance(message, bytes):
@@ -306,7 +315,18 @@ class Server:
             else:
                 await connection.socket.send_str(message if isinstance(message, str) else json.dumps(message))
 
-    # Control
+    def drop_connections(self, *, abort: bool) -> None:
+        """End every WebSocket connection, without a word if `abort`."""
+        for connection in list(self._connections):
+            if abort and connection.request.transport is not None:
+                connection.request.transport.abort()
+            else:
+                self._spawn(_close(connection.socket))
+
+    async def broadcast(self, message: str | bytes) -> None:
+        """Send a frame to everybody."""
+        for connection in list(self._connections):
+            await self._send(connection, message)
 
     async def _get_log(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self.log[int(request.query.get("since", 0)) :])
@@ -317,7 +337,7 @@ class Server:
             {
                 "data": self.market.tape.label,
                 "connections": {c.number: sorted(c.subscriptions) for c in self._connections},
-                "options": self.options,
+                "options": asdict(self.options),
                 "mode": exchange.mode,
                 "positions": {coin: str(size) for coin, (size, _) in exchange.positions.items()},
                 "orders": exchange.open_orders(),
@@ -332,57 +352,21 @@ class Server:
     async def _control(self, request: web.Request) -> web.StreamResponse:
         order = await request.json()
         try:
-            await self._carry_out(dict(order))
+            await read_command(order).apply(self)
         except (KeyError, TypeError, ValueError) as e:
             return web.json_response({"error": f"{order}: {e!r}"}, status=400)
         self._record("control", **{k: v for k, v in order.items() if k != "kind"})
         self._flush()
         return web.json_response({"log": len(self.log)})
 
-    async def _carry_out(self, order: dict[str, Any]) -> None:
-        what = order.pop("do")
-        if what == "drop":
-            abort = {"close": False, "abort": True}[order["mode"]]
-            for connection in list(self._connections):
-                if abort and connection.request.transport is not None:
-                    connection.request.transport.abort()
-                else:
-                    self._spawn(_close(connection.socket))
-        elif what == "malformed":
-            text = b"\x00\xff\xfe" if order["how"] == "binary" else _MALFORMED[order["how"]]
-            for connection in list(self._connections):
-                await self._send(connection, text)
-        elif what == "send":
-            for connection in list(self._connections):
-                await self._send(connection, order["text"])
-        elif what == "set":
-            if unknown := order.keys() - self.options.keys():
-                raise ValueError(f"no such option: {sorted(unknown)}")
-            self.options.update(order)
-        elif what == "orders":
-            for name, value in order.items():
-                if name not in ("mode", "reject", "lose", "fill_fraction", "auto_cancel"):
-                    raise ValueError(f"no such option of orders: {name}")
-                setattr(self.exchange, name, value)
-        elif what == "feed":
-            for name, value in order.items():
-                if name not in ("paused", "without", "duplicates"):
-                    raise ValueError(f"no such option of the feed: {name}")
-                setattr(self.market, name, set(value) if name == "without" else value)
-        elif what == "skip_candles":
-            self.market.skip[order["coin"]] = order["count"] + 1  # the one in the making is cut off, too
-        elif what == "move":
-            await self.market.move(order["coin"], order["factor"])
-        elif what == "trade":
-            self.exchange.trade(order["coin"], order["side"] == "buy", order["size"])
-        elif what == "cancel":
-            self.exchange.execute({"type": "cancel", "cancels": [{"o": order["oid"]}]})
-        else:
-            raise ValueError(f"cannot {what!r}")
 
-
-def _key(subscription: dict[str, Any]) -> str:
-    parts = (subscription.get(name) for name in ("type", "coin", "interval", "user"))
+def _key(subscription: Subscription) -> str:
+    parts = (
+        subscription.get("type"),
+        subscription.get("coin"),
+        subscription.get("interval"),
+        subscription.get("user"),
+    )
     return ":".join(part for part in parts if part is not None)
 
 

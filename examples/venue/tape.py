@@ -7,9 +7,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
+
+from examples.venue.payloads import Book, Level, Trade
 
 SIZE_DECIMALS = {"BTC": 5, "ETH": 4, "SOL": 2}
 """Of each coin's sizes, in the order of the coins' numbers at the venue."""
@@ -25,7 +26,7 @@ _NOBODY = "0x" + "0" * 40
 
 @dataclass(frozen=True)
 class Event:
-    """A message, when it is played, and how old what it tells is then.
+    """A message, when it is played, and how old its content is then.
 
     `offset_ms` counts from the tape's start, `lag_ms` from the times in the message to its receipt.
     """
@@ -33,7 +34,7 @@ class Event:
     offset_ms: float
     channel: str
     coin: str
-    data: Any
+    data: Book | list[Trade]
     lag_ms: float
 
 
@@ -60,14 +61,14 @@ class Tape:
 
     def first_prices(self) -> dict[str, float]:
         """Return each coin's mid price at the start."""
-        found: dict[str, float] = {}
+        prices: dict[str, float] = {}
         for event in self.events():
-            if event.channel == "l2Book" and event.coin not in found:
-                bid, ask = event.data["levels"][0][0]["px"], event.data["levels"][1][0]["px"]
-                found[event.coin] = (float(bid) + float(ask)) / 2
-            if len(found) == len(SIZE_DECIMALS):
+            if not isinstance(event.data, list) and event.coin not in prices:
+                bids, asks = event.data["levels"]
+                prices[event.coin] = (float(bids[0]["px"]) + float(asks[0]["px"])) / 2
+            if len(prices) == len(SIZE_DECIMALS):
                 break
-        return found
+        return prices
 
     def minute_bars(self, coin: str) -> list[tuple[float, float, float, float, float]]:
         """Return open, high, low, close and volume of past minutes, recorded where there are such."""
@@ -84,9 +85,9 @@ class Tape:
             record = msgspec.json.decode(line)
             message, received = record["message"], record["recv_ns"]
             data = message["data"]
-            told = data[-1] if isinstance(data, list) else data
+            newest = data[-1] if isinstance(data, list) else data
             offset = (received - self._first_ns) / 1e6
-            yield Event(offset, message["channel"], told["coin"], data, received / 1e6 - told["time"])
+            yield Event(offset, message["channel"], newest["coin"], data, received / 1e6 - newest["time"])
 
     def _synthetic(self) -> Iterator[Event]:
         rng = random.Random(_SEED)
@@ -103,8 +104,9 @@ class Tape:
                     [_level(coin, bid - i * tick, rng) for i in range(20)],
                     [_level(coin, bid + tick + i * tick, rng) for i in range(20)],
                 ]
-                yield Event(offset, "l2Book", coin, {"coin": coin, "time": 0, "levels": sides}, 100.0)
-                trades = []
+                book: Book = {"coin": coin, "time": 0, "levels": sides}
+                yield Event(offset, "l2Book", coin, book, 100.0)
+                trades: list[Trade] = []
                 for _ in range(rng.choice((0, 0, 1, 1, 2, 4))):
                     side, tid = rng.choice("AB"), tid + 1
                     px = bid if side == "A" else bid + tick
@@ -148,7 +150,7 @@ def _plain(text: str) -> str:
     return f"{text}0" if text.endswith(".") else text
 
 
-def _level(coin: str, price: float, rng: random.Random) -> dict[str, Any]:
+def _level(coin: str, price: float, rng: random.Random) -> Level:
     return {
         "px": price_text(coin, price),
         "sz": size_text(coin, rng.expovariate(price / 50_000.0)),

@@ -1,16 +1,16 @@
-"""What every message shares: checks of its fields, and the way to the catalog.
+"""What every message shares: checks of its fields, and how it becomes custom data of NautilusTrader.
 
 Each check starts with the exact type that the hot path has, which settles it in one comparison.
 """
 
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 import pyarrow as pa
 
-from ml4t_actor.nautilus.custom_data import customdataclass, register_arrow
+from ml4t_actor.nautilus.custom_data import Data, customdataclass, register_arrow
 from ml4t_actor.nautilus.model import CustomData, InstrumentId
 
 TEXT_LENGTH_MAX = 128
@@ -19,6 +19,16 @@ TEXT_LENGTH_MAX = 128
 TIMESTAMPS = ("ts_event", "ts_init")
 
 _INT64_MAX = 2**63 - 1  # the catalog's columns are int64
+
+
+class Number(Protocol):
+    """A real number of Python or numpy, as far as the checks need it."""
+
+    def __float__(self) -> float: ...
+    def __int__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ge__(self, other: float, /) -> bool: ...
+    def __le__(self, other: float, /) -> bool: ...
 
 
 def refused(name: str, value: object, rule: str) -> ValueError:
@@ -32,12 +42,12 @@ def refused(name: str, value: object, rule: str) -> ValueError:
     return ValueError(f"`{name}` was {shown}, {rule}")
 
 
-def is_number(value: object, kind: type) -> bool:
+def is_number(value: object, kind: type) -> TypeGuard[Number]:
     """Return whether `value` is Python's or numpy's number of that kind, which a bool is not meant to be."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def unit(name: str, value: Any) -> float:
+def unit(name: str, value: object) -> float:
     """Return `value` as a float if it is a number in [0, 1]."""
     if type(value) is float and 0.0 <= value <= 1.0:
         return value
@@ -46,7 +56,7 @@ def unit(name: str, value: Any) -> float:
     raise refused(name, value, "must be a number in [0, 1]")
 
 
-def integer(name: str, value: Any, low: int = 0) -> int:
+def integer(name: str, value: object, low: int = 0) -> int:
     """Return `value` as an int if it is an integer from `low` that fits in 64 bits."""
     if type(value) is int and low <= value <= _INT64_MAX:
         return value
@@ -55,7 +65,7 @@ def integer(name: str, value: Any, low: int = 0) -> int:
     raise refused(name, value, f"must be an integer of at least {low} that fits in 64 bits")
 
 
-def text(name: str, value: Any, shortest: int = 1, longest: int = TEXT_LENGTH_MAX) -> str:
+def text(name: str, value: object, shortest: int = 1, longest: int = TEXT_LENGTH_MAX) -> str:
     """Return `value` as a plain string if it is printable and of the allowed length."""
     # Printable, because these go into logs and reports; that also rules out what has no UTF-8 encoding.
     if isinstance(value, str) and shortest <= len(value) <= longest and value.isprintable():
@@ -75,7 +85,7 @@ def identifier(value: InstrumentId | str) -> InstrumentId:
         raise refused("instrument_id", value, f"must be an InstrumentId or its string ({e})") from None
 
 
-def _arguments(kind: str, fields: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(kind: str, fields: frozenset[str], values: Mapping[str, object]) -> dict[str, object]:
     """Return `values` as constructor arguments, refusing a field too many or too few."""
     given = dict(values)
     if (named := given.pop("type", kind)) != kind:
@@ -92,7 +102,7 @@ def _arguments(kind: str, fields: frozenset[str], values: Mapping[str, Any]) -> 
     return given
 
 
-def _decoded(kind: str, raw: bytes) -> dict[str, Any]:
+def _decoded(kind: str, raw: bytes) -> dict[str, object]:
     """Return the map of fields that msgpack bytes hold."""
     try:
         values = msgspec.msgpack.decode(raw)
@@ -112,10 +122,10 @@ def message[T: type[Any]](cls: T) -> T:
     kind = cls.__name__
     names = frozenset((*cls.__annotations__, *TIMESTAMPS))
 
-    def equal(self: Any, other: object) -> bool:
+    def equal(self: object, other: object) -> bool:
         return type(other) is type(self) and self.__dict__ == other.__dict__
 
-    def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
+    def from_dict(cls: type[Data], values: Mapping[str, object]) -> Data:
         """Return the message that `values`, as made by `to_dict`, describe.
 
         Timestamps may be strings of digits, as in Nautilus's external streams.
@@ -127,7 +137,7 @@ def message[T: type[Any]](cls: T) -> T:
         """
         return cls(**_arguments(kind, names, values))
 
-    def from_bytes(cls: Any, raw: bytes) -> Any:
+    def from_bytes(cls: type[Data], raw: bytes) -> Data:
         """Return the message that `to_bytes` encoded; `ValueError` if the bytes hold none."""
         return cls.from_dict(_decoded(kind, raw))
 
@@ -137,7 +147,7 @@ def message[T: type[Any]](cls: T) -> T:
     made = customdataclass(frozen=True, init=False, eq=False)(cls)  # type: ignore[no-untyped-call]
     schema: pa.Schema = made._schema
 
-    def encode(items: list[Any]) -> pa.RecordBatch:
+    def encode(items: list[Data]) -> pa.RecordBatch:
         messages = [item.data if isinstance(item, CustomData) else item for item in items]
         return pa.RecordBatch.from_pylist([item.to_dict() for item in messages], schema=schema)
 

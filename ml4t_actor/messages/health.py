@@ -1,10 +1,10 @@
-"""What the actor tells of itself while it runs: `ActorHealth`."""
+"""What the actor reports of itself while it runs: `ActorHealth`."""
 
 import math
 from contextlib import suppress
 from enum import StrEnum
 from numbers import Real
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -66,7 +66,7 @@ class ActorHealth(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
     inbound, outbound : str
         The `LinkState` of each stream.
     inbound_error, outbound_error : str
-        Why it is not connected, as it was last told; "" for no reason.
+        Why it is not connected, as last reported; "" for no reason.
     retraining : bool
         Whether a challenger is being trained.
     counts : str
@@ -187,7 +187,7 @@ class ActorHealth(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
         return hash((self.actor_id, self._ts_event))
 
 
-def _seconds(name: str, value: Any) -> float:
+def _seconds(name: str, value: object) -> float:
     if is_number(value, Real):
         with suppress(OverflowError):  # an integer beyond any float
             number = float(value)
@@ -196,19 +196,19 @@ def _seconds(name: str, value: Any) -> float:
     raise refused(name, value, "must be a number of seconds, or -1.0 for never")
 
 
-def _link_state(name: str, value: Any) -> str:
+def _link_state(name: str, value: object) -> str:
     if isinstance(value, str) and value in LinkState:
         return LinkState(value).value
     raise refused(name, value, f"must be one of {', '.join(LinkState)}")
 
 
-def _flag(name: str, value: Any) -> bool:
+def _flag(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise refused(name, value, "must be true or false")
 
 
-def _counts(value: Any) -> str:
+def _counts(value: object) -> str:
     checked = text("counts", value, 2, COUNTS_LENGTH_MAX)
     try:
         _DECODE_COUNTS(checked)

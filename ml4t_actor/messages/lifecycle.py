@@ -1,10 +1,9 @@
-"""What the learning loop tells: `SignalOutcome`, and `ModelUpdate`."""
+"""What becomes of signals and of models: `SignalOutcome` and `ModelUpdate`."""
 
 import math
 from contextlib import suppress
 from enum import StrEnum
 from numbers import Real
-from typing import Any
 
 from ml4t_actor.messages.fields import (
     identifier,
@@ -214,19 +213,19 @@ class ModelUpdate(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
         return hash((self.action, self.version, self._ts_event))
 
 
-def _one_of(name: str, value: Any, choices: type[StrEnum]) -> str:
+def _one_of(name: str, value: object, choices: type[StrEnum]) -> str:
     if isinstance(value, str) and value in choices:
         return choices(value).value
     raise refused(name, value, f"must be one of {', '.join(choices)}")
 
 
-def _integer_among(name: str, value: Any, choices: tuple[int, ...], rule: str) -> int:
+def _integer_among(name: str, value: object, choices: tuple[int, ...], rule: str) -> int:
     if is_number(value, Real) and value in choices:
         return int(value)
     raise refused(name, value, rule)
 
 
-def _finite(name: str, value: Any) -> float:
+def _finite(name: str, value: object) -> float:
     if is_number(value, Real):
         with suppress(OverflowError):  # an integer beyond any float
             number = float(value)

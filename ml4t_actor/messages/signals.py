@@ -298,7 +298,7 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         }
 
 
-def _volatility(value: Any) -> float:
+def _volatility(value: object) -> float:
     if type(value) is float and 0.0 <= value <= _FLOAT_MAX:
         return value
     if is_number(value, Real):
@@ -309,7 +309,7 @@ def _volatility(value: Any) -> float:
     raise refused("volatility", value, "must be a finite number of at least 0")
 
 
-def _side(value: Any) -> int:
+def _side(value: object) -> int:
     if type(value) is int and -1 <= value <= 1:
         return value
     if is_number(value, Real) and value in (-1, 0, 1):
@@ -350,7 +350,7 @@ def _set_enrichment(
     fields["latency_ns"] = integer("latency_ns", latency_ns)
 
 
-def _status(value: Any) -> Status:
+def _status(value: object) -> Status:
     if type(value) is Status:
         return value
     if isinstance(value, str) and (status := _STATUSES.get(value)) is not None:

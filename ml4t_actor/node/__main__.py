@@ -20,7 +20,7 @@ EXIT_REFUSED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, or with ``--check`` look and tell; return the exit code.
+    """Run the node, or with ``--check`` check it and report; return the exit code.
 
     0: stopped as asked by SIGINT or SIGTERM, or nothing failed the check. 1: could not start, ended by itself, or a
     check failed. 2: the file, the environment or an argument is wrong, and nothing was begun.
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="look at config, keys, instruments, Redis, model, clock and disk, tell, and exit without trading",
+        help="check config, keys, instruments, Redis, model, clock and disk, report, and exit without trading",
     )
     options = parser.parse_args(arguments)
     try:
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.config} cannot be run:", *e.problems, sep="\n  ", file=sys.stderr)
         return EXIT_REFUSED
     if options.check:
-        rows = asyncio.run(check_node(plan))
-        print_table(rows)
-        return EXIT_FAILED if any(row.level == FAIL for row in rows) else EXIT_STOPPED
-    missing = [row for row in check_environment(plan) if row.level == FAIL]
+        findings = asyncio.run(check_node(plan))
+        print_table(findings)
+        return EXIT_FAILED if any(finding.level == FAIL for finding in findings) else EXIT_STOPPED
+    missing = [finding for finding in check_environment(plan) if finding.level == FAIL]
     if missing:
-        for row in missing:
-            print(f"{row.found}: {row.remedy}", file=sys.stderr)
+        for finding in missing:
+            print(f"{finding.message}: {finding.remedy}", file=sys.stderr)
         return EXIT_REFUSED
     # Imported here: `--check` needs no engine.
     from ml4t_actor.node.run import run_node
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process at once, with all that was said written.
+    """End the process at once, with all output written.
 
     A thread of NautilusTrader's Rust core that finishes while Python finalises, such as a connection that was given up,
     makes it abort the process (pyo3: "The Python interpreter is not initialized"), with 134 for exit code.

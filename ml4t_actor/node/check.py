@@ -1,4 +1,4 @@
-"""Look at everything a node needs, and tell, without trading."""
+"""Check everything that a node needs, without trading."""
 
 import asyncio
 import math
@@ -34,14 +34,14 @@ WARN: Literal["WARN"] = "WARN"
 FAIL: Literal["FAIL"] = "FAIL"
 Level = Literal["PASS", "WARN", "FAIL"]
 
-CLOCK_OFF_MAX_S = 1.0
-DATES_ASKED = 4
+CLOCK_OFFSET_MAX_S = 1.0
+DATE_REQUESTS = 4
 DISK_MIN_MEGABYTES = 200.0
 VENUE_TIMEOUT_S = 30.0
 REDIS_OLDEST = (6, 2)
 
 
-class Row(NamedTuple):
+class Finding(NamedTuple):
     """What one check found.
 
     Attributes
@@ -49,8 +49,8 @@ class Row(NamedTuple):
     level : {'PASS', 'WARN', 'FAIL'}
         WARN is something to know; with a FAIL the node should not run.
     subject : str
-        What was looked at.
-    found : str
+        What was checked.
+    message : str
         In words and numbers; never a secret.
     remedy : str
         What to do; "" where nothing is to be done.
@@ -58,27 +58,27 @@ class Row(NamedTuple):
 
     level: Level
     subject: str
-    found: str
+    message: str
     remedy: str = ""
 
 
-async def check_node(plan: NodePlan) -> list[Row]:
-    """Return what all checks found, of a config that was read without a problem."""
+async def check_node(plan: NodePlan) -> list[Finding]:
+    """Return the findings of all checks, of a config that was read without a problem."""
     n = len(plan.components)
-    rows = [Row(PASS, "config", f"{plan.path}: {len(plan.clients)} client(s), {n} component(s)")]
-    rows += check_environment(plan)
-    rows += await _check_instruments(plan)
-    rows += await asyncio.to_thread(_check_venue_clocks, plan)
+    findings = [Finding(PASS, "config", f"{plan.path}: {len(plan.clients)} client(s), {n} component(s)")]
+    findings += check_environment(plan)
+    findings += await _check_instruments(plan)
+    findings += await asyncio.to_thread(_check_venue_clocks, plan)
     if not plan.actors:
-        rows.append(Row(WARN, "actor", "the config has no ML4TActor", "add one to `actors`"))
+        findings.append(Finding(WARN, "actor", "the config has no ML4TActor", "add one to `actors`"))
     for config in plan.actors:
-        rows += await asyncio.to_thread(_check_actor, config)
-    return rows
+        findings += await asyncio.to_thread(_check_actor, config)
+    return findings
 
 
-def check_environment(plan: NodePlan) -> list[Row]:
+def check_environment(plan: NodePlan) -> list[Finding]:
     """Return whether the keys that the clients need are in the environment, without showing them."""
-    rows: dict[Row, None] = {}
+    findings: dict[Finding, None] = {}
     for client in plan.clients:
         venue = venue_of(client.config)
         if venue is None:
@@ -86,8 +86,8 @@ def check_environment(plan: NodePlan) -> list[Row]:
         names = venue.key_names(client.config)
         missing = [name for name in names if not os.environ.get(name, "").strip()]
         for name in missing:
-            rows[
-                Row(
+            findings[
+                Finding(
                     FAIL,
                     "keys",
                     f"{name} is not set",
@@ -97,54 +97,54 @@ def check_environment(plan: NodePlan) -> list[Row]:
         if names and not missing:
             fault = venue.key_fault(client.config)
             if fault is not None:
-                rows[Row(FAIL, "keys", fault, "correct it in the environment")] = None
+                findings[Finding(FAIL, "keys", fault, "correct it in the environment")] = None
             else:
-                rows[Row(PASS, "keys", f"{', '.join(names)} set")] = None
-    return list(rows)
+                findings[Finding(PASS, "keys", f"{', '.join(names)} set")] = None
+    return list(findings)
 
 
-def print_table(rows: Iterable[Row], file: TextIO | None = None) -> None:
-    """Print a line per row, and how many there are of each level."""
+def print_table(findings: Iterable[Finding], file: TextIO | None = None) -> None:
+    """Print a line per finding, and how many there are of each level."""
     file = file or sys.stdout
-    rows = list(rows)
-    width = max(len(row.subject) for row in rows)
-    for row in rows:
-        print(f"{row.level}  {row.subject:<{width}}  {row.found}", file=file)
-        if row.remedy:
-            print(f"{'':<{len(row.level) + width + 4}}-> {row.remedy}", file=file)
-    counts = {level: sum(row.level == level for row in rows) for level in (PASS, WARN, FAIL)}
+    findings = list(findings)
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{finding.level}  {finding.subject:<{width}}  {finding.message}", file=file)
+        if finding.remedy:
+            print(f"{'':<{len(finding.level) + width + 4}}-> {finding.remedy}", file=file)
+    counts = {level: sum(finding.level == level for finding in findings) for level in (PASS, WARN, FAIL)}
     print(", ".join(f"{n} {level}" for level, n in counts.items()), file=file, flush=True)
 
 
-async def _check_instruments(plan: NodePlan) -> list[Row]:
+async def _check_instruments(plan: NodePlan) -> list[Finding]:
     wanted = plan.instrument_ids
     if not wanted:
         return [
-            Row(WARN, "instruments", "no component has `bar_types`", "name the bars that it is to follow")
+            Finding(WARN, "instruments", "no component has `bar_types`", "name the bars that it is to follow")
         ]
-    rows = []
-    asked: set[str] = set()
+    findings = []
+    covered: set[str] = set()
     for client in plan.data_clients:
         try:
             venue, loaded = await asyncio.wait_for(_load_instruments(plan, client), VENUE_TIMEOUT_S)
         except Exception as e:  # of any adapter
             error = f"no answer within {VENUE_TIMEOUT_S:g} s" if isinstance(e, TimeoutError) else e
-            rows.append(
-                Row(
+            findings.append(
+                Finding(
                     FAIL,
                     "instruments",
                     f"client {client.name} could not load any: {error}",
                     "check the network and whether the venue answers",
                 )
             )
-            asked |= {str(name) for name in wanted}
+            covered |= {str(name) for name in wanted}
             continue
-        mine = [str(name) for name in wanted if venue is None or str(name.venue) == venue]
-        asked |= set(mine)
-        missing = [name for name in mine if name not in loaded]
+        own = [str(name) for name in wanted if venue is None or str(name.venue) == venue]
+        covered |= set(own)
+        missing = [name for name in own if name not in loaded]
         if missing and not loaded:
-            rows.append(
-                Row(
+            findings.append(
+                Finding(
                     FAIL,
                     "instruments",
                     f"client {client.name} got none, not even {', '.join(missing)}",
@@ -152,27 +152,29 @@ async def _check_instruments(plan: NodePlan) -> list[Row]:
                 )
             )
         elif missing:
-            rows.append(
-                Row(
+            findings.append(
+                Finding(
                     FAIL,
                     "instruments",
                     f"client {client.name} has no {', '.join(missing)}",
                     "correct `bar_types`, and `instrument_provider.load_ids` of the client",
                 )
             )
-        elif mine:
-            rows.append(Row(PASS, "instruments", f"client {client.name} has {', '.join(mine)}"))
-    if homeless := [str(name) for name in wanted if str(name) not in asked]:
-        rows.append(
-            Row(FAIL, "instruments", f"no data client has the venue of {', '.join(homeless)}", "add one")
+        elif own:
+            findings.append(Finding(PASS, "instruments", f"client {client.name} has {', '.join(own)}"))
+    if without_client := [str(name) for name in wanted if str(name) not in covered]:
+        findings.append(
+            Finding(
+                FAIL, "instruments", f"no data client has the venue of {', '.join(without_client)}", "add one"
+            )
         )
-    return rows
+    return findings
 
 
 async def _load_instruments(plan: NodePlan, client: ClientPlan) -> tuple[str | None, set[str]]:
     """Return a client's venue, and the instruments that its adapter's own provider loads; nothing is connected."""
     clock = LiveClock()
-    made = client.factory.create(  # type: ignore[attr-defined]
+    built = client.factory.create(  # type: ignore[attr-defined]
         loop=asyncio.get_running_loop(),
         name=client.name.partition("-")[0],
         config=client.config,
@@ -181,13 +183,13 @@ async def _load_instruments(plan: NodePlan, client: ClientPlan) -> tuple[str | N
         clock=clock,
     )
     # Every live market data client has one, though not by a public name.
-    provider = made._instrument_provider
+    provider = built._instrument_provider
     await provider.initialize()
-    return (None if made.venue is None else str(made.venue)), {str(name) for name in provider.get_all()}
+    return (None if built.venue is None else str(built.venue)), {str(name) for name in provider.get_all()}
 
 
-def _check_venue_clocks(plan: NodePlan) -> list[Row]:
-    rows, seen = [], set()
+def _check_venue_clocks(plan: NodePlan) -> list[Finding]:
+    findings, seen = [], set()
     for client in plan.clients:
         venue = venue_of(client.config)
         if venue is None or (url := venue.date_url(client.config)) in seen:
@@ -195,23 +197,24 @@ def _check_venue_clocks(plan: NodePlan) -> list[Row]:
         seen.add(url)
         name = venue.name_of(client.config)
         try:
-            low, high = _clock_off_by(url, getattr(client.config, "proxy_url", None))
+            low, high = _clock_offset(url, getattr(client.config, "proxy_url", None))
         except Exception as e:
-            rows.append(Row(WARN, "clock", f"{name} does not tell its time: {e}", "check the network"))
+            findings.append(
+                Finding(WARN, "clock", f"{name} does not give its time: {e}", "check the network")
+            )
         else:
-            rows.append(_clock_row(name, low, high))
-    return rows
+            findings.append(_clock_finding(name, low, high))
+    return findings
 
 
-def _clock_off_by(url: str, proxy: str | None) -> tuple[float, float]:
-    """Return between what bounds this clock is ahead of the venue's, seconds."""
+def _clock_offset(url: str, proxy: str | None) -> tuple[float, float]:
+    """Return the bounds between which this clock is ahead of the venue's, seconds."""
     opener = build_opener(*([ProxyHandler({"http": proxy, "https": proxy})] if proxy else []))
     low, high = -math.inf, math.inf
-    for i in range(
-        DATES_ASKED
-    ):  # the header has whole seconds only: answers in different parts of one narrow it down
+    # The header has whole seconds only: answers in different parts of one narrow it down.
+    for i in range(DATE_REQUESTS):
         if i:
-            time.sleep(1.0 / DATES_ASKED)
+            time.sleep(1.0 / DATE_REQUESTS)
         before = time.time()
         try:
             with opener.open(Request(url, method="HEAD"), timeout=VENUE_TIMEOUT_S) as response:
@@ -226,43 +229,42 @@ def _clock_off_by(url: str, proxy: str | None) -> tuple[float, float]:
     return low, high
 
 
-def _clock_row(whose: str, low: float, high: float) -> Row:
-    """Judge a clock that is ahead of another by something between two bounds, seconds."""
+def _clock_finding(reference: str, low: float, high: float) -> Finding:
+    """Return the finding about a clock that is ahead of another by something between two bounds, seconds."""
     middle = (low + high) / 2.0
     direction = "ahead of" if middle > 0.0 else "behind"
-    if low > CLOCK_OFF_MAX_S or high < -CLOCK_OFF_MAX_S:
-        return Row(
+    if low > CLOCK_OFFSET_MAX_S or high < -CLOCK_OFFSET_MAX_S:
+        return Finding(
             FAIL,
             "clock",
-            f"this machine is {abs(middle):.1f} s {direction} {whose}",
+            f"this machine is {abs(middle):.1f} s {direction} {reference}",
             "synchronise it, with chrony or systemd-timesyncd",
         )
-    return Row(PASS, "clock", f"within {max(abs(low), abs(high), 0.001):.3f} s of {whose}")
+    return Finding(PASS, "clock", f"within {max(abs(low), abs(high), 0.001):.3f} s of {reference}")
 
 
-def _check_actor(config: ML4TActorConfig) -> list[Row]:
-    rows = [*_check_redis(config), _check_model(config), *_check_ledger(config)]
+def _check_actor(config: ML4TActorConfig) -> list[Finding]:
+    findings = [*_check_redis(config), _check_model(config), *_check_ledger(config)]
     if config.health.metrics_port is not None:
-        rows.append(_check_metrics(config.health.metrics_host, config.health.metrics_port))
-    return rows
+        findings.append(_check_metrics(config.health.metrics_host, config.health.metrics_port))
+    return findings
 
 
-def _check_redis(config: ML4TActorConfig) -> Iterator[Row]:
+def _check_redis(config: ML4TActorConfig) -> Iterator[Finding]:
     if not config.redis_enabled:
-        yield Row(PASS, "redis", "not enabled")
+        yield Finding(PASS, "redis", "not enabled")
         return
     settings = config.redis
     address = f"{settings.host}:{settings.port}"
-    away: Level = FAIL if config.redis_required else WARN
+    unreachable: Level = FAIL if config.redis_required else WARN
     try:
-        from ml4t_actor.streams.connection import (
-            connect,
-        )  # needs redis-py, which a node without Redis does not
+        # Imported here: it needs redis-py, which a node without Redis does not.
+        from ml4t_actor.streams.connection import connect
 
         link = connect(settings)
     except Exception as e:
-        yield Row(
-            away,
+        yield Finding(
+            unreachable,
             "redis",
             f"{address}: {e}",
             f"start it, or correct `redis`; a password is read from the variable {settings.password_env}",
@@ -270,12 +272,12 @@ def _check_redis(config: ML4TActorConfig) -> Iterator[Row]:
         return
     try:
         with link:
-            yield from _ask_redis(config, link, address)
+            yield from _check_redis_server(config, link, address)
     except Exception as e:
-        yield Row(FAIL, "redis", f"{address}: {e}", "let this account read and write the streams")
+        yield Finding(FAIL, "redis", f"{address}: {e}", "let this account read and write the streams")
 
 
-def _ask_redis(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iterator[Row]:
+def _check_redis_server(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iterator[Finding]:
     link.ask("PING")
     round_trips = []
     for _ in range(5):
@@ -283,33 +285,33 @@ def _ask_redis(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iter
         seconds, microseconds = link.ask("TIME")
         after = time.time()
         round_trips.append((after - before, before, after, int(seconds) + int(microseconds) * 1e-6))
-    elapsed, before, after, theirs = min(round_trips)
-    information = link.ask("INFO", "server").decode()
+    elapsed, before, after, redis_s = min(round_trips)
+    server_info = link.ask("INFO", "server").decode()
     version = next(
-        (line.partition(":")[2] for line in information.splitlines() if line.startswith("redis_version:")),
+        (line.partition(":")[2] for line in server_info.splitlines() if line.startswith("redis_version:")),
         "0",
     )
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS_OLDEST:
         oldest = ".".join(str(part) for part in REDIS_OLDEST)
-        yield Row(FAIL, "redis", f"{address} has version {version}", f"install {oldest} or later")
+        yield Finding(FAIL, "redis", f"{address} has version {version}", f"install {oldest} or later")
     else:
-        yield Row(PASS, "redis", f"{address} answers in {elapsed * 1e3:.2f} ms, version {version}")
+        yield Finding(PASS, "redis", f"{address} answers in {elapsed * 1e3:.2f} ms, version {version}")
     for name in (config.redis_channel_signals, config.redis_channel_enriched):
         kind = link.ask("TYPE", name)
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)
         if kind not in ("stream", "none"):
-            yield Row(
+            yield Finding(
                 FAIL,
                 "redis",
                 f"the key {name!r} holds a {kind}, not a stream",
                 "rename it, or use another key",
             )
         else:
-            yield Row(PASS, "redis", f"stream {name!r}{' is not there yet' if kind == 'none' else ''}")
-    yield _clock_row("Redis", before - theirs, after - theirs)
+            yield Finding(PASS, "redis", f"stream {name!r}{' is not there yet' if kind == 'none' else ''}")
+    yield _clock_finding("Redis", before - redis_s, after - redis_s)
 
 
-def _check_model(config: ML4TActorConfig) -> Row:
+def _check_model(config: ML4TActorConfig) -> Finding:
     try:
         loop = InferenceLoop(
             feature_names=config.feature_names,
@@ -323,7 +325,7 @@ def _check_model(config: ML4TActorConfig) -> Row:
             interval_ns = bar_type.spec.timedelta // timedelta(microseconds=1) * 1_000
             loop.add_instrument(bar_type.instrument_id, interval_ns)
     except Exception as e:  # a user's own features may raise anything
-        return Row(FAIL, "model", f"features or bars cannot be set up: {e}", "correct the actor's config")
+        return Finding(FAIL, "model", f"features or bars cannot be set up: {e}", "correct the actor's config")
     store = ModelStore(config.model_path)
     refused = []
     for version in reversed(store.versions()):
@@ -333,18 +335,18 @@ def _check_model(config: ML4TActorConfig) -> Row:
             refused.append(f"{version}: {e}")
             continue
         if refused:
-            return Row(
+            return Finding(
                 WARN, "model", f"{version} would serve, newer ones do not ({refused[0]})", "look into those"
             )
-        return Row(PASS, "model", f"{version} fits")
+        return Finding(PASS, "model", f"{version} fits")
     if refused:
-        return Row(
+        return Finding(
             FAIL,
             "model",
             f"of {len(refused)} in {config.model_path!r} none can serve ({refused[0]})",
             "give the actor the settings that it was trained with, or train a new one",
         )
-    return Row(
+    return Finding(
         WARN,
         "model",
         f"none in {config.model_path!r}: signals get the default confidence and status `no_model`",
@@ -352,7 +354,7 @@ def _check_model(config: ML4TActorConfig) -> Row:
     )
 
 
-def _check_ledger(config: ML4TActorConfig) -> Iterator[Row]:
+def _check_ledger(config: ML4TActorConfig) -> Iterator[Finding]:
     path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
     folder = path.parent.absolute()
     while not folder.exists() and folder != folder.parent:
@@ -367,32 +369,32 @@ def _check_ledger(config: ML4TActorConfig) -> Iterator[Row]:
                 pass
         free_megabytes = shutil.disk_usage(folder).free / 2**20
     except (LedgerError, OSError) as e:
-        yield Row(
+        yield Finding(
             FAIL, "ledger", f"{path} cannot be written: {e}", "correct `ledger.path`, or its permissions"
         )
         return
-    yield Row(PASS, "ledger", f"{path} {'can be written' if path.exists() else 'will be made'}")
+    yield Finding(PASS, "ledger", f"{path} {'can be written' if path.exists() else 'will be made'}")
     free = f"{free_megabytes:,.0f} MB free for the ledger"
     if free_megabytes < DISK_MIN_MEGABYTES:
-        yield Row(FAIL, "disk", free, f"make room: at least {DISK_MIN_MEGABYTES:g} MB")
+        yield Finding(FAIL, "disk", free, f"make room: at least {DISK_MIN_MEGABYTES:g} MB")
     elif free_megabytes < config.ledger.max_megabytes:
-        yield Row(
+        yield Finding(
             WARN,
             "disk",
             f"{free}, which may grow to {config.ledger.max_megabytes:,.0f} MB",
             "make room, or lower `ledger.max_megabytes`",
         )
     else:
-        yield Row(PASS, "disk", free)
+        yield Finding(PASS, "disk", free)
 
 
-def _check_metrics(host: str, port: int) -> Row:
+def _check_metrics(host: str, port: int) -> Finding:
     try:
         from ml4t_actor.health.prometheus import MetricsServer
 
         server = MetricsServer(host, port, lambda: None)
         server.start()
     except (ImportError, OSError) as e:
-        return Row(FAIL, "metrics", str(e), "or leave `health.metrics_port` out")
+        return Finding(FAIL, "metrics", str(e), "or leave `health.metrics_port` out")
     server.stop()
-    return Row(PASS, "metrics", f"{host}:{port} is free")
+    return Finding(PASS, "metrics", f"{host}:{port} is free")

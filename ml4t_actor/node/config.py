@@ -1,4 +1,4 @@
-"""Read the JSON of a node so that all that is wrong with it is told at once, and before NautilusTrader sees it.
+"""Read the JSON of a node so that all that is wrong with it is reported at once, and before NautilusTrader sees it.
 
 Some values (an identifier that is not ASCII, a log level that does not exist) make NautilusTrader's Rust core abort the
 process. Its own parsing stops at the first error, and refuses some enums with an error that does not say where.
@@ -12,7 +12,6 @@ import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -47,7 +46,7 @@ _KEY_LIKE = re.compile(r"\b(0x)?[0-9a-fA-F]{64}\b")
 _ADDRESS_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 _HYPHENATED = re.compile(r"[ -~]+-[ -~]*[!-~][ -~]*")
 _LOG_LEVELS = ("OFF", "TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
-_DECODING_PLACE = re.compile(r"(?P<error>.*) - at `\$(?P<place>.*)`", re.DOTALL)
+_DECODING_ERROR = re.compile(r"(?P<error>.*) - at `\$(?P<path>.*)`", re.DOTALL)
 
 
 class NodeConfigError(ValueError):
@@ -154,14 +153,14 @@ def read_plan(path: str | Path) -> NodePlan:
         raise NodeConfigError(problems)
     try:
         config = TradingNodeConfig.parse(json.dumps(raw))
-    except Exception as e:  # every error that could be foreseen was told with its path
-        raise NodeConfigError([_told("", e)]) from None
+    except Exception as e:  # every error that could be foreseen was reported with its path
+        raise NodeConfigError([_problem("", e)]) from None
     return NodePlan(
         path, config, tuple(clients["data_clients"]), tuple(clients["exec_clients"]), tuple(components)
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -170,7 +169,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if len(raw) > FILE_BYTES_MAX:
         raise NodeConfigError([f"it is larger than {FILE_BYTES_MAX:,} bytes: no config of a node"])
     try:
-        decoded = json.loads(raw, object_pairs_hook=_unique)
+        decoded = json.loads(raw, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as e:
         raise NodeConfigError([f"it is not JSON: {e}"]) from None
     if not isinstance(decoded, dict):
@@ -178,16 +177,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return decoded
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values: dict[str, object] = {}
     for name, value in pairs:
-        if name in found:
+        if name in values:
             raise ValueError(f"`{name}` is given twice in one object")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def _secrets(value: Any, path: str, name: str = "") -> Iterator[str]:
+def _secrets(value: object, path: str, name: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _secrets(item, f"{path}.{key}" if path else key, key)
@@ -202,29 +201,28 @@ def _secrets(value: Any, path: str, name: str = "") -> Iterator[str]:
             yield f"{shown}: this looks like a key or a password; leave it out and set it in the environment"
 
 
-def _client(path: str, name: str, entry: Any, base: type, problems: list[str]) -> ClientPlan | None:
-    found = _struct_problems(ImportableConfig, entry, path)
-    if found:
-        problems += found
+def _client(path: str, name: str, entry: object, base: type, problems: list[str]) -> ClientPlan | None:
+    client = _decoded(ImportableConfig, entry, path, problems)
+    if client is None:
         return None
-    config_class = _resolved(f"{path}.path", entry["path"], NautilusConfig, problems)
-    factory = None
-    if entry.get("factory") is None:
+    config_class = _resolved(f"{path}.path", client.path, NautilusConfig, problems)
+    factory: type | None = None
+    if client.factory is None:
         problems.append(
             f"{path}.factory: is missing, without one no client is made; "
             'add "factory": {"path": "package.module:Factory"}'
         )
     else:
-        factory = _resolved(f"{path}.factory.path", entry["factory"]["path"], base, problems)
+        factory = _resolved(f"{path}.factory.path", client.factory.path, base, problems)
     if config_class is None:
         return None
-    config = _decoded(config_class, entry.get("config", {}), f"{path}.config", problems)
+    config = _decoded(config_class, client.config, f"{path}.config", problems)
     return None if config is None or factory is None else ClientPlan(name, config, factory)
 
 
-def _component(path: str, entry: Any, kind: str, problems: list[str]) -> NautilusConfig | None:
+def _component(path: str, entry: object, kind: str, problems: list[str]) -> NautilusConfig | None:
     if not isinstance(entry, dict) or not {kind, "config_path"} <= entry.keys():
-        return None  # told as a problem of the whole
+        return None  # reported as a problem of the whole
     _resolved(f"{path}.{kind}", entry[kind], object, problems)
     config_class = _resolved(f"{path}.config_path", entry["config_path"], NautilusConfig, problems)
     if config_class is None:
@@ -232,30 +230,30 @@ def _component(path: str, entry: Any, kind: str, problems: list[str]) -> Nautilu
     return _decoded(config_class, entry.get("config", {}), f"{path}.config", problems)
 
 
-def _resolved(path: str, name: Any, base: type, problems: list[str]) -> type[Any] | None:
+def _resolved[T](path: str, name: str, base: type[T], problems: list[str]) -> type[T] | None:
     """Return the class that is named."""
     try:
-        found = resolve_path(name)
+        resolved: object = resolve_path(name)
     except Exception as e:  # a module may raise anything when it is imported
         problems.append(
             f"{path}: {name!r} cannot be loaded ({type(e).__name__}: {e}); write package.module:Class"
         )
         return None
-    if not isinstance(found, type) or not issubclass(found, base):
+    if not isinstance(resolved, type) or not issubclass(resolved, base):
         problems.append(f"{path}: {name!r} is no {base.__name__}")
         return None
-    return found
+    return resolved
 
 
-def _decoded(cls: type[Any], raw: Any, path: str, problems: list[str]) -> NautilusConfig | None:
-    found = _struct_problems(cls, raw, path)
-    if found:
-        problems += found
+def _decoded[T: NautilusConfig](cls: type[T], raw: object, path: str, problems: list[str]) -> T | None:
+    """Return `raw` as a config; None, with why in `problems`, if it is none."""
+    if wrong := _struct_problems(cls, raw, path):
+        problems += wrong
         return None
-    return msgspec.json.decode(json.dumps(raw), type=cls, dec_hook=_hook)  # type: ignore[no-any-return]
+    return msgspec.json.decode(json.dumps(raw), type=cls, dec_hook=_decoding_hook)
 
 
-def _struct_problems(cls: type[Any], raw: Any, path: str) -> list[str]:
+def _struct_problems(cls: type, raw: object, path: str) -> list[str]:
     """Return all that is wrong with `raw` as the JSON of a struct, field by field."""
     if not isinstance(raw, dict):
         return [f"{path}: must be an object, was {json.dumps(raw)[:40]}"]
@@ -276,33 +274,34 @@ def _struct_problems(cls: type[Any], raw: Any, path: str) -> list[str]:
             problems += _struct_problems(struct, value, f"{prefix}{name}")
             continue
         try:
-            msgspec.json.decode(json.dumps(value), type=kind, dec_hook=_hook)
+            msgspec.json.decode(json.dumps(value), type=kind, dec_hook=_decoding_hook)
         except Exception as e:
-            problems.append(_told(f"{prefix}{name}", e))
+            problems.append(_problem(f"{prefix}{name}", e))
     if not problems:
         try:  # what fields mean together
-            msgspec.json.decode(json.dumps(raw), type=cls, dec_hook=_hook)
+            msgspec.json.decode(json.dumps(raw), type=cls, dec_hook=_decoding_hook)
         except Exception as e:
-            problems.append(_told(path, e))
+            problems.append(_problem(path, e))
     return problems
 
 
-def _struct_of(kind: Any) -> type[msgspec.Struct] | None:
+def _struct_of(kind: object) -> type[msgspec.Struct] | None:
     """Return the struct that a field is, or may be."""
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     structs = [m for m in members if isinstance(m, type) and issubclass(m, msgspec.Struct)]
     return structs[0] if len(structs) == 1 else None
 
 
-def _told(path: str, error: Exception) -> str:
+def _problem(path: str, error: Exception) -> str:
+    """Return an error in words, with its path in the file."""
     text = str(error) or type(error).__name__
-    if match := _DECODING_PLACE.fullmatch(text):
-        path, text = path + match["place"], match["error"]
+    if match := _DECODING_ERROR.fullmatch(text):
+        path, text = path + match["path"], match["error"]
     return f"{path.lstrip('.')}: {text}" if path else text
 
 
-def _hook(kind: type, value: Any) -> Any:
-    """Decode as NautilusTrader does, after what would abort the process there or be told without its place."""
+def _decoding_hook(kind: type, value: object) -> object:
+    """Decode as NautilusTrader does, after what would abort the process there or be reported without its path."""
     if issubclass(kind, Identifier) and not issubclass(kind, InstrumentId | Symbol):
         if not isinstance(value, str) or not value.strip() or not (value.isascii() and value.isprintable()):
             raise ValueError(f"was {value!r}, must be a string of ASCII characters")
@@ -321,14 +320,14 @@ def _hook(kind: type, value: Any) -> Any:
         raise ValueError(f"was {value!r}, {rule}") from None
 
 
-def _live_problems(raw: dict[str, Any]) -> list[str]:
+def _live_problems(raw: dict[str, object]) -> list[str]:
     """Return what NautilusTrader would refuse late, or by aborting the process."""
     problems = []
     if Environment(raw.get("environment", Environment.LIVE)) == Environment.BACKTEST:
         problems.append("environment: was backtest, must be live or sandbox")
-    logging = raw.get("logging") or {}
+    logging = _object(raw.get("logging"))
     levels = {name: logging.get(name) for name in ("log_level", "log_level_file")}
-    components = logging.get("log_component_levels") or {}
+    components = _object(logging.get("log_component_levels"))
     levels |= {f"log_component_levels.{name}": level for name, level in components.items()}
     for name, level in levels.items():
         if level is not None and level not in _LOG_LEVELS:
@@ -336,3 +335,8 @@ def _live_problems(raw: dict[str, Any]) -> list[str]:
     if logging.get("bypass_logging"):
         problems.append("logging.bypass_logging: must be false, a live node has to log")
     return problems
+
+
+def _object(value: object) -> dict[str, object]:
+    """Return a JSON object, empty where there is none."""
+    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""What the command has to know of Hyperliquid."""
+"""What running and checking a node needs to know of Hyperliquid."""
 
 import os
 

@@ -1,11 +1,10 @@
-"""Run a node until it is told to stop, and notice where NautilusTrader would go on without trading."""
+"""Run a node until it is asked to stop, and notice where NautilusTrader would go on without trading."""
 
 import asyncio
 import gc
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -19,14 +18,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_node(plan: NodePlan) -> bool:
-    """Build and run a node; return whether it started, and stopped because it was told to.
+    """Build and run a node; return whether it started, and stopped because it was asked to.
 
     To be called on the main thread. SIGINT and SIGTERM stop the node; a second one ends the process at once.
     """
     try:
-        node = _built(plan)
+        node = _build(plan)
     except Exception as e:  # of any adapter or component
-        _tell(f"the node could not be built: {_reason(e)}")
+        _print_error(f"the node could not be built: {_reason(e)}")
         return False
     loop = node.kernel.loop
     runner = _Runner(node, plan.config, plan.instrument_ids)
@@ -38,7 +37,7 @@ def run_node(plan: NodePlan) -> bool:
         else:
             _dispose_unstarted(node)
     for problem in problems:  # last, so that it is not lost in the log
-        _tell(problem)
+        _print_error(problem)
     return not problems
 
 
@@ -55,7 +54,7 @@ def _dispose_unstarted(node: TradingNode) -> None:
     loop.close()
 
 
-def _built(plan: NodePlan) -> TradingNode:
+def _build(plan: NodePlan) -> TradingNode:
     config = plan.config
     if config.logging is None:
         logging = LoggingConfig(log_colors=sys.stdout.isatty())
@@ -81,7 +80,7 @@ class _Runner:
         self._node = node
         self._config = config
         self._instrument_ids = instrument_ids
-        self._told_to_stop = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._shutdown_reason: str | None = None
 
     async def run(self) -> list[str]:
@@ -91,31 +90,31 @@ class _Runner:
             loop.add_signal_handler(sig, self._on_signal, sig)
         self._node.kernel.msgbus.subscribe("commands.system.shutdown", self._on_shutdown)
         running = loop.create_task(self._node.run_async())
-        failure = await self._begin(running)
-        if failure is None and not self._told_to_stop.is_set():
+        failure = await self._wait_until_running(running)
+        if failure is None and not self._stop_requested.is_set():
             # What is there by now stays: searching it for garbage would hold the event loop for a tenth of a second.
             gc.collect()
             gc.freeze()
-            told = loop.create_task(self._told_to_stop.wait())
-            await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
-            if not self._told_to_stop.is_set():
-                failure = self._ended(running)
-        unclean = await self._end(running)
+            stop_requested = loop.create_task(self._stop_requested.wait())
+            await asyncio.wait({running, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
+            stop_requested.cancel()
+            if not self._stop_requested.is_set():
+                failure = self._end_reason(running)
+        unclean = await self._stop(running)
         return [problem for problem in (failure, unclean) if problem is not None]
 
-    async def _begin(self, running: "asyncio.Task[None]") -> str | None:
+    async def _wait_until_running(self, running: "asyncio.Task[None]") -> str | None:
         """Wait for the trader to run; return why it does not, None where it does or is not to any more."""
         kernel, config = self._node.kernel, self._config
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.timeout_connection + GRACE_S
         connected = False
-        while not self._told_to_stop.is_set():
+        while not self._stop_requested.is_set():
             if kernel.trader.is_running:
                 self.started = True
                 return self._missing_instruments()
             if running.done():
-                return self._with_instruments(self._ended(running))
+                return self._with_instruments(self._end_reason(running))
             if (
                 not connected
                 and kernel.data_engine.check_connected()
@@ -124,11 +123,11 @@ class _Runner:
                 connected = True
                 deadline = loop.time() + _after_connection_s(config) + GRACE_S
             if loop.time() > deadline:
-                return self._with_instruments(self._not_started(connected))
+                return self._with_instruments(self._start_failure(connected))
             await asyncio.sleep(POLL_S)
         return None
 
-    def _not_started(self, connected: bool) -> str:
+    def _start_failure(self, connected: bool) -> str:
         kernel = self._node.kernel
         if connected:
             return (
@@ -136,13 +135,13 @@ class _Runner:
                 "see the log above"
             )
         engines = (("data", kernel.data_engine), ("execution", kernel.exec_engine))
-        away = [
+        disconnected = [
             f"{kind} client {', '.join(str(name) for name in engine.registered_clients)}"
             for kind, engine in engines
             if not engine.check_connected()
         ]
         return (
-            f"the node could not start: no connection of {' and '.join(away)} within "
+            f"the node could not start: no connection of {' and '.join(disconnected)} within "
             f"{self._config.timeout_connection:g} s; check the network and the venue, see the log above"
         )
 
@@ -160,7 +159,7 @@ class _Runner:
             "`instrument_provider.load_ids`, and whether the venue answers"
         )
 
-    def _ended(self, running: "asyncio.Task[None]") -> str:
+    def _end_reason(self, running: "asyncio.Task[None]") -> str:
         if self._shutdown_reason is not None:
             return f"the node was shut down by one of its components: {self._shutdown_reason}"
         error = None if not running.done() or running.cancelled() else running.exception()
@@ -169,7 +168,7 @@ class _Runner:
             return f"the node {when}: {_reason(error)}"
         return "the node ended by itself; see the log above"
 
-    async def _end(self, running: "asyncio.Task[None]") -> str | None:
+    async def _stop(self, running: "asyncio.Task[None]") -> str | None:
         """Stop; return what went wrong."""
         kernel, config = self._node.kernel, self._config
         limit = config.timeout_post_stop + config.timeout_disconnection + GRACE_S
@@ -187,7 +186,7 @@ class _Runner:
                         component.stop()
                 kernel.data_engine.disconnect()
                 kernel.exec_engine.disconnect()
-                await asyncio.wait_for(_until_disconnected(kernel), limit)
+                await asyncio.wait_for(self._until_disconnected(), limit)
         except TimeoutError:
             return f"the node did not stop within {limit:g} s; see the log above"
         except Exception as e:
@@ -197,9 +196,14 @@ class _Runner:
             await asyncio.wait({running}, timeout=GRACE_S)
         return None
 
+    async def _until_disconnected(self) -> None:
+        kernel = self._node.kernel
+        while not (kernel.data_engine.check_disconnected() and kernel.exec_engine.check_disconnected()):
+            await asyncio.sleep(POLL_S)
+
     def _on_signal(self, sig: signal.Signals) -> None:
         self._node.kernel.logger.warning(f"{sig.name}: stopping")
-        self._told_to_stop.set()
+        self._stop_requested.set()
         loop = asyncio.get_running_loop()
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
@@ -214,14 +218,9 @@ def _after_connection_s(config: TradingNodeConfig) -> float:
     return float(reconciliation + config.timeout_portfolio)
 
 
-async def _until_disconnected(kernel: Any) -> None:
-    while not (kernel.data_engine.check_disconnected() and kernel.exec_engine.check_disconnected()):
-        await asyncio.sleep(POLL_S)
-
-
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _tell(message: str) -> None:
+def _print_error(message: str) -> None:
     print(message, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the command has to know of a venue, beside what all adapters of NautilusTrader have in common."""
+"""What running and checking a node needs to know of a venue, beside what all adapters have in common."""
 
 from importlib import import_module
 from typing import Protocol, cast
@@ -26,7 +26,7 @@ class Venue(Protocol):
 
 
 def venue_of(config: NautilusConfig) -> Venue | None:
-    """Return what is known of the venue of a client's config; None for one that nothing is known of."""
+    """Return the module about the venue of a client's config; None if there is none."""
     for package, module in _MODULES.items():
         if type(config).__module__.startswith(f"{package}."):
             return cast(Venue, import_module(module))

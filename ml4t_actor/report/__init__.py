@@ -1,21 +1,21 @@
-"""The honest account of a backtest: as text, as plain values for machines, and as a self-contained page."""
+"""The result of a backtest and what follows from it: as text, as JSON, and as a self-contained page."""
 
 from ml4t_actor.report.backtest_result import BacktestResult, Estimate, SizingDifference, TradedRun
 from ml4t_actor.report.json_export import result_json
 from ml4t_actor.report.tearsheet import write_tearsheet
 from ml4t_actor.report.text import result_text
 from ml4t_actor.report.timeline import Timeline, read_timeline, timeline_text, write_timeline
-from ml4t_actor.report.verdict import BacktestVerdict, Outcome, judge
+from ml4t_actor.report.verdict import Answer, BacktestVerdict, assess
 
 __all__ = [
+    "Answer",
     "BacktestResult",
     "BacktestVerdict",
     "Estimate",
-    "Outcome",
     "SizingDifference",
     "Timeline",
     "TradedRun",
-    "judge",
+    "assess",
     "read_timeline",
     "result_json",
     "result_text",

@@ -316,10 +316,12 @@ class BacktestResult:
     def latency_us(self) -> dict[str, float]:
         """Return percentiles and maximum of the enrichment time in microseconds, NaN without any."""
         us = self.latency_ns / 1e3
-        found = np.percentile(us, LATENCY_PERCENTILES) if len(us) else [math.nan] * len(LATENCY_PERCENTILES)
+        percentiles = (
+            np.percentile(us, LATENCY_PERCENTILES) if len(us) else [math.nan] * len(LATENCY_PERCENTILES)
+        )
         names = [f"p{level:g}" for level in LATENCY_PERCENTILES]
         return {
-            **{name: float(value) for name, value in zip(names, found, strict=True)},
+            **{name: float(value) for name, value in zip(names, percentiles, strict=True)},
             "max": float(us.max()) if len(us) else math.nan,
         }
 
@@ -346,10 +348,10 @@ class BacktestResult:
         )
 
 
-def regime_table(account: BacktestResult) -> list[tuple[int, int, float]]:
+def regime_table(result: BacktestResult) -> list[tuple[int, int, float]]:
     """Return each regime with the number of signals in it and their mean weight."""
     return [
-        (int(regime), int(rows.sum()), float(account.regime_weight[rows].mean()))
-        for regime in np.unique(account.regime)
-        for rows in [account.regime == regime]
+        (int(regime), int(rows.sum()), float(result.regime_weight[rows].mean()))
+        for regime in np.unique(result.regime)
+        for rows in [result.regime == regime]
     ]

@@ -1,15 +1,16 @@
 """The charts of a tearsheet, each a fragment of HTML with a fixed id."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.report.backtest_result import BacktestResult
+from ml4t_actor.report.page import Html
 from ml4t_actor.report.text import top_features
 from ml4t_actor.validation import Scores
 
@@ -17,6 +18,7 @@ MOST_POINTS = 1_500
 MOST_CONTEXT_POINTS = 400
 COLOURS = {"flat": "#7a8699", "enriched": "#1f6feb", "validation": "#b07d12", "test": "#1f6feb"}
 INK, LINE, CHANCE = "#1c2530", "#e6eaef", "#b42318"
+NO_CHART = Html("")
 
 
 class Chart(NamedTuple):
@@ -24,59 +26,44 @@ class Chart(NamedTuple):
 
     title: str
     caption: str
-    html: str
+    html: Html
     wide: bool = False
 
 
-def plotly_script() -> str:
-    """Return plotly.js.
-
-    Raises
-    ------
-    ImportError
-        If plotly is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as e:
-        raise ImportError("a tearsheet needs plotly: pip install 'ml4t_actor[report]'") from e
-    return str(get_plotlyjs())
-
-
-def charts(account: BacktestResult, prefix: str) -> Iterator[Chart]:
-    """Yield the charts of an account, with ids that begin with `prefix`."""
+def charts(result: BacktestResult, prefix: str) -> Iterator[Chart]:
+    """Yield the charts of a result, with ids that begin with `prefix`."""
     yield Chart(
-        "Equity", "After fees, as a percentage of the start", _equity(account, f"{prefix}-equity"), wide=True
+        "Equity", "After fees, as a percentage of the start", _equity(result, f"{prefix}-equity"), wide=True
     )
     yield Chart(
         "Reliability",
         "Of the signals given p, how many paid; on the diagonal the probabilities hold",
-        _reliability(account, f"{prefix}-reliability"),
+        _reliability(result, f"{prefix}-reliability"),
     )
     yield Chart(
         "Confidence",
-        f"Signals with status ok; only those right of break-even ({account.break_even:.3f}) are traded",
-        _confidence(account, f"{prefix}-confidence"),
+        f"Signals with status ok; only those right of break-even ({result.break_even:.3f}) are traded",
+        _confidence(result, f"{prefix}-confidence"),
     )
     yield Chart(
         "Toxicity and regime weight",
-        "Means of neighbouring signals" if len(account.ts) > MOST_CONTEXT_POINTS else "Each signal",
-        _context(account, f"{prefix}-context"),
+        "Means of neighbouring signals" if len(result.ts) > MOST_CONTEXT_POINTS else "Each signal",
+        _context(result, f"{prefix}-context"),
         wide=True,
     )
     yield Chart(
-        "Feature importance", "Share of each feature in the model", _features(account, f"{prefix}-features")
+        "Feature importance", "Share of each feature in the model", _features(result, f"{prefix}-features")
     )
-    yield Chart("Fold AUCs", "Within side; 0.5 is chance", _folds(account, f"{prefix}-folds"))
+    yield Chart("Fold AUCs", "Within side; 0.5 is chance", _folds(result, f"{prefix}-folds"))
     yield Chart(
         "Latency",
         "Enrichment time, measured on this machine, where above zero",
-        _latency(account, f"{prefix}-latency"),
+        _latency(result, f"{prefix}-latency"),
         wide=True,
     )
 
 
-def chart_html(traces: list[Any], div_id: str, **layout: Any) -> str:
+def chart_html(traces: Sequence[object], div_id: str, **layout: object) -> Html:
     """Return a chart of Plotly traces as a fragment of HTML."""
     import plotly.graph_objects as go
 
@@ -93,7 +80,7 @@ def chart_html(traces: list[Any], div_id: str, **layout: Any) -> str:
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     figure.update_layout(**layout)
-    return str(
+    return Html(
         figure.to_html(
             full_html=False,
             include_plotlyjs=False,
@@ -113,11 +100,11 @@ def _thinned(n: int, most: int) -> IntArray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def _equity(account: BacktestResult, div_id: str) -> str:
+def _equity(result: BacktestResult, div_id: str) -> Html:
     import plotly.graph_objects as go
 
     traces = []
-    for run in account.runs:
+    for run in result.runs:
         rows = _thinned(len(run.ts), MOST_POINTS)
         traces.append(
             go.Scatter(
@@ -129,7 +116,7 @@ def _equity(account: BacktestResult, div_id: str) -> str:
             )
         )
     if not traces:
-        return ""
+        return NO_CHART
     return chart_html(
         traces,
         div_id,
@@ -139,16 +126,16 @@ def _equity(account: BacktestResult, div_id: str) -> str:
     )
 
 
-def _line(*, dash: str = "dash", **ends: float) -> dict[str, Any]:
+def _line(*, dash: str = "dash", **ends: float) -> dict[str, object]:
     """Return a straight line across the plot at a fixed x or y."""
     across = {"xref": "paper", "x0": 0, "x1": 1} if "y0" in ends else {"yref": "paper", "y0": 0, "y1": 1}
     return {"type": "line", "line": {"color": CHANCE, "width": 1.5, "dash": dash}, **across, **ends}
 
 
-def _reliability(account: BacktestResult, div_id: str) -> str:
+def _reliability(result: BacktestResult, div_id: str) -> Html:
     import plotly.graph_objects as go
 
-    scored: list[tuple[str, Scores | None]] = [("validation", account.validation), ("test", account.test)]
+    scored: list[tuple[str, Scores | None]] = [("validation", result.validation), ("test", result.test)]
     traces, bounds = [], []
     for name, scores in scored:
         if scores is None or not scores.reliability:
@@ -180,7 +167,7 @@ def _reliability(account: BacktestResult, div_id: str) -> str:
             )
         )
     if not traces:
-        return ""
+        return NO_CHART
     seen = np.concatenate(bounds)
     seen = seen[np.isfinite(seen)]
     least = max(0.0, float(seen.min()) - 0.02) if len(seen) else 0.0
@@ -202,7 +189,7 @@ def _reliability(account: BacktestResult, div_id: str) -> str:
     )
 
 
-def _histogram(values: FloatArray, edges: FloatArray, colour: str) -> Any:
+def _histogram(values: FloatArray, edges: FloatArray, colour: str) -> object:
     import plotly.graph_objects as go
 
     counts, _ = np.histogram(values, edges)
@@ -216,25 +203,25 @@ def _histogram(values: FloatArray, edges: FloatArray, colour: str) -> Any:
     )
 
 
-def _confidence(account: BacktestResult, div_id: str) -> str:
-    values = account.confidence[np.isfinite(account.confidence)]
+def _confidence(result: BacktestResult, div_id: str) -> Html:
+    values = result.confidence[np.isfinite(result.confidence)]
     if not len(values):
-        return ""
-    low = min(float(values.min()), account.break_even)
-    high = max(float(values.max()), account.break_even)
+        return NO_CHART
+    low = min(float(values.min()), result.break_even)
+    high = max(float(values.max()), result.break_even)
     pad = 0.02 * (high - low) or 0.01
     return chart_html(
         [_histogram(values, np.linspace(low - pad, high + pad, 51), COLOURS["enriched"])],
         div_id,
         xaxis={"title": "confidence"},
         yaxis={"title": "signals", "rangemode": "tozero"},
-        shapes=[_line(x0=account.break_even, x1=account.break_even)],
-        annotations=[_note("break-even", account.break_even)],
+        shapes=[_line(x0=result.break_even, x1=result.break_even)],
+        annotations=[_annotation("break-even", result.break_even)],
         showlegend=False,
     )
 
 
-def _note(text: str, x: float) -> dict[str, Any]:
+def _annotation(text: str, x: float) -> dict[str, object]:
     return {
         "text": text,
         "x": x,
@@ -246,36 +233,36 @@ def _note(text: str, x: float) -> dict[str, Any]:
     }
 
 
-def _context(account: BacktestResult, div_id: str) -> str:
+def _context(result: BacktestResult, div_id: str) -> Html:
     import plotly.graph_objects as go
 
-    n = len(account.ts)
+    n = len(result.ts)
     if not n:
-        return ""
+        return NO_CHART
     starts = _thinned(n, MOST_CONTEXT_POINTS)
     size = np.diff(np.append(starts, n))
     traces = [
         go.Scatter(
-            x=times(account.ts[starts]),
+            x=times(result.ts[starts]),
             y=np.add.reduceat(column, starts) / size,
             name=name,
             mode="lines" if n > 1 else "markers",
             line={"color": colour, "width": 1.3},
         )
         for name, column, colour in (
-            ("toxicity", account.toxicity, "#c2620e"),
-            ("regime weight", account.regime_weight, "#1a7f37"),
+            ("toxicity", result.toxicity, "#c2620e"),
+            ("regime weight", result.regime_weight, "#1a7f37"),
         )
     ]
     return chart_html(traces, div_id, yaxis={"range": [0, 1.02]}, showlegend=True)
 
 
-def _features(account: BacktestResult, div_id: str) -> str:
+def _features(result: BacktestResult, div_id: str) -> Html:
     import plotly.graph_objects as go
 
-    shown = top_features(account, 12)
+    shown = top_features(result, 12)
     if not shown:
-        return ""
+        return NO_CHART
     names, shares = zip(*shown, strict=True)
     bars = go.Bar(
         x=shares[::-1],
@@ -287,12 +274,12 @@ def _features(account: BacktestResult, div_id: str) -> str:
     return chart_html([bars], div_id, xaxis={"title": "share", "rangemode": "tozero"}, bargap=0.35)
 
 
-def _folds(account: BacktestResult, div_id: str) -> str:
+def _folds(result: BacktestResult, div_id: str) -> Html:
     import plotly.graph_objects as go
 
-    values = np.array(account.fold_aucs, np.float64)
+    values = np.array(result.fold_aucs, np.float64)
     if not np.isfinite(values).any():
-        return ""
+        return NO_CHART
     reach = max(0.05, 1.2 * float(np.nanmax(np.abs(values - 0.5))))
     points = go.Scatter(
         x=[f"fold {i}" for i in range(1, len(values) + 1)],
@@ -309,15 +296,15 @@ def _folds(account: BacktestResult, div_id: str) -> str:
     )
 
 
-def _latency(account: BacktestResult, div_id: str) -> str:
-    us = account.latency_ns[account.latency_ns > 0] / 1e3
+def _latency(result: BacktestResult, div_id: str) -> Html:
+    us = result.latency_ns[result.latency_ns > 0] / 1e3
     if not len(us):
-        return ""
+        return NO_CHART
     edges = np.geomspace(float(us.min()) * 0.98, float(us.max()) * 1.02, 61)
     decades = range(math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[-1])) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     percentiles = {
-        name: value for name, value in account.latency_us().items() if name != "max" and value > 0.0
+        name: value for name, value in result.latency_us().items() if name != "max" and value > 0.0
     }
     return chart_html(
         [_histogram(us, edges, COLOURS["flat"])],
@@ -327,7 +314,7 @@ def _latency(account: BacktestResult, div_id: str) -> str:
         yaxis={"title": "signals", "rangemode": "tozero"},
         shapes=[_line(x0=value, x1=value) for value in percentiles.values()],
         annotations=[
-            _note(f"{name} {value:.1f}", float(np.log10(value))) for name, value in percentiles.items()
+            _annotation(f"{name} {value:.1f}", float(np.log10(value))) for name, value in percentiles.items()
         ],
         showlegend=False,
     )

@@ -1,61 +1,60 @@
-"""The account as plain values, for machines."""
+"""The result of a backtest as JSON, for machines."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, TradedRun, regime_table
-from ml4t_actor.report.verdict import judge
+from ml4t_actor.report.verdict import assess
 
 
-def result_json(account: BacktestResult) -> dict[str, Any]:
-    """Return the account as plain values for JSON, None for what is undefined.
+def result_json(result: BacktestResult) -> dict[str, object]:
+    """Return the result as values that JSON has, None for what is undefined.
 
     Runs carry equity and return of every day; columns over signals are summed up by quantiles.
     """
-    judgement = judge(account)
-    plain: dict[str, Any] = _plain(
+    verdict = assess(result)
+    return _json_object(
         {
-            "title": account.title,
-            "data": account.data_label,
-            "synthetic": account.synthetic,
-            "primary": account.primary,
-            "instruments": account.instruments,
-            "train_start_ns": account.train_start,
-            "train_end_ns": account.train_end,
-            "test_start_ns": account.test_start,
-            "test_end_ns": account.test_end,
-            "costs": account.costs,
-            "signals": account.signals,
-            "statuses": account.statuses,
-            "latency_us": account.latency_us(),
-            "confidence": quantiles(account.confidence),
-            "toxicity": quantiles(account.toxicity),
-            "regime_weight": quantiles(account.regime_weight),
+            "title": result.title,
+            "data": result.data_label,
+            "synthetic": result.synthetic,
+            "primary": result.primary,
+            "instruments": result.instruments,
+            "train_start_ns": result.train_start,
+            "train_end_ns": result.train_end,
+            "test_start_ns": result.test_start,
+            "test_end_ns": result.test_end,
+            "costs": result.costs,
+            "signals": result.signals,
+            "statuses": result.statuses,
+            "latency_us": result.latency_us(),
+            "confidence": quantiles(result.confidence),
+            "toxicity": quantiles(result.toxicity),
+            "regime_weight": quantiles(result.regime_weight),
             "regimes": [
                 {"regime": regime, "signals": n, "mean_weight": weight}
-                for regime, n, weight in regime_table(account)
+                for regime, n, weight in regime_table(result)
             ],
-            "break_even": account.break_even,
-            "above_break_even": account.above_break_even,
-            "model_version": account.model_version,
-            "model_kind": account.model_kind,
-            "feature_importance": account.feature_importance,
-            "fold_aucs": account.fold_aucs,
-            "validation": account.validation.to_dict(),
-            "test": None if account.test is None else account.test.to_dict(),
-            "runs": [_run_json(run) for run in account.runs],
-            "enriched_less_flat": None if account.sizing is None else _sizing_json(account.sizing),
-            "outcome": str(judgement.outcome),
-            "did_it_help": judgement.sentences,
+            "break_even": result.break_even,
+            "above_break_even": result.above_break_even,
+            "model_version": result.model_version,
+            "model_kind": result.model_kind,
+            "feature_importance": result.feature_importance,
+            "fold_aucs": result.fold_aucs,
+            "validation": result.validation.to_dict(),
+            "test": None if result.test is None else result.test.to_dict(),
+            "runs": [_run_json(run) for run in result.runs],
+            "enriched_less_flat": None if result.sizing is None else _sizing_json(result.sizing),
+            "outcome": str(verdict.answer),
+            "did_it_help": verdict.sentences,
         }
     )
-    return plain
 
 
-def _run_json(run: TradedRun) -> dict[str, Any]:
+def _run_json(run: TradedRun) -> dict[str, object]:
     return {
         "name": run.name,
         "starting_equity": run.starting_equity,
@@ -73,7 +72,7 @@ def _run_json(run: TradedRun) -> dict[str, Any]:
     }
 
 
-def _sizing_json(sizing: SizingDifference) -> dict[str, Any]:
+def _sizing_json(sizing: SizingDifference) -> dict[str, object]:
     return {
         **sizing._asdict(),
         "per_day": sizing.per_day._asdict(),
@@ -81,13 +80,17 @@ def _sizing_json(sizing: SizingDifference) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+def _json_object(fields: Mapping[str, object]) -> dict[str, object]:
+    return {str(name): _json_value(value) for name, value in fields.items()}
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _json_object(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

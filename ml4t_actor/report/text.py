@@ -1,4 +1,4 @@
-"""The account as fixed-width plain text."""
+"""The result of a backtest as fixed-width plain text."""
 
 import math
 import textwrap
@@ -6,32 +6,32 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, regime_table
-from ml4t_actor.report.verdict import basis_points, interval, judge, number, sharpe_ratio
+from ml4t_actor.report.verdict import assess, basis_points, interval, number, sharpe_ratio
 from ml4t_actor.validation import ReliabilityBin, Scores
 
 WIDTH = 100
 TOP_FEATURES = 8
 
 
-def result_text(account: BacktestResult) -> str:
-    """Return the account as ASCII text, no line longer than 100 columns, ending in "Did it help?".
+def result_text(result: BacktestResult) -> str:
+    """Return the result as ASCII text, no line longer than 100 columns, ending in "Did it help?".
 
     The first line says SYNTHETIC where the market is made up. Names are shown with control and other
     characters outside ASCII escaped.
     """
-    judgement = judge(account)
+    verdict = assess(result)
     lines: list[str] = []
-    if account.synthetic:
+    if result.synthetic:
         lines += [" SYNTHETIC DATA: A MADE-UP MARKET, NOT A REAL ONE ".center(WIDTH, "*")]
-    lines += [*_wrapped(account.title), "=" * WIDTH, *_data(account), ""]
-    lines += [*_signals(account), ""]
-    lines += _scores(account)
-    lines += ["", *_reliability("validation", account.validation)]
-    if account.test is not None:
-        lines += ["", *_reliability("test", account.test)]
-    lines += ["", *_features(account), "", *_traded(account), "", "Did it help?"]
-    lines += _wrapped(f"{judgement.outcome[0].upper()}{judgement.outcome[1:]}.", "  ")
-    for sentence in judgement.sentences:
+    lines += [*_wrapped(result.title), "=" * WIDTH, *_data(result), ""]
+    lines += [*_signals(result), ""]
+    lines += _scores(result)
+    lines += ["", *_reliability("validation", result.validation)]
+    if result.test is not None:
+        lines += ["", *_reliability("test", result.test)]
+    lines += ["", *_features(result), "", *_traded(result), "", "Did it help?"]
+    lines += _wrapped(f"{verdict.answer[0].upper()}{verdict.answer[1:]}.", "  ")
+    for sentence in verdict.sentences:
         lines += _wrapped(sentence, "  - ", "    ")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -61,42 +61,42 @@ def _named(name: str, text: str) -> list[str]:
     return _wrapped(text, f"  {name:<14}", " " * 16)
 
 
-def _cut(text: str, width: int) -> str:
+def _truncated(text: str, width: int) -> str:
     plain = ascii_only(text)
     return plain if len(plain) <= width else plain[: width - 3] + "..."
 
 
 def _table(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> list[str]:
     return [
-        "  " + _cut(row[0], widths[0]).ljust(widths[0])
+        "  " + _truncated(row[0], widths[0]).ljust(widths[0])
         + "".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]  # fmt: skip
 
 
-def _data(account: BacktestResult) -> list[str]:
+def _data(result: BacktestResult) -> list[str]:
     return [
         "Data",
-        *_named("data", account.data_label + (" (SYNTHETIC)" if account.synthetic else "")),
-        *_named("instruments", ", ".join(account.instruments) or "none"),
-        *_named("primary", account.primary),
-        *_named("trained on", f"{utc(account.train_start)} to {utc(account.train_end)} UTC"),
-        *_named("tested on", f"{utc(account.test_start)} to {utc(account.test_end)} UTC"),
-        *_named("costs", f"{1e4 * account.costs:.1f} bp a round trip"),
-        *_named("model", f"{account.model_kind}, version {account.model_version}"),
+        *_named("data", result.data_label + (" (SYNTHETIC)" if result.synthetic else "")),
+        *_named("instruments", ", ".join(result.instruments) or "none"),
+        *_named("primary", result.primary),
+        *_named("trained on", f"{utc(result.train_start)} to {utc(result.train_end)} UTC"),
+        *_named("tested on", f"{utc(result.test_start)} to {utc(result.test_end)} UTC"),
+        *_named("costs", f"{1e4 * result.costs:.1f} bp a round trip"),
+        *_named("model", f"{result.model_kind}, version {result.model_version}"),
     ]
 
 
-def _signals(account: BacktestResult) -> list[str]:
-    known = sum(account.statuses.values())
-    by_count = sorted(account.statuses.items(), key=lambda item: (-item[1], item[0]))
+def _signals(result: BacktestResult) -> list[str]:
+    known = sum(result.statuses.values())
+    by_count = sorted(result.statuses.items(), key=lambda item: (-item[1], item[0]))
     counts = [f"{name} {n}" for name, n in by_count]
-    if known < account.signals:
-        counts.append(f"without an answer {account.signals - known}")
-    latency = account.latency_us()
+    if known < result.signals:
+        counts.append(f"without an answer {result.signals - known}")
+    latency = result.latency_us()
     lines = [
         "Signals in the test period",
-        *_named("signals", str(account.signals)),
+        *_named("signals", str(result.signals)),
         *_named("by status", ", ".join(counts) or "none"),
         *_named(
             "latency",
@@ -104,19 +104,19 @@ def _signals(account: BacktestResult) -> list[str]:
             + " us (measured on this machine; varies from run to run)",
         ),
     ]
-    n = len(account.confidence)
+    n = len(result.confidence)
     if not n:
         return [*lines, *_named("confidence", "no signal has status ok")]
     return [
         *lines,
         *_named(
             "confidence",
-            f"above break-even ({account.break_even:.3f}) on {account.above_break_even} of {n} signals with "
-            f"status ok; highest {number(account.highest_confidence, '.3f')}",
+            f"above break-even ({result.break_even:.3f}) on {result.above_break_even} of {n} signals with "
+            f"status ok; highest {number(result.highest_confidence, '.3f')}",
         ),
         *_named(
             "regimes",
-            ", ".join(f"{i}: {k / n:.0%} (weight {number(w, '.2f')})" for i, k, w in regime_table(account)),
+            ", ".join(f"{i}: {k / n:.0%} (weight {number(w, '.2f')})" for i, k, w in regime_table(result)),
         ),
     ]
 
@@ -146,24 +146,24 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
     ]
 
 
-def _scores(account: BacktestResult) -> list[str]:
+def _scores(result: BacktestResult) -> list[str]:
     lines = ["Meta-model (95 % intervals by block bootstrap)"]
-    parts = (("validation, walk-forward on the training part", account.validation), ("test", account.test))
-    for title, scores in parts:
+    periods = (("validation, walk-forward on the training part", result.validation), ("test", result.test))
+    for title, scores in periods:
         if scores is None:
             lines.append(f"  {title}: too few labelled signals to score")
             continue
         lines.append(f"  {title}:")
         lines += [f"    {name:<18}{value:<28}{yardstick}" for name, value, yardstick in score_rows(scores)]
         lines += _wrapped(f"verdict: {scores.verdict}", "    ")
-    if account.fold_aucs:
-        lines += _named("fold AUCs", " ".join(number(value, ".3f") for value in account.fold_aucs))
+    if result.fold_aucs:
+        lines += _named("fold AUCs", " ".join(number(value, ".3f") for value in result.fold_aucs))
     return lines
 
 
-def agrees(part: ReliabilityBin) -> bool:
+def agrees(row: ReliabilityBin) -> bool:
     """Whether the mean prediction of a bin lies in the interval of its observed rate."""
-    return part.rate_low <= part.mean_p <= part.rate_high
+    return row.rate_low <= row.mean_p <= row.rate_high
 
 
 def _reliability(title: str, scores: Scores) -> list[str]:
@@ -177,13 +177,13 @@ def _reliability(title: str, scores: Scores) -> list[str]:
                 ("", "predicted", "observed", "interval", "n"),
                 *(
                     (
-                        "" if agrees(part) else "off",
-                        number(part.mean_p, ".3f"),
-                        number(part.rate, ".3f"),
-                        interval((part.rate_low, part.rate_high), ".3f"),
-                        str(part.n),
+                        "" if agrees(row) else "off",
+                        number(row.mean_p, ".3f"),
+                        number(row.rate, ".3f"),
+                        interval((row.rate_low, row.rate_high), ".3f"),
+                        str(row.n),
                     )
-                    for part in scores.reliability
+                    for row in scores.reliability
                 ),
             ],
             (6, 11, 11, 18, 9),
@@ -191,17 +191,17 @@ def _reliability(title: str, scores: Scores) -> list[str]:
     ]
 
 
-def top_features(account: BacktestResult, most: int) -> list[tuple[str, float]]:
+def top_features(result: BacktestResult, most: int) -> list[tuple[str, float]]:
     """Return the most important features, largest first."""
-    return sorted(account.feature_importance.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return sorted(result.feature_importance.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
-def _features(account: BacktestResult) -> list[str]:
-    if not account.feature_importance:
+def _features(result: BacktestResult) -> list[str]:
+    if not result.feature_importance:
         return ["Feature importance: none"]
-    shown = top_features(account, TOP_FEATURES)
+    shown = top_features(result, TOP_FEATURES)
     return [
-        f"Feature importance, top {len(shown)} of {len(account.feature_importance)}",
+        f"Feature importance, top {len(shown)} of {len(result.feature_importance)}",
         *_table([(name, number(value, ".3f")) for name, value in shown], (40, 8)),
     ]
 
@@ -211,8 +211,8 @@ def _fitting(value: float, sign: str, width: int) -> str:
     return cents if len(cents) <= width else f"{value:{sign}.3e}"
 
 
-def _traded(account: BacktestResult) -> list[str]:
-    if not account.runs:
+def _traded(result: BacktestResult) -> list[str]:
+    if not result.runs:
         return ["Traded: no run"]
     rows = [("", "PnL", "% of start", "Sharpe [95 %]", "P(SR>0)", "drawdown", "trades", "fees")]
     rows += [
@@ -226,14 +226,14 @@ def _traded(account: BacktestResult) -> list[str]:
             str(run.trades),
             _fitting(run.fees, "", 11),
         )
-        for run in account.runs
+        for run in result.runs
     ]
     lines = [
         "Traded, the same signals at flat and at enriched size, after fees",
         *_table(rows, (9, 13, 12, 25, 9, 10, 8, 12)),
     ]
-    if account.sizing is not None:
-        for note in sizing_notes(account.sizing):
+    if result.sizing is not None:
+        for note in sizing_notes(result.sizing):
             lines += _wrapped(note, "  ")
     return lines
 

@@ -7,14 +7,15 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.ledger import Ledger, LedgerReader
 from ml4t_actor.market_data import FloatArray, IntArray
-from ml4t_actor.report.charts import chart_html, plotly_script, times
+from ml4t_actor.report.charts import chart_html, times
+from ml4t_actor.report.page import Html, plotly_script, render, write_page
 from ml4t_actor.validation import base_rate, log_loss
 
 DECISIONS = ("promoted", "rejected", "retired", "failed", "swapped", "rolled_back")
@@ -62,7 +63,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """The judged outcomes in the order in which they became known, and the decisions between them.
+    """Outcomes of the signals that a model answered, as they became known, and the decisions between them.
 
     Attributes
     ----------
@@ -88,9 +89,11 @@ class Timeline:
     decisions: tuple[Decision, ...]
 
     def confidence_in(self, other: "Timeline") -> FloatArray:
-        """Return what `other` told of the same signals, NaN of those that it did not judge."""
-        told = dict(zip(other.signal.tolist(), other.confidence.tolist(), strict=True))
-        return np.array([told.get(signal, math.nan) for signal in self.signal.tolist()], dtype=np.float64)
+        """Return the confidence of `other` in the same signals, NaN in those that it did not answer."""
+        by_signal = dict(zip(other.signal.tolist(), other.confidence.tolist(), strict=True))
+        return np.array(
+            [by_signal.get(signal, math.nan) for signal in self.signal.tolist()], dtype=np.float64
+        )
 
 
 def read_timeline(source: str | Path | Ledger) -> Timeline:
@@ -103,21 +106,21 @@ def read_timeline(source: str | Path | Ledger) -> Timeline:
     """
     reader = LedgerReader(source)
     signals = reader.signals()
-    judged = signals[(signals["label"] >= 0) & signals["status"].isin(["ok", "late"])]
-    judged = judged.sort_values("ts_outcome", kind="stable")
+    answered = signals[(signals["label"] >= 0) & signals["status"].isin(["ok", "late"])]
+    answered = answered.sort_values("ts_outcome", kind="stable")
     events = reader.events()
     ts, start = (
-        judged[name].dt.tz_localize(None).to_numpy("M8[ns]").view(np.int64)
+        answered[name].dt.tz_localize(None).to_numpy("M8[ns]").view(np.int64)
         for name in ("ts_outcome", "ts_event")
     )
     return Timeline(
         ts=ts,
         start=start,
-        signal=(judged["source"] + "/" + judged["signal_id"]).to_numpy(object),
-        confidence=judged["confidence"].to_numpy(np.float64),
-        label=judged["label"].to_numpy(np.float64),
-        weight=judged["weight"].to_numpy(np.float64),
-        version=judged["model_version"].to_numpy(object),
+        signal=(answered["source"] + "/" + answered["signal_id"]).to_numpy(object),
+        confidence=answered["confidence"].to_numpy(np.float64),
+        label=answered["label"].to_numpy(np.float64),
+        weight=answered["weight"].to_numpy(np.float64),
+        version=answered["model_version"].to_numpy(object),
         decisions=tuple(
             _decision(detail)
             for kind, detail in zip(events["kind"], events["detail"], strict=True)
@@ -126,11 +129,8 @@ def read_timeline(source: str | Path | Ledger) -> Timeline:
     )
 
 
-def _decision(detail: Mapping[str, Any]) -> Decision:
-    return Decision(
-        ts=int(detail["ts_event"]),
-        **{name: detail[name] for name in Decision.__dataclass_fields__ if name != "ts"},
-    )
+def _decision(detail: Mapping[str, object]) -> Decision:
+    return msgspec.convert({**detail, "ts": detail["ts_event"]}, Decision)
 
 
 def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: int = TEXT_ROWS) -> str:
@@ -141,14 +141,14 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
     timeline : Timeline
         What to show.
     frozen : Timeline, optional
-        The same signals judged by a model that stayed: its log loss, on those that it judged too, is put beside.
+        The same signals answered by a model that stayed: its log loss, on those that it answered too, is put beside.
     rows : int
         Most rows of the second table, each of as many outcomes.
     """
     beside = None if frozen is None else timeline.confidence_in(frozen)
     counts = {action: sum(d.action == action for d in timeline.decisions) for action in DECISIONS}
-    told = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items() if n) or "none"
-    lines = [f"Decisions: {told}"]
+    by_action = ", ".join(f"{n} {action.replace('_', ' ')}" for action, n in counts.items() if n) or "none"
+    lines = [f"Decisions: {by_action}"]
     if timeline.decisions:
         lines.append(
             f"  {'time':<17} {'trigger':<13} {'decision':<11} {'serves':<16} {'n':>6} {'champion':>9} "
@@ -169,22 +169,22 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
     if len(timeline.ts):
         extra = " the frozen model" if frozen is not None else ""
         lines.append(
-            f"  {'until':<17} {'n':>6} {'paid':>6} {'told':>6} {'gap':>7} {'log loss':>9} {'base rate':>9}"
+            f"  {'until':<17} {'n':>6} {'paid':>6} {'mean p':>6} {'gap':>7} {'log loss':>9} {'base rate':>9}"
             f"{extra}  served by"
         )
     for chunk in _chunks(len(timeline.ts), rows):
         y, p, w = timeline.label[chunk], timeline.confidence[chunk], timeline.weight[chunk]
         rate = base_rate(y, w)
-        told_rate = float(np.average(p, weights=w)) if w.sum() > 0.0 else math.nan
+        mean_p = float(np.average(p, weights=w)) if w.sum() > 0.0 else math.nan
         end = int(timeline.ts[chunk][-1])
-        other = ""
+        frozen_loss = ""
         if beside is not None:
             both = np.isfinite(beside[chunk])
-            other = f" {log_loss(y[both], beside[chunk][both], w[both]):>16.4f}"
+            frozen_loss = f" {log_loss(y[both], beside[chunk][both], w[both]):>16.4f}"
         served = ", ".join(dict.fromkeys(short_version(v) for v in timeline.version[chunk]))
         lines.append(
-            f"  {_minute(end):<17} {len(y):>6,} {rate:>6.3f} {told_rate:>6.3f} {told_rate - rate:>+7.3f} "
-            f"{log_loss(y, p, w):>9.4f} {log_loss(y, np.full(len(y), rate), w):>9.4f}{other}  {served}"
+            f"  {_minute(end):<17} {len(y):>6,} {rate:>6.3f} {mean_p:>6.3f} {mean_p - rate:>+7.3f} "
+            f"{log_loss(y, p, w):>9.4f} {log_loss(y, np.full(len(y), rate), w):>9.4f}{frozen_loss}  {served}"
         )
     return "\n".join(lines)
 
@@ -206,22 +206,17 @@ def write_timeline(timeline: Timeline, path: str | Path, *, title: str, note: st
     ImportError
         If plotly is not installed.
     """
-    script = plotly_script()
-    body = "\n".join(f"<section><h2>{escape(name)}</h2>{html}</section>" for name, html in _charts(timeline))
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
-<style>body {{ font: 15px/1.5 system-ui, Arial, sans-serif; max-width: 1200px; margin: 24px auto; padding: 0 24px;
-color: #1c2530; }} pre {{ overflow-x: auto; font-size: 12px; background: #f5f6f8; padding: 12px; }}
-h2 {{ font-size: 17px; }}</style><script>{script}</script></head>
-<body><h1>{escape(title)}</h1><p>{escape(note)}</p>
-{body}
-<pre>{escape(timeline_text(timeline))}</pre>
-</body></html>
-"""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8", newline="\n")
-    return target
+    page = render(
+        "timeline/page",
+        title=title,
+        script=plotly_script(),
+        note=note,
+        charts=Html(
+            "\n".join(render("timeline/chart", title=name, chart=chart) for name, chart in _charts(timeline))
+        ),
+        text=timeline_text(timeline),
+    )
+    return write_page(page, path)
 
 
 def short_version(version: str) -> str:
@@ -230,7 +225,7 @@ def short_version(version: str) -> str:
     return number if dash and len(digest) == 12 else version
 
 
-def _charts(timeline: Timeline) -> Iterator[tuple[str, str]]:
+def _charts(timeline: Timeline) -> Iterator[tuple[str, Html]]:
     import plotly.graph_objects as go
 
     n = len(timeline.ts)
@@ -240,14 +235,14 @@ def _charts(timeline: Timeline) -> Iterator[tuple[str, str]]:
     ends = np.unique(np.linspace(window, n, min(MOST_POINTS, n - window + 1)).astype(np.int64))
     w = timeline.weight
     paid = _rolling(timeline.label, w, window, ends)
-    told = _rolling(timeline.confidence, w, window, ends)
+    mean_p = _rolling(timeline.confidence, w, window, ends)
     p = np.clip(timeline.confidence, 1e-9, 1.0 - 1e-9)
     losses = -np.where(timeline.label > 0.5, np.log(p), np.log1p(-p))
     loss = _rolling(losses, w, window, ends)
     entropy = -(paid * np.log(np.maximum(paid, 1e-9)) + (1.0 - paid) * np.log(np.maximum(1.0 - paid, 1e-9)))
     at = times(timeline.ts[ends - 1])
 
-    def line(y: FloatArray, name: str, colour: str) -> Any:
+    def line(y: FloatArray, name: str, colour: str) -> object:
         return go.Scatter(x=at, y=y, name=name, mode="lines", line={"color": colour, "width": 2})
 
     marks = [
@@ -264,9 +259,9 @@ def _charts(timeline: Timeline) -> Iterator[tuple[str, str]]:
         for d in timeline.decisions
     ]
     yield (
-        f"Confidence told and signals that paid, of the last {window:,} outcomes",
+        f"Mean confidence and share of signals that paid, of the last {window:,} outcomes",
         chart_html(
-            [line(told, "told", "#1f6feb"), line(paid, "paid", "#1c2530")],
+            [line(mean_p, "confidence", "#1f6feb"), line(paid, "paid", "#1c2530")],
             "calibration",
             shapes=marks,
             height=340,

@@ -12,8 +12,8 @@ HARDLY_TRADED = 0.10
 FEW_BLOCKS = 30
 
 
-class Outcome(StrEnum):
-    """The answer in one line."""
+class Answer(StrEnum):
+    """Whether the enrichment helped, in one line."""
 
     HELPED = "yes, in this test: a better model, better trades and a profit, each beyond chance"
     IN_PART = "in part: better than flat at equal turnover beyond chance, but not every test was passed"
@@ -26,13 +26,13 @@ class Outcome(StrEnum):
 
 
 class BacktestVerdict(NamedTuple):
-    """The outcome and the sentences behind it."""
+    """The answer and the sentences behind it."""
 
-    outcome: Outcome
+    answer: Answer
     sentences: tuple[str, ...]
 
 
-def judge(account: BacktestResult) -> BacktestVerdict:
+def assess(result: BacktestResult) -> BacktestVerdict:
     """Say whether the enrichment helped.
 
     Three questions, each decided by whether a 95 % interval excludes chance: does the model beat chance out
@@ -40,49 +40,49 @@ def judge(account: BacktestResult) -> BacktestVerdict:
     and at equal turnover), and did either run make money (Sharpe ratio). An enriched run with less than a
     tenth of the flat run's turnover is called inactive: its result, good or bad, is that of not trading.
     """
-    sentences = [*_model(account), *_sizing(account), *(_money(run) for run in account.runs)]
-    if account.synthetic:
+    sentences = [*_model(result), *_sizing(result), *(_profit(run) for run in result.runs)]
+    if result.synthetic:
         sentences.append("All of this is on a SYNTHETIC market: it says nothing about a real one.")
-    return BacktestVerdict(_outcome(account), tuple(sentences))
+    return BacktestVerdict(_answer(result), tuple(sentences))
 
 
-def activity(account: BacktestResult) -> float:
+def activity(result: BacktestResult) -> float:
     """Return how much the enriched run traded per unit of the flat run, by fees or else trades, or NaN."""
-    flat, enriched = account.run("flat"), account.run("enriched")
+    flat, enriched = result.run("flat"), result.run("enriched")
     if flat is None or enriched is None or not flat.trades:
         return math.nan
     if not enriched.trades:
         return 0.0
-    sizing = account.sizing
+    sizing = result.sizing
     if sizing is not None and not math.isnan(sizing.turnover):
         return sizing.turnover
     return enriched.trades / flat.trades
 
 
-def made_money(run: TradedRun) -> bool:
+def made_profit(run: TradedRun) -> bool:
     """Whether a run made money beyond chance."""
     return run.pnl > 0.0 and run.sharpe.low > 0.0
 
 
-def _outcome(account: BacktestResult) -> Outcome:
-    sizing, enriched, active = account.sizing, account.run("enriched"), activity(account)
+def _answer(result: BacktestResult) -> Answer:
+    sizing, enriched, active = result.sizing, result.run("enriched"), activity(result)
     if sizing is None or enriched is None or math.isnan(active):
-        return Outcome.NOT_COMPARED
+        return Answer.NOT_COMPARED
     if active < HARDLY_TRADED:
-        return Outcome.INACTIVE
+        return Answer.INACTIVE
     raw, equal = sizing.per_day.direction, sizing.at_equal_turnover.direction
     if raw is None:
-        return Outcome.TOO_SHORT if sizing.days < MIN_BLOCKS else Outcome.NO_EVIDENCE
+        return Answer.TOO_SHORT if sizing.days < MIN_BLOCKS else Answer.NO_EVIDENCE
     if equal == 1:
-        model = account.test is not None and account.test.verdict is Verdict.BETTER
-        return Outcome.HELPED if model and raw == 1 and made_money(enriched) else Outcome.IN_PART
+        model = result.test is not None and result.test.verdict is Verdict.BETTER
+        return Answer.HELPED if model and raw == 1 and made_profit(enriched) else Answer.IN_PART
     if raw == 1:
-        return Outcome.LESS_TRADING
-    return Outcome.HURT if -1 in (raw, equal) else Outcome.NO_EVIDENCE
+        return Answer.LESS_TRADING
+    return Answer.HURT if -1 in (raw, equal) else Answer.NO_EVIDENCE
 
 
-def _model(account: BacktestResult) -> list[str]:
-    validation, test = account.validation, account.test
+def _model(result: BacktestResult) -> list[str]:
+    validation, test = result.validation, result.test
     if test is None:
         return [
             "The model has no score on the test period: too few of its signals got a label.",
@@ -99,7 +99,7 @@ def _model(account: BacktestResult) -> list[str]:
     return sentences
 
 
-_SAID = {
+_MODEL_CLAUSES = {
     Verdict.BETTER: "the model beats chance: it ranks signals of one side better, and its probabilities beat "
     "the base rate",
     Verdict.RANKS_BETTER: "the model ranks signals of one side better than chance, but its probabilities are "
@@ -114,28 +114,28 @@ _SAID = {
 
 def _scored(scores: Scores, where: str) -> str:
     auc, skill = scores.auc_within_side_interval, scores.log_loss_skill_interval
-    said = _SAID[scores.verdict]
+    clause = _MODEL_CLAUSES[scores.verdict]
     worse = skill.high < 0.0
     if worse:
-        said = said.replace("no better than the base rate", "worse than the base rate, beyond chance")
+        clause = clause.replace("no better than the base rate", "worse than the base rate, beyond chance")
     numbers = (
         f"AUC {number(scores.auc_within_side, '.3f')} {interval(auc, '.3f')} against 0.5, log-loss skill "
         f"{number(scores.log_loss_skill, '+.4f')} {interval(skill, '+.4f')} against 0, n = {scores.n}"
     )
-    sentence = f"{where} {said} ({numbers})."
+    sentence = f"{where} {clause} ({numbers})."
     if worse and scores.verdict is not Verdict.RANKS_BETTER:
         sentence += " Its probabilities are worse than the base rate, beyond chance."
     return sentence
 
 
-def _sizing(account: BacktestResult) -> list[str]:
-    sizing, active = account.sizing, activity(account)
+def _sizing(result: BacktestResult) -> list[str]:
+    sizing, active = result.sizing, activity(result)
     if sizing is None:
         return ["Flat and enriched sizing were not both traded: there is nothing to compare."]
     if math.isnan(active):
         return ["The flat run did not trade: there is nothing to compare."]
     if active < HARDLY_TRADED:
-        return _inactive(account, active)
+        return _inactive(result, active)
     raw, equal = sizing.per_day.direction, sizing.at_equal_turnover.direction
     if raw is None:
         why = (
@@ -144,18 +144,18 @@ def _sizing(account: BacktestResult) -> list[str]:
             else "the two differ by the same amount on every day"
         )
         return [f"Whether enriched sizing beats flat sizing cannot be told: {why}."]
-    said = {
+    comparison = {
         1: "Enriched sizing did better than flat sizing, beyond chance",
         0: "Enriched sizing cannot be told from flat sizing",
         -1: "Enriched sizing did worse than flat sizing, beyond chance",
     }[raw]
-    sentences = [f"{said}: {basis_points(sizing.per_day)} a day."]
+    sentences = [f"{comparison}: {basis_points(sizing.per_day)} a day."]
     if equal is None:
         sentences.append(
             "Without fees turnover is not known: trading less cannot be told from choosing better."
         )
     else:
-        sentences.append(_at_equal_turnover(sizing, raw, equal, account.run("flat")))
+        sentences.append(_at_equal_turnover(sizing, raw, equal, result.run("flat")))
     if sizing.days // sizing.block_days < FEW_BLOCKS:
         sentences.append(
             f"These intervals rest on {sizing.days} days only and are too narrow: be slower to believe them."
@@ -177,18 +177,18 @@ def _at_equal_turnover(sizing: SizingDifference, raw: int, equal: int, flat: Tra
     return f"{why}: {numbers} {what}."
 
 
-def _inactive(account: BacktestResult, active: float) -> list[str]:
-    n = len(account.confidence)
+def _inactive(result: BacktestResult, active: float) -> list[str]:
+    n = len(result.confidence)
     if not n:
         why = "no signal was enriched with status ok"
-    elif not account.above_break_even:
+    elif not result.above_break_even:
         why = (
-            f"confidence never exceeded break-even ({account.break_even:.3f}); the highest was "
-            f"{number(account.highest_confidence, '.3f')}"
+            f"confidence never exceeded break-even ({result.break_even:.3f}); the highest was "
+            f"{number(result.highest_confidence, '.3f')}"
         )
     else:
         why = (
-            f"confidence exceeded break-even ({account.break_even:.3f}) on {account.above_break_even} of {n} "
+            f"confidence exceeded break-even ({result.break_even:.3f}) on {result.above_break_even} of {n} "
             "signals"
         )
     how = "did not trade" if active == 0.0 else f"hardly traded ({active:.1%} of the flat run's turnover)"
@@ -198,12 +198,12 @@ def _inactive(account: BacktestResult, active: float) -> list[str]:
     ]
 
 
-def _money(run: TradedRun) -> str:
+def _profit(run: TradedRun) -> str:
     sharpe = f"Sharpe {sharpe_ratio(run)}"
     if not run.trades:
         return f"The {run.name} run did not trade."
     if run.pnl > 0.0:
-        luck = "beyond chance" if made_money(run) else "which cannot be told from luck"
+        luck = "beyond chance" if made_profit(run) else "which cannot be told from luck"
         return f"The {run.name} run made {run.pnl_fraction:.2%} after fees, {luck} ({sharpe})."
     if run.pnl < 0.0:
         luck = ", beyond bad luck" if run.sharpe.high < 0.0 else ""

@@ -1,4 +1,4 @@
-"""The main job end to end, on a small synthetic market: the account says what happened, and the same again."""
+"""The main job end to end, on a small synthetic market: the result says what happened, and the same again."""
 
 import dataclasses
 import json
@@ -23,52 +23,52 @@ def markets() -> list[Market]:
 
 
 @pytest.fixture(scope="module")
-def account(markets, tmp_path_factory):
+def result(markets, tmp_path_factory):
     return run_backtest("hyperliquid_5m", markets, "mean_reversion", tmp_path_factory.mktemp("out"))
 
 
-def test_every_signal_is_accounted_for(account):
-    assert account.signals > 300
-    assert sum(account.statuses.values()) == account.signals
-    assert account.statuses["ok"] > 0.5 * account.signals
-    assert len(account.latency_ns) == account.signals
-    assert (account.latency_ns > 0).all()
+def test_every_signal_is_accounted_for(result):
+    assert result.signals > 300
+    assert sum(result.statuses.values()) == result.signals
+    assert result.statuses["ok"] > 0.5 * result.signals
+    assert len(result.latency_ns) == result.signals
+    assert (result.latency_ns > 0).all()
 
 
-def test_training_ends_before_the_test_begins(account, markets):
-    assert account.train_end <= account.test_start
-    assert (account.ts >= account.test_start).all()
+def test_training_ends_before_the_test_begins(result, markets):
+    assert result.train_end <= result.test_start
+    assert (result.ts >= result.test_start).all()
     first = min(int(market.bars.ts_event[0]) for market in markets)
     last = max(int(market.bars.ts_event[-1]) for market in markets)
-    share = (account.train_end - first) / (last - first)
+    share = (result.train_end - first) / (last - first)
     assert 0.55 < share < 0.65
 
 
-def test_money_adds_up(account):
-    for run in account.runs:
+def test_money_adds_up(result):
+    for run in result.runs:
         assert run.equity[0] == pytest.approx(run.starting_equity, rel=0.05)
         assert run.fees >= 0.0
-    flat = account.run("flat")
+    flat = result.run("flat")
     assert flat.trades > 50
     # Each trade pays the taker's 4.5 bp (or the maker's 1.5 on its target) on about a quarter of the equity, twice.
     per_trade = flat.fees / flat.trades / flat.starting_equity
     assert 0.25 * 2 * 0.00015 < per_trade < 0.25 * 2 * 0.00045 * 1.2
 
 
-def test_the_account_says_that_the_market_is_synthetic(account):
-    assert account.synthetic
-    assert "SYNTHETIC" in result_text(account).splitlines()[0]
+def test_the_result_says_that_the_market_is_synthetic(result):
+    assert result.synthetic
+    assert "SYNTHETIC" in result_text(result).splitlines()[0]
 
 
-def test_the_same_backtest_again_is_identical(account, markets, tmp_path):
+def test_the_same_backtest_again_is_identical(result, markets, tmp_path):
     def plain(a):
         values = result_json(a)
         return json.dumps({key: value for key, value in values.items() if "latency" not in key})
 
     again = run_backtest("hyperliquid_5m", markets, "mean_reversion", tmp_path)
-    assert again.confidence.tobytes() == account.confidence.tobytes()
-    assert np.array_equal(again.run("enriched").equity, account.run("enriched").equity)
-    assert plain(again).replace(again.model_version, "") == plain(account).replace(account.model_version, "")
+    assert again.confidence.tobytes() == result.confidence.tobytes()
+    assert np.array_equal(again.run("enriched").equity, result.run("enriched").equity)
+    assert plain(again).replace(again.model_version, "") == plain(result).replace(result.model_version, "")
 
 
 @pytest.mark.slow

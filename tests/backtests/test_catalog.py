@@ -266,7 +266,7 @@ def test_a_signal_a_nanosecond_later_is_right_in_any_order(from_primary, here, t
     assert values(run, "ts_init") == values(from_primary, "ts_init")
 
 
-def test_dates_and_account(from_primary, here, test_markets):
+def test_dates_and_text(from_primary, here, test_markets):
     times = test_markets[0].bars.ts_event
     start, end = (np.datetime64(int(times[i]), "ns") for i in (500, 1_500))
     run = run_node(load_run_config(NODE_JSON, start=f"{start}Z", end=f"{end}Z"))
@@ -281,7 +281,7 @@ def test_dates_and_account(from_primary, here, test_markets):
     assert re.search(r"p50 \d+\.\d us, p99 \d+\.\d us", text)
 
 
-def test_the_account_says_which_signals_the_model_learned_from(from_primary, test_markets):
+def test_the_text_says_which_signals_the_model_learned_from(from_primary, test_markets):
     first_bar = min(int(m.bars.ts_event[0]) for m in test_markets)
     last = max(e.ts_event for e in from_primary.enriched)
     assert first_bar - 24 * 3_600_000_000_000 < from_primary.trained_until_ns < last

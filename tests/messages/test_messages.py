@@ -2,7 +2,6 @@ import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -279,7 +278,7 @@ BAD_UNITS = [
 ]
 BAD_INTEGERS = [True, np.True_, 1.0, 1.5, NAN, INF, "x", None, 2**63, 10**5000, -2]
 BAD_TEXTS = ["", "x" * (TEXT_LENGTH_MAX + 1), "a\nb", "a\x00b", "\ud800", 5, None, b"x", ["x"]]
-BAD_SIGNAL: dict[str, list[Any]] = {
+BAD_SIGNAL: dict[str, list[object]] = {
     "instrument_id": [*BAD_TEXTS, "BTC", ".X", "A.", "a\nb.X", InstrumentId(Symbol("a\nb"), Venue("X"))],
     "signal": [2, -2, 0.5, NAN, INF, True, False, np.True_, "1", None, 10**400, 10**5000, [1], 1 + 0j],
     "strength": BAD_UNITS,
@@ -288,7 +287,7 @@ BAD_SIGNAL: dict[str, list[Any]] = {
     "ts_event": [*BAD_INTEGERS, -1],
     "ts_init": [*BAD_INTEGERS, -1],
 }
-BAD_ENRICHED: dict[str, list[Any]] = BAD_SIGNAL | {
+BAD_ENRICHED: dict[str, list[object]] = BAD_SIGNAL | {
     "meta_confidence": BAD_UNITS,
     "toxicity": BAD_UNITS,
     "vpin": BAD_UNITS,
@@ -299,8 +298,8 @@ BAD_ENRICHED: dict[str, list[Any]] = BAD_SIGNAL | {
     "status": ["", "OK", "fine", None, 1, ["ok"]],
     "latency_ns": [*BAD_INTEGERS, -1],
 }
-BAD_NUMBERS: list[Any] = [NAN, INF, -INF, np.float32(INF), True, "0.1", None, 10**400, 0.5j]
-BAD_OUTCOME: dict[str, list[Any]] = {
+BAD_NUMBERS: list[object] = [NAN, INF, -INF, np.float32(INF), True, "0.1", None, 10**400, 0.5j]
+BAD_OUTCOME: dict[str, list[object]] = {
     **{name: BAD_SIGNAL[name] for name in ("instrument_id", "source", "signal_id", "ts_event", "ts_init")},
     "signal": [0, *BAD_SIGNAL["signal"]],
     "meta_confidence": BAD_UNITS,
@@ -312,7 +311,7 @@ BAD_OUTCOME: dict[str, list[Any]] = {
     "bars": [*BAD_INTEGERS, -1],
     "weight": BAD_UNITS,
 }
-BAD_UPDATE: dict[str, list[Any]] = {
+BAD_UPDATE: dict[str, list[object]] = {
     "action": ["", "Promoted", "up", None, 1, ["promoted"]],
     "version": BAD_ENRICHED["model_version"],
     "previous_version": BAD_ENRICHED["model_version"],
@@ -534,12 +533,12 @@ class Listener(Actor):
     def __init__(self, subscribe: Callable[["Listener"], None]) -> None:
         super().__init__()
         self._subscribe = subscribe
-        self.seen: list[Any] = []
+        self.seen: list[object] = []
 
     def on_start(self) -> None:
         self._subscribe(self)
 
-    def on_data(self, data: Any) -> None:
+    def on_data(self, data: object) -> None:
         self.seen.append(data)
 
 

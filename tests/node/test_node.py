@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +28,16 @@ from ml4t_actor.ledger import LedgerReader
 from ml4t_actor.market_data import Signals
 from ml4t_actor.node import NodeConfigError, NodePlan, read_plan
 from ml4t_actor.node.__main__ import main
-from ml4t_actor.node.check import FAIL, PASS, WARN, Row, _check_model, _clock_off_by, _clock_row, print_table
+from ml4t_actor.node.check import (
+    FAIL,
+    PASS,
+    WARN,
+    Finding,
+    _check_model,
+    _clock_finding,
+    _clock_offset,
+    print_table,
+)
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSettings
 from ml4t_actor.training.loop import TrainingLoop
@@ -81,21 +89,21 @@ class Probe(Actor):
 """
 
 
-def node_config(name: str) -> dict[str, Any]:
+def node_config(name: str) -> dict:
     return json.loads((CONFIGS / name).read_bytes())
 
 
-def write(folder: Path, raw: Any) -> Path:
+def write(folder: Path, raw: object) -> Path:
     path = folder / "node.json"
     path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
     return path
 
 
-def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+def changed(raw: dict, path: str, value: object) -> dict:
     """Return a copy with the value at a dotted path replaced, or taken out if it is `...`."""
     raw = copy.deepcopy(raw)
     *way, last = path.split(".")
-    at: Any = raw
+    at = raw
     for step in way:
         at = at[int(step)] if step.isdigit() else at[step]
     if value is ...:
@@ -105,7 +113,7 @@ def changed(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def problems_of(folder: Path, raw: Any) -> list[str]:
+def problems_of(folder: Path, raw: object) -> list[str]:
     with pytest.raises(NodeConfigError) as caught:
         read_plan(write(folder, raw))
     assert str(caught.value)
@@ -161,7 +169,7 @@ class TestReading:
     DATA = "data_clients.HYPERLIQUID"
 
     @pytest.mark.parametrize(
-        ("path", "value", "told"),
+        ("path", "value", "reported"),
         [
             ("trader_id", "x", "trader_id"),
             ("trader_id", "é-1", "trader_id"),
@@ -204,11 +212,11 @@ class TestReading:
             ("strategies.0.config.strategy_id", "x", "strategies[0].config.strategy_id"),
         ],
     )
-    def test_an_error_is_told_with_its_path(self, tmp_path, path, value, told):
+    def test_an_error_is_reported_with_its_path(self, tmp_path, path, value, reported):
         problems = problems_of(tmp_path, changed(self.RAW, path, value))
-        assert any(told in problem for problem in problems), problems
+        assert any(reported in problem for problem in problems), problems
 
-    def test_all_errors_are_told_at_once(self, tmp_path):
+    def test_all_errors_are_reported_at_once(self, tmp_path):
         raw = self.RAW
         for path, value in (
             ("trader_id", "x"),
@@ -223,7 +231,7 @@ class TestReading:
         assert len(problems_of(tmp_path, raw)) == 7
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "reported"),
         [
             ("", "not JSON"),
             ("{", "not JSON"),
@@ -233,10 +241,10 @@ class TestReading:
             (" " * 1_000_001, "larger"),
         ],
     )
-    def test_what_is_no_config_is_refused(self, tmp_path, text, told):
-        assert told in problems_of(tmp_path, text)[0]
+    def test_what_is_no_config_is_refused(self, tmp_path, text, reported):
+        assert reported in problems_of(tmp_path, text)[0]
 
-    def test_a_file_that_is_not_there_is_told(self, tmp_path):
+    def test_a_file_that_is_not_there_is_reported(self, tmp_path):
         with pytest.raises(NodeConfigError, match="cannot be read"):
             read_plan(tmp_path / "none.json")
 
@@ -250,7 +258,7 @@ class TestReading:
     @given(data=st.data())
     def test_whatever_is_in_a_file_it_is_a_plan_or_a_list_of_problems(self, tmp_path, data):
         raw = copy.deepcopy(self.RAW)
-        at: Any = raw
+        at = raw
         while True:
             keys = list(at) if isinstance(at, dict) else list(range(len(at)))
             key = data.draw(st.sampled_from(keys))
@@ -290,10 +298,10 @@ class TestSecrets:
             path_to = write(tmp_path, changed(self.RAW, path, {"x": "hunter2", "password": "hunter2"}))
         assert main([str(path_to)]) == 2
         assert main([str(path_to), "--check"]) == 2
-        told = "".join(capfd.readouterr())
-        assert "environment" in told
-        assert "hunter2" not in told
-        assert KEY[2:] not in told
+        reported = "".join(capfd.readouterr())
+        assert "environment" in reported
+        assert "hunter2" not in reported
+        assert KEY[2:] not in reported
 
     @pytest.mark.parametrize("empty", [None, "", "  "])
     def test_left_empty_are_no_secrets(self, tmp_path, empty):
@@ -305,12 +313,12 @@ class TestSecrets:
         assert main([str(write(tmp_path, self.RAW))]) == 2
         assert "HYPERLIQUID_TESTNET_PK is not set" in capfd.readouterr().err
 
-    def test_a_key_that_is_none_is_told_and_not_repeated(self, tmp_path, capfd, monkeypatch):
+    def test_a_key_that_is_none_is_reported_and_not_repeated(self, tmp_path, capfd, monkeypatch):
         monkeypatch.setenv("HYPERLIQUID_PK", "0xhunter2")
         assert main([str(write(tmp_path, node_config("hyperliquid_mainnet.json")))]) == 2
-        told = "".join(capfd.readouterr())
-        assert "HYPERLIQUID_PK is no private key" in told
-        assert "hunter2" not in told
+        reported = "".join(capfd.readouterr())
+        assert "HYPERLIQUID_PK is no private key" in reported
+        assert "hunter2" not in reported
 
 
 class TestClock:
@@ -329,23 +337,24 @@ class TestClock:
         server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            low, high = _clock_off_by(f"http://127.0.0.1:{server.server_port}", None)
+            low, high = _clock_offset(f"http://127.0.0.1:{server.server_port}", None)
         finally:
             server.shutdown()
             server.server_close()
         assert low <= shift <= high
-        row = _clock_row("the venue", low, high)
-        assert row.level == level
+        finding = _clock_finding("the venue", low, high)
+        assert finding.level == level
         if level == FAIL:
-            words = row.found.split()
+            words = finding.message.split()
             assert float(words[words.index("s") - 1]) == pytest.approx(10.0, abs=0.6)
-            assert ("ahead" in row.found) is (shift > 0)
+            assert ("ahead" in finding.message) is (shift > 0)
 
     @given(middle=st.floats(-100, 100), half=st.floats(0, 2))
     def test_is_refused_only_where_it_is_off_for_certain(self, middle, half):
-        row = _clock_row("x", middle - half, middle + half)
+        finding = _clock_finding("x", middle - half, middle + half)
         assert (
-            row.level == (FAIL if abs(middle) - half > 1.0 else PASS) or abs(abs(middle) - half - 1.0) < 1e-9
+            finding.level == (FAIL if abs(middle) - half > 1.0 else PASS)
+            or abs(abs(middle) - half - 1.0) < 1e-9
         )
 
 
@@ -362,7 +371,7 @@ def quiet(venue: Venue) -> Iterator[Venue]:
     venue.control("set", info_status=200, accept=True)
 
 
-def local(venue: Venue, *, trades: bool = False, fail: str = "", actor: dict[str, Any] | None = None) -> dict:
+def local(venue: Venue, *, trades: bool = False, fail: str = "", actor: dict | None = None) -> dict:
     """Return a config of a node on the stub, made from the one that is shipped."""
     raw = node_config("hyperliquid_testnet.json")
     raw["logging"] = {"log_colors": False, "use_pyo3": True}
@@ -389,7 +398,7 @@ def local(venue: Venue, *, trades: bool = False, fail: str = "", actor: dict[str
 class Node:
     """The command as a process, in a folder of its own."""
 
-    def __init__(self, folder: Path, venue: Venue, raw: dict[str, Any], *arguments: str, **env: str) -> None:
+    def __init__(self, folder: Path, venue: Venue, raw: dict, *arguments: str, **env: str) -> None:
         (folder / "probe.py").write_text(PROBE)
         path = os.pathsep.join([str(folder), str(ROOT)])
         variables = os.environ | venue.env | {"PYTHONPATH": path, "HYPERLIQUID_TESTNET_PK": KEY} | env
@@ -494,7 +503,7 @@ class TestRunning:
             assert node.end() == 1
             assert "the node could not start: the probe cannot start" in node.log
 
-    def test_a_component_that_shuts_it_down_is_told(self, tmp_path, venue):
+    def test_a_component_that_shuts_it_down_is_reported(self, tmp_path, venue):
         with Node(tmp_path, venue, local(venue, fail="shutdown")) as node:
             assert node.end() == 1
             assert "shut down by one of its components: the probe has had enough" in node.log
@@ -503,7 +512,7 @@ class TestRunning:
 
 @pytest.mark.slow
 class TestCheck:
-    def run(self, tmp_path: Path, venue: Venue, raw: dict[str, Any], **env: str) -> tuple[int, str]:
+    def run(self, tmp_path: Path, venue: Venue, raw: dict, **env: str) -> tuple[int, str]:
         with Node(tmp_path, venue, raw, "--check", **env) as node:
             code = node.end()
             assert KEY[2:] not in node.log
@@ -520,18 +529,18 @@ class TestCheck:
                 "redis": {"port": redis.port, "password_env": "MY_PASSWORD"},
                 "health": {"metrics_port": free_port()},
             }
-            code, told = self.run(
+            code, reported = self.run(
                 tmp_path, venue, local(venue, trades=True, actor=actor), MY_PASSWORD="hunter2"
             )
-        assert code == 0, told
-        assert "hunter2" not in told
-        lines = [line.split()[:2] for line in told.splitlines() if line[:4] in (PASS, WARN, FAIL)]
+        assert code == 0, reported
+        assert "hunter2" not in reported
+        lines = [line.split()[:2] for line in reported.splitlines() if line[:4] in (PASS, WARN, FAIL)]
         assert [WARN, "model"] in lines  # none is there yet
         for subject in ("config", "keys", "instruments", "clock", "redis", "ledger", "disk", "metrics"):
-            assert [PASS, subject] in lines, told
+            assert [PASS, subject] in lines, reported
         assert not (tmp_path / "models").exists()
 
-    def test_tells_all_that_is_wrong(self, tmp_path, venue):
+    def test_reports_all_that_is_wrong(self, tmp_path, venue):
         (tmp_path / "file").write_text("")
         taken = socket.create_server(("127.0.0.1", 0))
         with taken, RedisServer(tmp_path / "redis") as redis:
@@ -545,7 +554,7 @@ class TestCheck:
             }
             raw = local(venue, trades=True, actor=actor)
             raw["actors"][0]["config"]["bar_types"][0] = "NOPE-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
-            code, told = self.run(tmp_path, venue, raw, HYPERLIQUID_TESTNET_PK="")
+            code, reported = self.run(tmp_path, venue, raw, HYPERLIQUID_TESTNET_PK="")
         assert code == 1
         for words in (
             "HYPERLIQUID_TESTNET_PK is not set",
@@ -554,7 +563,7 @@ class TestCheck:
             "cannot be written",
             "metrics cannot be served",
         ):
-            [line] = [line for line in told.splitlines() if words in line]
+            [line] = [line for line in reported.splitlines() if words in line]
             assert line.startswith(FAIL)
 
     @pytest.mark.parametrize(("required", "level", "code"), [(True, FAIL, 1), (False, WARN, 0)])
@@ -567,22 +576,22 @@ class TestCheck:
             "redis_required": required,
             "redis": {"port": free_port()},
         }
-        got, told = self.run(tmp_path, venue, local(venue, actor=actor))
-        assert got == code, told
-        [line] = [line for line in told.splitlines() if line.split()[1:2] == ["redis"]]
+        got, reported = self.run(tmp_path, venue, local(venue, actor=actor))
+        assert got == code, reported
+        [line] = [line for line in reported.splitlines() if line.split()[1:2] == ["redis"]]
         assert line.startswith(level)
 
     def test_a_venue_that_does_not_answer_is_an_error(self, tmp_path, quiet):
         quiet.control("set", info_status=500)
-        code, told = self.run(tmp_path, quiet, local(quiet))
+        code, reported = self.run(tmp_path, quiet, local(quiet))
         assert code == 1
-        assert f"{FAIL}  instruments" in told
-        assert BTC in told
+        assert f"{FAIL}  instruments" in reported
+        assert BTC in reported
 
 
 class TestTable:
     def test_has_a_line_per_row_and_the_counts(self, capsys):
-        print_table([Row(PASS, "a", "fine"), Row(FAIL, "longer", "broken", "mend it")])
+        print_table([Finding(PASS, "a", "fine"), Finding(FAIL, "longer", "broken", "mend it")])
         assert capsys.readouterr().out.splitlines() == [
             "PASS  a       fine",
             "FAIL  longer  broken",
@@ -606,7 +615,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "level", "told"),
+    ("changes", "level", "reported"),
     [
         ({}, PASS, "fits"),
         ({"model_path": "no/such/folder"}, WARN, "no_model"),
@@ -615,12 +624,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"custom_features": {"mine": "no.such:Feature"}}, FAIL, "no.such:Feature"),
     ],
 )
-def test_the_newest_model_must_fit(models, changes, level, told):
+def test_the_newest_model_must_fit(models, changes, level, reported):
     config = {"model_path": str(models), "bar_types": [f"{BTC}-1-MINUTE-LAST-EXTERNAL"]}
-    row = _check_model(ML4TActorConfig(**{**config, **changes}))
-    assert (row.level, row.subject) == (level, "model")
-    assert told in row.found
-    assert bool(row.remedy) is (level != PASS)
+    finding = _check_model(ML4TActorConfig(**{**config, **changes}))
+    assert (finding.level, finding.subject) == (level, "model")
+    assert reported in finding.message
+    assert bool(finding.remedy) is (level != PASS)
 
 
 def test_of_models_that_an_older_one_serves_the_newer_is_named(models, tmp_path):
@@ -630,7 +639,7 @@ def test_of_models_that_an_older_one_serves_the_newer_is_named(models, tmp_path)
     shutil.copytree(folder / version, folder / newer)
     (folder / newer / "serving.npz").write_bytes(b"damaged")
     config = {"model_path": str(folder), "bar_types": [f"{BTC}-1-MINUTE-LAST-EXTERNAL"]}
-    row = _check_model(ML4TActorConfig(**config))
-    assert row.level == WARN
-    assert version in row.found
-    assert newer in row.found
+    finding = _check_model(ML4TActorConfig(**config))
+    assert finding.level == WARN
+    assert version in finding.message
+    assert newer in finding.message

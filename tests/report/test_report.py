@@ -1,4 +1,4 @@
-"""An account is honest: its words follow from its numbers, and its numbers from the inputs."""
+"""The result of a backtest is honest: its words follow from its numbers, and its numbers from the inputs."""
 
 import json
 import math
@@ -6,17 +6,16 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from ml4t_actor.report import (
+    Answer,
     BacktestResult,
-    Outcome,
     TradedRun,
-    judge,
+    assess,
     result_json,
     result_text,
     write_tearsheet,
@@ -82,11 +81,11 @@ def noise(seed: int, mean_bp: float, days: int = DAYS) -> np.ndarray:
     return draws - draws.mean() + mean_bp * 1e-4
 
 
-def account(**changes: Any) -> BacktestResult:
-    """A realistic account, in which nothing helped."""
+def backtest_result(**changes: object) -> BacktestResult:
+    """A realistic result, in which nothing helped."""
     rng = np.random.default_rng(5)
     n = 900
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "title": "Mean reversion, one-minute bars",
         "data_label": "exchange bars of 2023",
         "synthetic": False,
@@ -117,7 +116,7 @@ def account(**changes: Any) -> BacktestResult:
     return BacktestResult(**{**given, **changes})
 
 
-def traded(flat_bp: float, enriched_bp: float, **enriched: Any) -> tuple[TradedRun, TradedRun]:
+def traded(flat_bp: float, enriched_bp: float, **enriched: object) -> tuple[TradedRun, TradedRun]:
     return run("flat", noise(1, flat_bp)), run("enriched", noise(2, enriched_bp), **enriched)
 
 
@@ -125,18 +124,18 @@ def flat_in(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-# The judgement.
+# The verdict.
 
 
 def test_helped_needs_model_sizing_and_profit_beyond_chance():
     runs = traded(1.0, 12.0)
-    helped = account(test=scores(Verdict.BETTER), validation=scores(Verdict.BETTER), runs=runs)
-    assert judge(helped).outcome is Outcome.HELPED
-    assert judge(replace(helped, test=scores(Verdict.RANKS_BETTER))).outcome is Outcome.IN_PART
-    assert judge(replace(helped, test=None)).outcome is Outcome.IN_PART
+    helped = backtest_result(test=scores(Verdict.BETTER), validation=scores(Verdict.BETTER), runs=runs)
+    assert assess(helped).answer is Answer.HELPED
+    assert assess(replace(helped, test=scores(Verdict.RANKS_BETTER))).answer is Answer.IN_PART
+    assert assess(replace(helped, test=None)).answer is Answer.IN_PART
     lossy = replace(helped, runs=traded(-30.0, -12.0))
-    assert judge(lossy).outcome is Outcome.IN_PART
-    assert "The enriched run lost" in " ".join(judge(lossy).sentences)
+    assert assess(lossy).answer is Answer.IN_PART
+    assert "The enriched run lost" in " ".join(assess(lossy).sentences)
 
 
 def test_losing_less_by_trading_less_is_not_called_help():
@@ -144,50 +143,50 @@ def test_losing_less_by_trading_less_is_not_called_help():
     losing = noise(1, -20.0)
     fifth = 0.2 * losing + 0.1 * noise(3, 0.0)
     runs = (run("flat", losing), run("enriched", fifth, fees=20.0))
-    less = account(runs=runs, test=scores(Verdict.BETTER))
-    judgement = judge(less)
+    less = backtest_result(runs=runs, test=scores(Verdict.BETTER))
+    verdict = assess(less)
     assert less.sizing.per_day.direction == 1
     assert less.sizing.at_equal_turnover.direction == 0
-    assert judgement.outcome is Outcome.LESS_TRADING
-    assert any(sentence.startswith("It lost less by trading less") for sentence in judgement.sentences)
+    assert verdict.answer is Answer.LESS_TRADING
+    assert any(sentence.startswith("It lost less by trading less") for sentence in verdict.sentences)
 
 
 def test_worse_than_flat_is_said():
-    worse = account(runs=traded(12.0, -6.0))
-    assert judge(worse).outcome is Outcome.HURT
-    said = " ".join(judge(worse).sentences)
+    worse = backtest_result(runs=traded(12.0, -6.0))
+    assert assess(worse).answer is Answer.HURT
+    said = " ".join(assess(worse).sentences)
     assert "did worse than flat sizing, beyond chance" in said
     assert "chose worse trades, beyond chance" in said
 
 
 def test_difference_within_chance_is_no_evidence():
-    nothing = account()
-    judgement = judge(nothing)
-    assert judgement.outcome is Outcome.NO_EVIDENCE
-    said = " ".join(judgement.sentences)
+    nothing = backtest_result()
+    verdict = assess(nothing)
+    assert verdict.answer is Answer.NO_EVIDENCE
+    said = " ".join(verdict.sentences)
     assert "Enriched sizing cannot be told from flat sizing" in said
     assert "On the test period the model cannot be told from chance" in said
 
 
 @pytest.mark.parametrize("gain_bp", [-1.5, 1.5])
 def test_a_gain_whose_interval_holds_zero_is_no_gain(gain_bp: float):
-    near = account(test=scores(Verdict.BETTER), runs=traded(0.0, gain_bp, fees=100.0))
+    near = backtest_result(test=scores(Verdict.BETTER), runs=traded(0.0, gain_bp, fees=100.0))
     for estimate in (near.sizing.per_day, near.sizing.at_equal_turnover):
         assert estimate.mean == pytest.approx(gain_bp * 1e-4)
         assert estimate.low < 0.0 < estimate.high
-    judgement = judge(near)
-    assert judgement.outcome is Outcome.NO_EVIDENCE
-    said = " ".join(judgement.sentences)
+    verdict = assess(near)
+    assert verdict.answer is Answer.NO_EVIDENCE
+    said = " ".join(verdict.sentences)
     assert "Enriched sizing cannot be told from flat sizing" in said
     assert "That it chose better trades cannot be told from chance" in said
 
 
 def test_better_trades_at_small_size_are_help_in_part_only():
     losing = noise(1, -12.0)
-    picked = account(runs=(run("flat", losing), run("enriched", 0.5 * losing + 12e-4, fees=50.0)))
+    picked = backtest_result(runs=(run("flat", losing), run("enriched", 0.5 * losing + 12e-4, fees=50.0)))
     assert picked.sizing.at_equal_turnover.mean == pytest.approx(12e-4)
-    outcome = judge(account(runs=traded(12.0, 11.0, fees=40.0))).outcome
-    assert outcome is Outcome.IN_PART
+    answer = assess(backtest_result(runs=traded(12.0, 11.0, fees=40.0))).answer
+    assert answer is Answer.IN_PART
 
 
 @pytest.mark.parametrize("trades", [0, 3])
@@ -195,13 +194,13 @@ def test_an_inactive_run_is_called_inactive_and_not_better(trades: int):
     quiet = np.zeros(DAYS)
     if trades:
         quiet[[10, 20, 30]] = -1e-5
-    idle = account(
+    idle = backtest_result(
         runs=(run("flat", noise(1, -20.0)), run("enriched", quiet, trades=trades, fees=2.0)),
         confidence=np.full(900, 0.48),
     )
-    judgement = judge(idle)
-    said = " ".join(judgement.sentences)
-    assert judgement.outcome is Outcome.INACTIVE
+    verdict = assess(idle)
+    said = " ".join(verdict.sentences)
+    assert verdict.answer is Answer.INACTIVE
     assert ("did not trade" if not trades else "hardly traded (2.0% of the flat run's turnover)") in said
     assert "confidence never exceeded break-even (0.530); the highest was 0.480" in said
     assert "is inactivity, neither skill nor the lack of it" in said
@@ -211,62 +210,64 @@ def test_an_inactive_run_is_called_inactive_and_not_better(trades: int):
 
 def test_inactivity_gives_its_reason():
     flat = run("flat", noise(1, 0.0))
-    idle = account(runs=(flat, run("enriched", np.zeros(DAYS), trades=0)))
+    idle = backtest_result(runs=(flat, run("enriched", np.zeros(DAYS), trades=0)))
     above = int((idle.confidence > 0.53).sum())
-    assert f"exceeded break-even (0.530) on {above} of 900 signals" in " ".join(judge(idle).sentences)
+    assert f"exceeded break-even (0.530) on {above} of 900 signals" in " ".join(assess(idle).sentences)
     none = {name: np.empty(0) for name in ("ts", "confidence", "toxicity", "regime_weight", "regime")}
-    assert "no signal was enriched with status ok" in " ".join(judge(replace(idle, **none)).sentences)
+    assert "no signal was enriched with status ok" in " ".join(assess(replace(idle, **none)).sentences)
 
 
 def test_trades_stand_in_where_there_are_no_fees():
     flat = run("flat", noise(1, -20.0), fees=0.0)
-    few = account(runs=(flat, run("enriched", noise(2, 0.0), trades=9, fees=0.0)))
-    assert judge(few).outcome is Outcome.INACTIVE
-    many = account(runs=(flat, run("enriched", noise(2, 0.0), trades=50, fees=0.0)))
-    assert judge(many).outcome is Outcome.LESS_TRADING
-    assert "Without fees turnover is not known" in " ".join(judge(many).sentences)
+    few = backtest_result(runs=(flat, run("enriched", noise(2, 0.0), trades=9, fees=0.0)))
+    assert assess(few).answer is Answer.INACTIVE
+    many = backtest_result(runs=(flat, run("enriched", noise(2, 0.0), trades=50, fees=0.0)))
+    assert assess(many).answer is Answer.LESS_TRADING
+    assert "Without fees turnover is not known" in " ".join(assess(many).sentences)
 
 
 def test_too_few_days_give_no_answer():
-    short = account(runs=(run("flat", noise(1, -30.0, 9)), run("enriched", noise(2, 30.0, 9))))
-    judgement = judge(short)
-    assert judgement.outcome is Outcome.TOO_SHORT
-    said = " ".join(judgement.sentences)
+    short = backtest_result(runs=(run("flat", noise(1, -30.0, 9)), run("enriched", noise(2, 30.0, 9))))
+    verdict = assess(short)
+    assert verdict.answer is Answer.TOO_SHORT
+    said = " ".join(verdict.sentences)
     assert "cannot be told: 9 days are too few" in said
     assert "made" in said
     assert "beyond chance" not in said
 
 
 def test_few_days_bring_a_warning():
-    said = " ".join(judge(account()).sentences)
+    said = " ".join(assess(backtest_result()).sentences)
     assert "rest on 120 days only" in said
-    long = account(runs=(run("flat", noise(1, 0.0, 150)), run("enriched", noise(2, 0.0, 150))))
-    assert "are too narrow" not in " ".join(judge(long).sentences)
+    long = backtest_result(runs=(run("flat", noise(1, 0.0, 150)), run("enriched", noise(2, 0.0, 150))))
+    assert "are too narrow" not in " ".join(assess(long).sentences)
 
 
 def test_identical_runs_cannot_be_told_apart():
     daily = noise(1, 5.0)
-    same = account(runs=(run("flat", daily), run("enriched", daily)))
-    assert judge(same).outcome is Outcome.NO_EVIDENCE
-    assert "the two differ by the same amount on every day" in " ".join(judge(same).sentences)
+    same = backtest_result(runs=(run("flat", daily), run("enriched", daily)))
+    assert assess(same).answer is Answer.NO_EVIDENCE
+    assert "the two differ by the same amount on every day" in " ".join(assess(same).sentences)
 
 
 @pytest.mark.parametrize("names", [(), ("flat",), ("enriched",)])
 def test_a_missing_run_is_no_comparison(names: tuple[str, ...]):
-    alone = account(runs=tuple(run(name, noise(1, 30.0)) for name in names))
-    assert judge(alone).outcome is Outcome.NOT_COMPARED
-    assert "nothing to compare" in " ".join(judge(alone).sentences)
+    alone = backtest_result(runs=tuple(run(name, noise(1, 30.0)) for name in names))
+    assert assess(alone).answer is Answer.NOT_COMPARED
+    assert "nothing to compare" in " ".join(assess(alone).sentences)
 
 
 def test_a_flat_run_without_trades_is_no_comparison():
-    idle = account(runs=(run("flat", np.zeros(DAYS), trades=0), run("enriched", np.zeros(DAYS), trades=0)))
-    assert judge(idle).outcome is Outcome.NOT_COMPARED
-    assert "The flat run did not trade." in judge(idle).sentences
+    idle = backtest_result(
+        runs=(run("flat", np.zeros(DAYS), trades=0), run("enriched", np.zeros(DAYS), trades=0))
+    )
+    assert assess(idle).answer is Answer.NOT_COMPARED
+    assert "The flat run did not trade." in assess(idle).sentences
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
-    sentence = judge(account(test=scores(verdict))).sentences[0]
+    sentence = assess(backtest_result(test=scores(verdict))).sentences[0]
     assert sentence.startswith("On the test period the model")
     optimistic = {
         Verdict.BETTER: "beats chance",
@@ -285,22 +286,22 @@ def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
 @pytest.mark.parametrize("verdict", [Verdict.RANKS_BETTER, Verdict.CHANCE, Verdict.RANKS_WORSE])
 def test_probabilities_worse_than_the_base_rate_are_said_to_be(verdict: Verdict):
     bad = msgspec.structs.replace(scores(verdict), log_loss_skill_interval=Interval(-0.02, -0.01))
-    sentence = judge(account(test=bad)).sentences[0]
+    sentence = assess(backtest_result(test=bad)).sentences[0]
     assert "worse than the base rate, beyond chance" in sentence
     assert "no better than the base rate" not in sentence
 
 
 def test_validation_and_test_that_disagree_are_not_passed_over():
     better, chance = scores(Verdict.BETTER), scores(Verdict.CHANCE)
-    assert "believe the test" in " ".join(judge(account(validation=better, test=chance)).sentences)
-    assert "may be luck" in " ".join(judge(account(validation=chance, test=better)).sentences)
-    agree = " ".join(judge(account(validation=better, test=better)).sentences)
+    assert "believe the test" in " ".join(assess(backtest_result(validation=better, test=chance)).sentences)
+    assert "may be luck" in " ".join(assess(backtest_result(validation=chance, test=better)).sentences)
+    agree = " ".join(assess(backtest_result(validation=better, test=better)).sentences)
     assert "believe the test" not in agree
     assert "may be luck" not in agree
 
 
 def test_no_test_scores_are_said_first():
-    sentences = judge(account(test=None)).sentences
+    sentences = assess(backtest_result(test=None)).sentences
     assert "no score on the test period" in sentences[0]
     assert "In walk-forward validation" in sentences[1]
 
@@ -315,7 +316,9 @@ def test_no_test_scores_are_said_first():
     ],
 )
 def test_money_is_judged_by_the_interval_of_its_sharpe(mean_bp: float, said: str):
-    of_flat = next(s for s in judge(account(runs=traded(mean_bp, 0.0))).sentences if s.startswith("The flat"))
+    of_flat = next(
+        s for s in assess(backtest_result(runs=traded(mean_bp, 0.0))).sentences if s.startswith("The flat")
+    )
     assert said in of_flat
     assert ("made" in of_flat) == (mean_bp > 0)
     assert (", beyond chance" in of_flat) == (mean_bp == 12.0)
@@ -323,7 +326,7 @@ def test_money_is_judged_by_the_interval_of_its_sharpe(mean_bp: float, said: str
 
 def test_a_run_that_ends_where_it_began_made_nothing():
     back = run("flat", np.array([0.25, -0.2]))
-    assert any("made nothing" in sentence for sentence in judge(account(runs=(back,))).sentences)
+    assert any("made nothing" in sentence for sentence in assess(backtest_result(runs=(back,))).sentences)
 
 
 # The numbers.
@@ -358,7 +361,7 @@ def test_a_ruined_account_earns_nothing_more():
 
 def test_runs_of_different_length_are_compared_on_the_same_days():
     long, short = noise(1, 3.0), noise(2, 1.0, 60)
-    both = account(runs=(run("flat", long, fees=80.0), run("enriched", short, fees=20.0)))
+    both = backtest_result(runs=(run("flat", long, fees=80.0), run("enriched", short, fees=20.0)))
     padded = np.concatenate((short, np.zeros(DAYS - 60)))
     assert both.sizing.days == DAYS
     assert both.sizing.turnover == 0.25
@@ -367,7 +370,7 @@ def test_runs_of_different_length_are_compared_on_the_same_days():
 
 
 def test_the_interval_of_the_difference_is_a_block_bootstrap():
-    both = account()
+    both = backtest_result()
     flat, enriched = noise(1, 0.0), noise(2, 0.0)
     difference = enriched - flat
     rng = np.random.default_rng(99)
@@ -385,7 +388,7 @@ def test_random_thinning_shows_no_difference_at_equal_turnover():
     rng = np.random.default_rng(8)
     trades = rng.normal(-4e-4, 10e-4, (200, 40))
     kept = rng.random(trades.shape) < 0.3
-    thinned = account(
+    thinned = backtest_result(
         runs=(
             run("flat", trades.sum(1), trades=8_000, fees=8_000.0),
             run("enriched", (trades * kept).sum(1), trades=int(kept.sum()), fees=float(kept.sum())),
@@ -396,7 +399,7 @@ def test_random_thinning_shows_no_difference_at_equal_turnover():
 
 
 def test_numbers_in_the_text_are_those_of_the_inputs():
-    given = account(runs=(run("flat", noise(1, 0.7)), run("enriched", noise(2, 1.9), fees=50.0)))
+    given = backtest_result(runs=(run("flat", noise(1, 0.7)), run("enriched", noise(2, 1.9), fees=50.0)))
     text = result_text(given)
     flat, enriched = given.runs
     us = np.sort(given.latency_ns / 1e3)
@@ -432,7 +435,7 @@ def test_bins_off_the_diagonal_are_marked():
     off = scores()
     first = msgspec.structs.replace(off.reliability[0], mean_p=0.9)
     off = msgspec.structs.replace(off, reliability=(first, *off.reliability[1:]))
-    text = result_text(account(test=off))
+    text = result_text(backtest_result(test=off))
     assert re.search(r"^  off +0\.900", text, re.MULTILINE)
 
 
@@ -443,22 +446,22 @@ def extremes() -> dict[str, BacktestResult]:
     none = {name: np.empty(0) for name in ("ts", "confidence", "toxicity", "regime_weight", "regime")}
     idle = (run("flat", np.zeros(3), trades=0), run("enriched", np.zeros(3), trades=0))
     return {
-        "usual": account(),
-        "nothing": account(
+        "usual": backtest_result(),
+        "nothing": backtest_result(
             signals=0, statuses={}, latency_ns=np.empty(0), runs=(), feature_importance={}, fold_aucs=(),
             instruments=(), test=None, validation=undefined_scores(), **none,
         ),
-        "no trades": account(runs=idle),
-        "undefined": account(
+        "no trades": backtest_result(runs=idle),
+        "undefined": backtest_result(
             test=undefined_scores(), validation=undefined_scores(), fold_aucs=(math.nan, math.nan),
             confidence=np.full(900, math.nan), toxicity=np.full(900, math.nan), latency_ns=np.zeros(5),
         ),
-        "one of each": account(
+        "one of each": backtest_result(
             latency_ns=[5_000], ts=[START], confidence=[0.6], toxicity=[0.1],
             regime_weight=[0.5], regime=[-1],
             runs=(TradedRun("flat", np.array([START]), np.array([9.0]), 1, 0.1, 10.0),),
         ),
-        "huge": account(
+        "huge": backtest_result(
             title="long " * 60, data_label="x" * 300, primary="p" * 200, instruments=("I" * 90,) * 40,
             feature_importance={"f" * 200: 1.0}, model_version="v" * 150,
             runs=(
@@ -466,7 +469,7 @@ def extremes() -> dict[str, BacktestResult]:
                 TradedRun("flat", START + np.arange(40) * DAY, 1e15 - np.arange(40.0), 10**6, 1e14, 1e14),
             ),
         ),
-        "synthetic": account(synthetic=True),
+        "synthetic": backtest_result(synthetic=True),
     }  # fmt: skip
 
 
@@ -485,7 +488,7 @@ def test_json_is_strict_and_complete(name: str):
     given = extremes()[name]
     plain = json.loads(json.dumps(result_json(given), allow_nan=False))
     assert plain["synthetic"] is given.synthetic
-    assert plain["outcome"] == judge(given).outcome
+    assert plain["outcome"] == assess(given).answer
     assert plain["signals"] == given.signals
     assert len(plain["runs"]) == len(given.runs)
     for run_given, run_plain in zip(given.runs, plain["runs"], strict=True):
@@ -501,24 +504,24 @@ def page_without_plotly(path: Path) -> str:
 
 
 def test_page_of_all_extremes(tmp_path: Path):
-    accounts = list(extremes().values())
-    written = write_tearsheet(accounts, tmp_path / "deep" / "page.html")
+    results = list(extremes().values())
+    written = write_tearsheet(results, tmp_path / "deep" / "page.html")
     page = page_without_plotly(written)
-    for i in range(1, len(accounts) + 1):
-        assert f'id="account-{i}"' in page
+    for i in range(1, len(results) + 1):
+        assert f'id="backtest-{i}"' in page
     for chart in ("equity", "reliability", "confidence", "context", "features", "folds", "latency"):
-        assert page.count(f'id="account-1-{chart}"') == 1
+        assert page.count(f'id="backtest-1-{chart}"') == 1
     assert "nan" not in re.sub(
         r"binance", "", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).lower()
     )
     assert str(tmp_path) not in page
-    assert page.count("Did it help?") == len(accounts) + 1
+    assert page.count("Did it help?") == len(results) + 1
 
 
 def test_page_opens_offline_and_holds_plotly_once(tmp_path: Path):
     from plotly.offline import get_plotlyjs
 
-    written = write_tearsheet([account(), account()], tmp_path / "page.html")
+    written = write_tearsheet([backtest_result(), backtest_result()], tmp_path / "page.html")
     whole = written.read_text(encoding="utf-8")
     assert whole.count(get_plotlyjs()[:2_000]) == 1
     page = page_without_plotly(written)
@@ -527,29 +530,29 @@ def test_page_opens_offline_and_holds_plotly_once(tmp_path: Path):
 
 
 def test_outputs_are_the_same_twice(tmp_path: Path):
-    first = write_tearsheet([account()], tmp_path / "a.html").read_bytes()
-    assert write_tearsheet([account()], tmp_path / "b.html").read_bytes() == first
-    assert result_text(account()) == result_text(account())
-    assert result_json(account()) == result_json(account())
+    first = write_tearsheet([backtest_result()], tmp_path / "a.html").read_bytes()
+    assert write_tearsheet([backtest_result()], tmp_path / "b.html").read_bytes() == first
+    assert result_text(backtest_result()) == result_text(backtest_result())
+    assert result_json(backtest_result()) == result_json(backtest_result())
 
 
 def test_synthetic_is_shouted_everywhere(tmp_path: Path):
-    made_up = account(synthetic=True)
+    made_up = backtest_result(synthetic=True)
     text = result_text(made_up)
     assert "SYNTHETIC" in text.splitlines()[0]
-    assert judge(made_up).sentences[-1].startswith("All of this is on a SYNTHETIC market")
-    page = page_without_plotly(write_tearsheet([made_up, account()], tmp_path / "a.html"))
-    assert "SYNTHETIC DATA IN 1 OF 2 ACCOUNTS" in page
+    assert assess(made_up).sentences[-1].startswith("All of this is on a SYNTHETIC market")
+    page = page_without_plotly(write_tearsheet([made_up, backtest_result()], tmp_path / "a.html"))
+    assert "SYNTHETIC DATA IN 1 OF 2 BACKTESTS" in page
     assert page.count('class="synthetic"') == 2
     assert page.count('class="tag">SYNTHETIC') == 2
-    real = page_without_plotly(write_tearsheet([account()], tmp_path / "b.html"))
+    real = page_without_plotly(write_tearsheet([backtest_result()], tmp_path / "b.html"))
     assert "SYNTHETIC" not in real
-    assert "SYNTHETIC" not in result_text(account())
+    assert "SYNTHETIC" not in result_text(backtest_result())
 
 
 def test_names_cannot_inject_anything(tmp_path: Path):
     evil = "</script><script>alert(1)</script>\x1b[2J\nProfit: 900 % é"
-    hostile = account(
+    hostile = backtest_result(
         title=evil, data_label=evil, primary=evil, instruments=(evil,), model_version=evil, model_kind=evil,
         statuses={evil: 3}, feature_importance={evil: 1.0}, runs=(run(evil, noise(1, 0.0)),),
     )  # fmt: skip
@@ -565,12 +568,12 @@ def test_names_cannot_inject_anything(tmp_path: Path):
 def test_a_missing_plotly_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ImportError, match=r"ml4t_actor\[report\]"):
-        write_tearsheet([account()], tmp_path / "a.html")
+        write_tearsheet([backtest_result()], tmp_path / "a.html")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="at least one account"):
+    with pytest.raises(ValueError, match="at least one result"):
         write_tearsheet([], tmp_path / "a.html")
 
 
@@ -586,9 +589,9 @@ def test_a_page_of_nothing_is_refused(tmp_path: Path):
         ({"runs": (run("flat", noise(1, 0.0)),) * 2}, "different names"),
     ],
 )
-def test_accounts_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str):
+def test_results_that_contradict_themselves_are_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
-        account(**changes)
+        backtest_result(**changes)
 
 
 @pytest.mark.parametrize(
@@ -603,7 +606,7 @@ def test_accounts_that_contradict_themselves_are_refused(changes: dict[str, Any]
         ({"trades": -1}, "-1 trades"),
     ],
 )
-def test_runs_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
+def test_runs_that_cannot_be_are_refused(changes: dict[str, object], message: str):
     given = {"name": "flat", "ts": [START, START + DAY], "equity": [1.0, 2.0], "trades": 1, "fees": 0.0}
     with pytest.raises(ValueError, match=message):
         TradedRun(**{**given, "starting_equity": 1.0, **changes})

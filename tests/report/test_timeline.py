@@ -1,4 +1,4 @@
-"""The timeline of a ledger: what is read, told and drawn."""
+"""The timeline of a ledger: what is read, printed and drawn."""
 
 import json
 import subprocess
@@ -18,14 +18,14 @@ ID = "ETH-USD-PERP.HYPERLIQUID"
 OLD, NEW = "v000001-0123456789ab", "v000002-ba9876543210"
 
 
-def fill(ledger, n=1_200, told=(0.6, 0.4)) -> dict[str, np.ndarray]:
-    """Record `n` signals of two models; some without outcome or not judged; return what the timeline must hold."""
+def fill(ledger, n=1_200, confidences=(0.6, 0.4)) -> dict[str, np.ndarray]:
+    """Record `n` signals of two models; some without outcome or answer; return what the timeline must hold."""
     rng = np.random.default_rng(1)
     kept: dict[str, list] = {name: [] for name in ("ts", "start", "confidence", "label", "weight", "version")}
     for i in range(n):
         ts = START_NS + i * MINUTE_NS
         version = OLD if i < n // 2 else NEW
-        confidence = told[0] if i < n // 2 else told[1]
+        confidence = confidences[0] if i < n // 2 else confidences[1]
         status = "novel_input" if i % 10 == 0 else "ok"
         row = SignalRow(
             "s", f"{i}", ID, 1, 1.0, ts, ts, confidence, 0.1, 0.2, 0, 0.9, 0.01, version, status, 50_000
@@ -89,7 +89,7 @@ def ledger():
     return ledger
 
 
-def test_a_timeline_holds_judged_outcomes_in_the_order_in_which_they_were_known(ledger):
+def test_a_timeline_holds_answered_outcomes_in_the_order_in_which_they_were_known(ledger):
     expected = fill(ledger)
     timeline = read_timeline(ledger)
     for name, values in expected.items():
@@ -98,24 +98,24 @@ def test_a_timeline_holds_judged_outcomes_in_the_order_in_which_they_were_known(
     assert timeline.decisions[1].improvement_low == 0.004
 
 
-def test_text_tells_decisions_and_calibration_piece_by_piece(ledger):
+def test_text_shows_decisions_and_calibration_piece_by_piece(ledger):
     expected = fill(ledger)
     text = timeline_text(read_timeline(ledger), rows=2)
     assert "Decisions: 1 promoted, 1 failed" in text
     assert "+0.0200   +0.0040" in text
     half = len(expected["ts"]) // 2
     y, p, w = (expected[name][:half].astype(float) for name in ("label", "confidence", "weight"))
-    rate, told = np.average(y, weights=w), np.average(p, weights=w)
+    rate, mean_p = np.average(y, weights=w), np.average(p, weights=w)
     loss = -np.average(np.log(np.where(y > 0.5, p, 1.0 - p)), weights=w)
     row = next(line for line in text.splitlines() if f"{half:>6,} {rate:>6.3f}" in line)
-    assert f"{told:>6.3f} {told - rate:>+7.3f} {loss:>9.4f}" in row
+    assert f"{mean_p:>6.3f} {mean_p - rate:>+7.3f} {loss:>9.4f}" in row
     assert row.endswith("v000001, v000002") or row.endswith("v000001")
 
 
-def test_beside_stands_a_frozen_model_on_the_signals_that_it_judged_too(ledger):
+def test_beside_stands_a_frozen_model_on_the_signals_that_it_answered_too(ledger):
     fill(ledger)
     other = Ledger(None, "ML4TActor", LedgerSettings())
-    fill(other, n=600, told=(0.5, 0.5))
+    fill(other, n=600, confidences=(0.5, 0.5))
     learned, frozen = read_timeline(ledger), read_timeline(other)
     beside = learned.confidence_in(frozen)
     numbers = np.array([int(signal.split("/")[1]) for signal in learned.signal])

@@ -69,7 +69,7 @@ class Case:
     def __init__(self, node: Trader, venue: Venue) -> None:
         self.node, self.venue = node, venue
         self.begun = venue.control("feed")
-        self.told = len(node.told)
+        self.told = len(node.reports)
         self.counts_before = node.state()["counts"]
 
     @property
@@ -259,7 +259,7 @@ def test_an_entry_that_was_lost_on_the_way_is_given_up(desk):
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
     assert desk.position() == 0
     desk.venue.control("orders", mode="filled")
-    desk.until(lambda: "OrderRejected" in {e["kind"] for e in desk.node.told[desk.told :]}, "the verdict")
+    desk.until(lambda: "OrderRejected" in {e["kind"] for e in desk.node.reports[desk.told :]}, "the verdict")
     desk.enter()
     assert all(o["r"] for o in desk.sent()[1:-3])
 
