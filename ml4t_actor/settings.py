@@ -206,7 +206,8 @@ class MonitorSettings(Settings, frozen=True):
     Parameters
     ----------
     window : int, default 1000
-        Outcomes, and served rows, of the rolling figures.
+        Outcomes, and served rows, of the rolling figures. Features are watched over fewer rows where the model was
+        trained on less than ten times as many, or for a smaller window.
     min_outcomes : int, default 100
         Fewest outcomes since the model began to serve before any of them can trigger.
     calibration_drift : float, default 0.10

@@ -317,8 +317,9 @@ class RetrainMonitor:
         self._log_loss_sd = max(baseline.log_loss_sd, _MIN_LOG_LOSS_SD)
         self._loss = _detector("loss", self.settings.loss_drift)
         if baseline.feature_names:
-            self._features = PopulationStability(baseline.edges, baseline.shares, baseline.window)
-            self._psi_limits = np.maximum(baseline.psi_limits, self.settings.feature_drift)
+            window = min(self.settings.window, baseline.window)
+            self._features = PopulationStability(baseline.edges, baseline.shares, window)
+            self._psi_limits = np.maximum(baseline.psi_limits_at(window), self.settings.feature_drift)
 
     @property
     def detectors(self) -> dict[str, Cusum]:

@@ -32,6 +32,7 @@ Progress = Callable[[str, float], None]
 DAY_NS = 86_400_000_000_000
 _NOVELTY_MARGIN = 0.25  # of the range seen in training, on either side
 _DEFAULT_SETTINGS = TrainingSettings()
+_DEFAULT_MONITOR = MonitorSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ class TrainingLoop:
         Called with what is being done and the share done so far, in [0, 1].
     age_halflife_days : float, optional
         Age at which a row weighs half of what the newest does. By default age does not matter.
+    monitor : MonitorSettings, optional
+        How the model will be watched once it serves: limits of feature drift are measured for windows of its `window`.
     """
 
     def __init__(
@@ -134,8 +137,10 @@ class TrainingLoop:
         store: ModelStore | None = None,
         progress: Progress | None = None,
         age_halflife_days: float | None = None,
+        monitor: MonitorSettings = _DEFAULT_MONITOR,
     ) -> None:
         self.age_halflife_days = age_halflife_days
+        self.monitor = monitor
         self.settings = settings
         self.custom_features = dict(custom_features or {})
         self.feature_names = check_feature_names(feature_names, self.custom_features)
@@ -284,7 +289,7 @@ class TrainingLoop:
         )
         low, high = _seen_range(rows.X)
         expected = MonitorBaseline.measure(
-            rows.y[tested], p, weights, rows.X, self.feature_names, MonitorSettings().window
+            rows.y[tested], p, weights, rows.X, self.feature_names, self.monitor.window
         )
         bundle = ModelBundle(
             feature_names=self.feature_names,

@@ -163,6 +163,7 @@ def retrain(
         custom_features=dict.fromkeys(spec.feature_names),  # type: ignore[arg-type]  # only their names are read here
         progress=progress,
         age_halflife_days=spec.retrain.age_halflife_days,
+        monitor=spec.retrain.monitor,
     )
     if spec.retrain.age_halflife_days is None:
         loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
