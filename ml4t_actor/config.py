@@ -15,10 +15,12 @@ from ml4t_actor.settings import (
     HealthSettings,
     LabelSettings,
     LedgerSettings,
+    ModelSettings,
     RedisSettings,
     RegimeSettings,
     RetrainSettings,
     TrainingSettings,
+    ValidationSettings,
     VPINSettings,
 )
 
@@ -26,6 +28,8 @@ _GROUPS: dict[str, type] = {
     "labels": LabelSettings,
     "vpin": VPINSettings,
     "regime": RegimeSettings,
+    "model": ModelSettings,
+    "validation": ValidationSettings,
     "retraining": RetrainSettings,
     "ledger": LedgerSettings,
     "redis": RedisSettings,
@@ -110,6 +114,11 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         Buckets and windows of VPIN and toxicity.
     regime : RegimeSettings
         The regime model.
+    model : ModelSettings
+        Estimator and calibration of a first model that the actor trains itself, where `model_path` has none; a
+        retrained one inherits those of the model that it follows.
+    validation : ValidationSettings
+        Walk-forward validation of that first model.
     volatility_halflife_bars : int, default 60
         Half-life of the exponentially weighted volatility behind barriers and features, in bars.
 
@@ -149,6 +158,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     labels: LabelSettings = LabelSettings()
     vpin: VPINSettings = VPINSettings()
     regime: RegimeSettings = RegimeSettings()
+    model: ModelSettings = ModelSettings()
+    validation: ValidationSettings = ValidationSettings()
     retraining: RetrainSettings = RetrainSettings()
     ledger: LedgerSettings = LedgerSettings()
     feed: FeedSettings = FeedSettings()
@@ -196,13 +207,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
             force_setattr(self, name, value)
 
     def training_settings(self) -> TrainingSettings:
-        """Return the settings of a model that is trained for this actor."""
-        return TrainingSettings(
-            labels=self.labels,
-            vpin=self.vpin,
-            regime=self.regime,
-            volatility_halflife_bars=self.volatility_halflife_bars,
-        )
+        """Return the settings of a first model that the actor trains, or of one that is trained for it."""
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__struct_fields__})
 
 
 def _refused(name: str, value: object, rule: str) -> ValueError:
