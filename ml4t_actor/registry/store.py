@@ -32,6 +32,7 @@ from ml4t_actor.registry.manifest import (
     manifest_digest,
     version_number,
 )
+from ml4t_actor.registry.provenance import Provenance
 
 _MODEL, _REGIME, _RANGE = "model/", "regime/", "range/"
 
@@ -91,7 +92,7 @@ class ModelStore:
             break_even=bundle.break_even,
             settings=bundle.settings,
             metrics=bundle.metrics,
-            provenance=bundle.provenance,
+            provenance=bundle.provenance.to_dict(),
             libraries=library_versions(),
         )
         contents[MANIFEST_FILE] = encode_manifest(manifest)
@@ -269,7 +270,7 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             feature_low=groups[_RANGE]["low"],
             feature_high=groups[_RANGE]["high"],
             metrics=manifest.metrics,
-            provenance=manifest.provenance,
+            provenance=Provenance.from_dict(manifest.provenance),
         )
     except Exception as e:  # arrays that fit no model must never stop the caller from trying an older version
         detail = f"{SERVING_FILE} does not decode: {type(e).__name__}: {e}"

@@ -16,7 +16,7 @@ from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
-from ml4t_actor.registry import ModelBundle, ModelStore
+from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
 from ml4t_actor.settings import MonitorSettings, TrainingSettings
 from ml4t_actor.validation import (
     Scores,
@@ -213,12 +213,12 @@ class TrainingLoop:
             dataset.replace(regime=probabilities),
             regime,
             dataset.interval_ns,
-            {
-                "instruments": list(instruments),
-                "bars": dataset.n_bars,
-                "signals": dataset.n_signals,
-                "dropped": dataset.dropped,
-            },
+            Provenance(
+                instruments=list(instruments),
+                bars=dataset.n_bars,
+                signals=dataset.n_signals,
+                dropped=dataset.dropped,
+            ),
         )
 
     def train_rows(
@@ -227,7 +227,7 @@ class TrainingLoop:
         regime: RegimeModel | None,
         *,
         interval_ns: int,
-        provenance: Mapping[str, Any] | None = None,
+        provenance: Provenance | Mapping[str, object] | None = None,
     ) -> TrainingResult:
         """Validate and fit on rows without their bars, as a retraining has them: regimes keep their shape.
 
@@ -239,14 +239,18 @@ class TrainingLoop:
             Whose weights are learned anew from the rows; they stay where no row knows its regimes.
         interval_ns : int
             Bar length.
-        provenance : mapping, optional
+        provenance : Provenance or mapping, optional
             What else the bundle shall say of its origin.
 
         Raises
         ------
+        TypeError
+            If `provenance` holds what JSON cannot.
         ValueError
-            If there is no row, all have one label, or there are too few for the folds.
+            If there is no row, all have one label, there are too few for the folds, or an entry of `provenance` is of
+            another type than `Provenance` gives it.
         """
+        origin = Provenance.from_dict(provenance or {})  # refused before anything is fitted
         _check_classes(rows, "the rows", {})
         if regime is not None:
             known = np.isfinite(rows.regime).all(axis=1)
@@ -257,14 +261,14 @@ class TrainingLoop:
                     self._weights(rows)[known],
                     self.settings.regime.shrinkage,
                 )
-        return self._train(rows, regime, interval_ns, provenance or {})
+        return self._train(rows, regime, interval_ns, origin)
 
     def _train(
         self,
         rows: LabelledRows,
         regime: RegimeModel | None,
         interval_ns: int,
-        provenance: Mapping[str, Any],
+        provenance: Provenance,
     ) -> TrainingResult:
         p, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
         self._progress("scoring out-of-fold predictions", 0.8)
@@ -305,15 +309,15 @@ class TrainingLoop:
                 "feature_importance": importance,
                 "monitor": expected.to_dict(),
             },
-            provenance={
-                "rows": len(rows),
-                "first_signal_ns": int(rows.label_start[0]),
-                "last_signal_ns": int(rows.label_start[-1]),
-                "last_label_end_ns": int(rows.label_end.max()),
-                "python": platform.python_version(),
-                "scikit_learn": library_version("scikit-learn"),
-                **provenance,
-            },
+            provenance=Provenance(
+                rows=len(rows),
+                first_signal_ns=int(rows.label_start[0]),
+                last_signal_ns=int(rows.label_start[-1]),
+                last_label_end_ns=int(rows.label_end.max()),
+                python=platform.python_version(),
+                scikit_learn=library_version("scikit-learn"),
+            )
+            | provenance,
             estimator=model,
             history=rows[:],
         )
