@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -36,6 +37,7 @@ _GROUPS: dict[str, type] = {
     "feed": FeedSettings,
     "health": HealthSettings,
 }
+LEDGER_FILE = "ledger.sqlite"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -205,6 +207,11 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         }
         for name, value in checked.items():
             force_setattr(self, name, value)
+
+    @property
+    def ledger_path(self) -> Path:
+        """File of a live actor's ledger."""
+        return Path(self.ledger.path or Path(self.model_path) / LEDGER_FILE)
 
     def training_settings(self) -> TrainingSettings:
         """Return the settings of a first model that the actor trains, or of one that is trained for it."""

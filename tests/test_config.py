@@ -211,6 +211,12 @@ def test_json_sets_everything_that_a_first_model_is_trained_with():
     assert ML4TActorConfig().training_settings() == TrainingSettings()
 
 
+def test_the_ledger_is_beside_the_models_unless_it_has_a_path_of_its_own():
+    assert ML4TActorConfig(model_path="a/b").ledger_path == Path("a/b/ledger.sqlite")
+    own = LedgerSettings(path="c/d.sqlite")
+    assert ML4TActorConfig(model_path="a/b", ledger=own).ledger_path == Path("c/d.sqlite")
+
+
 NAN, INF = float("nan"), float("inf")
 BAD_COUNTS = [0, -1, 1.5, True, "5", None]
 BAD_TEXTS = ["", "  ", "a\nb", 5]

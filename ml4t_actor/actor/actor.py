@@ -14,6 +14,7 @@ from ml4t_actor.actor.market_intake import MarketIntake
 from ml4t_actor.actor.recorder import SessionRecorder, start_recording
 from ml4t_actor.actor.redis_bridge import NOT_INSTALLED, RedisBridge, redis_is_installed
 from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.feed.bar_times import bar_interval_ns
 from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.lifecycle import LifecycleLoop
@@ -105,7 +106,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         )
         for bar_type in self._bar_types:
             self.loop.add_instrument(
-                bar_type.instrument_id, _interval_ns(bar_type), trades=config.trade_ticks
+                bar_type.instrument_id, bar_interval_ns(bar_type), trades=config.trade_ticks
             )
 
     @property
@@ -462,10 +463,3 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         if n > 1:
             how_often += f"; {n:,} times since the last line"
         log(f"{message} (logged {how_often})")
-
-
-def _interval_ns(bar_type: BarType) -> int:
-    if not bar_type.spec.is_time_aggregated():
-        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
-    interval: timedelta = bar_type.spec.timedelta
-    return interval // timedelta(microseconds=1) * 1_000

@@ -1,7 +1,6 @@
 """What the actor takes up at its start: the newest model that fits, the ledger, and what learns from it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ml4t_actor.actor.redis_bridge import NOT_INSTALLED, check_answers, redis_is_installed
 from ml4t_actor.config import ML4TActorConfig
@@ -12,8 +11,7 @@ from ml4t_actor.lifecycle.champion import Log
 from ml4t_actor.nautilus.components import Cache, unix_nanos_to_iso8601
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import BarType
-from ml4t_actor.registry import BundleError, ModelStore
-from ml4t_actor.training.retraining import seen_until_ns
+from ml4t_actor.registry import ModelStore
 from ml4t_actor.training.worker import InlineTrainer, RetrainWorker, Trainer
 
 
@@ -34,28 +32,27 @@ def check_requirements(config: ML4TActorConfig, cache: Cache, bar_types: Sequenc
 
 def load_newest(store: ModelStore, loop: InferenceLoop, now_ns: int, log: Log) -> None:
     """Let the newest bundle serve that is whole and fits; none is a normal state."""
-    for version in reversed(store.versions()):
-        try:
-            bundle = store.load(version)
-            loop.swap(bundle)
-        except (BundleError, ValueError) as e:
-            log.error(f"model {version} is refused: {e}")
-            continue
-        log.info(f"model {version} serves")
-        learned_until = seen_until_ns(bundle)
-        if learned_until > now_ns:
-            log.warning(
-                f"model {version} learned from what became known until {unix_nanos_to_iso8601(learned_until)}, "
-                f"and it is {unix_nanos_to_iso8601(now_ns)}: results look ahead; begin later, or train on less"
-            )
+    bundle = store.load_latest(loop.swap)
+    for version, reason in store.refusals.items():
+        log.error(f"model {version} is refused: {reason}")
+    if bundle is None:
+        log.warning(
+            f"no model in {str(store.root)!r}: signals get the default confidence and status `no_model`"
+        )
         return
-    log.warning(f"no model in {str(store.root)!r}: signals get the default confidence and status `no_model`")
+    log.info(f"model {bundle.version} serves")
+    learned_until = bundle.provenance.seen_until_ns
+    if learned_until > now_ns:
+        log.warning(
+            f"model {bundle.version} learned from what became known until {unix_nanos_to_iso8601(learned_until)}, "
+            f"and it is {unix_nanos_to_iso8601(now_ns)}: results look ahead; begin later, or train on less"
+        )
 
 
 def open_ledger(config: ML4TActorConfig, actor: str, live: bool, note: Callable[[str, str], None]) -> Ledger:
     """Return the ledger: in a backtest, and where the file cannot be used, one in memory."""
     if live:
-        path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+        path = config.ledger_path
         ledger = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

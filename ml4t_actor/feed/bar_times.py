@@ -35,6 +35,20 @@ def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | No
     return live and bar_type.instrument_id.venue.value == _OPEN_STAMPING_VENUE
 
 
+def bar_interval_ns(bar_type: BarType) -> int:
+    """Return the length of bars of a type, in nanoseconds; `ValueError` if these are not bars of time.
+
+    Examples
+    --------
+    >>> bar_interval_ns(BarType.from_str("BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-EXTERNAL"))
+    300000000000
+    """
+    if not bar_type.spec.is_time_aggregated():
+        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
+    interval_ns: int = bar_type.spec.get_interval_ns()
+    return interval_ns
+
+
 def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     """Return when a bar closed, in UNIX nanoseconds.
 
@@ -66,5 +80,6 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
 
 def bar_close_ns(bar: Bar, stamped_at: Literal["open", "close"] | None, live: bool) -> int:
     """Return when a time bar closed, in UNIX nanoseconds; `stamped_at` and `live` as in `stamped_at_open`."""
-    interval_ns: int = bar.bar_type.spec.get_interval_ns()
-    return close_ns(bar.ts_event, interval_ns, stamped_at_open(bar.bar_type, stamped_at, live))
+    return close_ns(
+        bar.ts_event, bar_interval_ns(bar.bar_type), stamped_at_open(bar.bar_type, stamped_at, live)
+    )
