@@ -2,10 +2,10 @@
 
 from typing import Literal
 
+from ml4t_actor.market_data import MILLISECOND_NS
 from ml4t_actor.nautilus.model import Bar, BarType
 
 _OPEN_STAMPING_VENUE = "HYPERLIQUID"
-_MILLISECOND_NS = 1_000_000
 
 
 def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | None, live: bool) -> bool:
@@ -73,9 +73,9 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     1753000080000000000
     """
     if not at_open:
-        end = ts_event + _MILLISECOND_NS
+        end = ts_event + MILLISECOND_NS
         return ts_event if end % interval_ns else end
-    return (ts_event + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS + interval_ns
+    return (ts_event + MILLISECOND_NS // 2) // MILLISECOND_NS * MILLISECOND_NS + interval_ns
 
 
 def bar_close_ns(bar: Bar, stamped_at: Literal["open", "close"] | None, live: bool) -> int:

@@ -20,6 +20,7 @@ from ml4t_actor.lifecycle.events import (
     last_concluded_ns,
     serving_since_ns,
 )
+from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.messages import REASON_LENGTH_MAX, Action, EnrichedSignal, ModelUpdate, SignalOutcome, Status
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.monitoring.monitor import RetrainMonitor, RetrainTrigger
@@ -32,7 +33,6 @@ from ml4t_actor.training.worker import Trainer, warm
 JUDGED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
-_MINUTE_NS = 60_000_000_000
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -113,7 +113,7 @@ class ChampionLifecycle:
         self._training = training
         self._feature_names = tuple(feature_names)
         intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
-        self._interval_ns = min(intervals, default=_MINUTE_NS)
+        self._interval_ns = min(intervals, default=MINUTE_NS)
         self._min_samples = min_samples
         self._publish = publish
         self._deliver = deliver

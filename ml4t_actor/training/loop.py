@@ -7,13 +7,13 @@ from importlib.metadata import version as library_version
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, pool
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
@@ -29,7 +29,6 @@ from ml4t_actor.validation import (
 
 Progress = Callable[[str, float], None]
 
-DAY_NS = 86_400_000_000_000
 _NOVELTY_MARGIN = 0.25  # of the range seen in training, on either side
 _DEFAULT_SETTINGS = TrainingSettings()
 _DEFAULT_MONITOR = MonitorSettings()
@@ -93,7 +92,7 @@ class TrainingResult:
     feature_importance: dict[str, float]
     baselines: dict[str, float]
     out_of_fold: FloatArray
-    out_of_fold_rows: NDArray[np.int64]
+    out_of_fold_rows: IntArray
     dataset: LabelledRows
 
     @property
@@ -343,7 +342,7 @@ class TrainingLoop:
     def _weights(self, dataset: LabelledRows) -> FloatArray:
         return dataset.weight if self.settings.model.uniqueness_weights else np.ones(len(dataset))
 
-    def fit(self, dataset: LabelledRows, rows: NDArray[np.int64]) -> MetaModel:
+    def fit(self, dataset: LabelledRows, rows: IntArray) -> MetaModel:
         """Return a model fitted on some of the rows, in order, without validating it."""
         weight = self._weights(dataset)[rows]
         if self.age_halflife_days is not None:
@@ -361,7 +360,7 @@ class TrainingLoop:
 
     def _walk_forward(
         self, dataset: LabelledRows, interval_ns: int
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64], tuple[FoldResult, ...]]:
+    ) -> tuple[FloatArray, FloatArray, IntArray, IntArray, tuple[FoldResult, ...]]:
         embargo_ns = self.settings.validation.embargo_bars * interval_ns
         splits = walk_forward_splits(
             dataset.label_start, dataset.label_end, self.settings.validation, embargo_ns

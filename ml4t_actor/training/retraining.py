@@ -12,7 +12,7 @@ from msgspec import UNSET
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import random_walk_odds
 from ml4t_actor.ledger import TrainingRows
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import DAY_NS, FloatArray
 from ml4t_actor.registry import ModelBundle, Provenance
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.training.gate import GateDecision, judge
@@ -22,7 +22,6 @@ from ml4t_actor.validation.scores import log_losses
 if TYPE_CHECKING:
     from ml4t_actor.training.loop import TrainingLoop
 
-DAY_NS = 86_400_000_000_000
 SLOWEST_HORIZONS = 4  # with bars missing, a label may take longer than its horizon of time
 NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
 HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
