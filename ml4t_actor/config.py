@@ -12,6 +12,7 @@ from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.nautilus.components import ActorConfig
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.settings import (
+    MAX_BAR_AGE_BARS,
     FeedSettings,
     HealthSettings,
     LabelSettings,
@@ -153,7 +154,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     trade_ticks: bool = False
     client_id: str | None = None
     custom_features: dict[str, str] = msgspec.field(default_factory=dict)
-    max_bar_age_bars: float = 3.0
+    max_bar_age_bars: float = MAX_BAR_AGE_BARS
     max_clock_skew_ms: int = 1000
     max_signal_age: float = 60.0
     dedup_capacity: int = 100_000

@@ -19,6 +19,7 @@ from ml4t_actor.messages.health import (
     ActorHealth,
     LinkState,
 )
+from ml4t_actor.settings import MAX_BAR_AGE_BARS
 
 _CREDENTIALS = re.compile(r"(://)[^\s/@]*@")
 _LATENCY_QUANTILES = (0.5, 0.99)
@@ -197,7 +198,7 @@ class HealthReporter:
         actor_id: str,
         started_ns: int,
         *,
-        max_bar_age_bars: float = 3.0,
+        max_bar_age_bars: float = MAX_BAR_AGE_BARS,
         max_trade_age_seconds: float = 300.0,
         recent_seconds: float = 300.0,
     ) -> None:

@@ -28,7 +28,7 @@ from ml4t_actor.market_data import Bars
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
-from ml4t_actor.settings import LabelSettings, VPINSettings
+from ml4t_actor.settings import MAX_BAR_AGE_BARS, LabelSettings, VPINSettings
 
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
 _NOT_OF_NOW = (Status.FUTURE_SIGNAL, Status.EXPIRED)
@@ -93,7 +93,7 @@ class InferenceLoop:
         labels: LabelSettings = _DEFAULT_LABELS,
         vpin: VPINSettings = _DEFAULT_VPIN,
         volatility_halflife_bars: int = 60,
-        max_bar_age_bars: float = 3.0,
+        max_bar_age_bars: float = MAX_BAR_AGE_BARS,
         max_clock_skew_ns: int = 1_000_000_000,
         max_signal_age_ns: int = 60_000_000_000,
         timeout_ns: int = 10_000_000,
