@@ -132,9 +132,7 @@ def run_node(config: BacktestRunConfig) -> NodeRun:
         run.result = next(iter(node.run()), None)
         for actor in actors:
             if (bundle := actor.inference.bundle) is not None:
-                run.trained_until_ns = max(
-                    run.trained_until_ns, bundle.provenance.get("last_label_end_ns", 0)
-                )
+                run.trained_until_ns = max(run.trained_until_ns, bundle.provenance.last_label_end_ns or 0)
     finally:
         node.dispose()  # type: ignore[no-untyped-call]
     return run

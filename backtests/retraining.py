@@ -17,6 +17,7 @@ from backtests.run import (
     span,
     train_before,
 )
+from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
 from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
 from ml4t_actor.training.gate import judge
@@ -24,7 +25,6 @@ from ml4t_actor.validation import block_length
 
 TRAIN_SHARE = 0.3
 RETRAIN_DAYS = 14
-DAY_NS = 86_400_000_000_000
 
 
 def run(

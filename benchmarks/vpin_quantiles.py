@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ml4t_actor.indicators.vpin import HIGH_FROM, LOW_BELOW
 from ml4t_actor.kernels import vpin as kernels
-from ml4t_actor.market_data import Bars, FloatArray, Trades
+from ml4t_actor.market_data import DAY_NS, Bars, FloatArray, Trades
 from ml4t_actor.settings import VPINSettings
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -41,7 +41,7 @@ def rule(days: float, buckets_per_day: int) -> int:
 def observed_days(ts_event: np.ndarray) -> float:
     """Return the days of trading, without gaps over five minutes (of the recorder or the venue)."""
     gaps = np.diff(ts_event)
-    return float(gaps[gaps < 300_000_000_000].sum()) / kernels.DAY_NS
+    return float(gaps[gaps < 300_000_000_000].sum()) / DAY_NS
 
 
 def row(name: str, how: str, buckets_per_day: int, vpin: FloatArray, toxicity: FloatArray) -> None:

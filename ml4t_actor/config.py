@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -11,14 +12,17 @@ from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.nautilus.components import ActorConfig
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.settings import (
+    MAX_BAR_AGE_BARS,
     FeedSettings,
     HealthSettings,
     LabelSettings,
     LedgerSettings,
+    ModelSettings,
     RedisSettings,
     RegimeSettings,
     RetrainSettings,
     TrainingSettings,
+    ValidationSettings,
     VPINSettings,
 )
 
@@ -26,12 +30,15 @@ _GROUPS: dict[str, type] = {
     "labels": LabelSettings,
     "vpin": VPINSettings,
     "regime": RegimeSettings,
+    "model": ModelSettings,
+    "validation": ValidationSettings,
     "retraining": RetrainSettings,
     "ledger": LedgerSettings,
     "redis": RedisSettings,
     "feed": FeedSettings,
     "health": HealthSettings,
 }
+LEDGER_FILE = "ledger.sqlite"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -110,6 +117,11 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         Buckets and windows of VPIN and toxicity.
     regime : RegimeSettings
         The regime model.
+    model : ModelSettings
+        Estimator and calibration of a first model that the actor trains itself, where `model_path` has none; a
+        retrained one inherits those of the model that it follows.
+    validation : ValidationSettings
+        Walk-forward validation of that first model.
     volatility_halflife_bars : int, default 60
         Half-life of the exponentially weighted volatility behind barriers and features, in bars.
 
@@ -142,13 +154,15 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     trade_ticks: bool = False
     client_id: str | None = None
     custom_features: dict[str, str] = msgspec.field(default_factory=dict)
-    max_bar_age_bars: float = 3.0
+    max_bar_age_bars: float = MAX_BAR_AGE_BARS
     max_clock_skew_ms: int = 1000
     max_signal_age: float = 60.0
     dedup_capacity: int = 100_000
     labels: LabelSettings = LabelSettings()
     vpin: VPINSettings = VPINSettings()
     regime: RegimeSettings = RegimeSettings()
+    model: ModelSettings = ModelSettings()
+    validation: ValidationSettings = ValidationSettings()
     retraining: RetrainSettings = RetrainSettings()
     ledger: LedgerSettings = LedgerSettings()
     feed: FeedSettings = FeedSettings()
@@ -195,14 +209,14 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         for name, value in checked.items():
             force_setattr(self, name, value)
 
+    @property
+    def ledger_path(self) -> Path:
+        """File of a live actor's ledger."""
+        return Path(self.ledger.path or Path(self.model_path) / LEDGER_FILE)
+
     def training_settings(self) -> TrainingSettings:
-        """Return the settings of a model that is trained for this actor."""
-        return TrainingSettings(
-            labels=self.labels,
-            vpin=self.vpin,
-            regime=self.regime,
-            volatility_halflife_bars=self.volatility_halflife_bars,
-        )
+        """Return the settings of a first model that the actor trains, or of one that is trained for it."""
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__struct_fields__})
 
 
 def _refused(name: str, value: object, rule: str) -> ValueError:

@@ -1,4 +1,4 @@
-"""Columns of bars, trades and signals: what training, validation and batch features read."""
+"""Columns of bars, trades and signals, their array types, and the units of time that all rooms count in."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000 * MILLISECOND_NS
+MINUTE_NS = 60 * SECOND_NS
+DAY_NS = 24 * 60 * MINUTE_NS
 
 BUYER, SELLER, NO_AGGRESSOR = 1, -1, 0
 

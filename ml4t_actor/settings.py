@@ -15,6 +15,9 @@ PositiveFloat = Annotated[float, Meta(gt=0.0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
 UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
 
+MAX_BAR_AGE_BARS = 3.0
+"""Age of the last bar, in bar lengths, up to which a signal is judged: live by default, and in training."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all settings: immutable, and validated however they are built."""
@@ -206,7 +209,8 @@ class MonitorSettings(Settings, frozen=True):
     Parameters
     ----------
     window : int, default 1000
-        Outcomes, and served rows, of the rolling figures.
+        Outcomes, and served rows, of the rolling figures. Features are watched over fewer rows where the model was
+        trained on less than ten times as many, or for a smaller window.
     min_outcomes : int, default 100
         Fewest outcomes since the model began to serve before any of them can trigger.
     calibration_drift : float, default 0.10

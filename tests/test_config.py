@@ -19,10 +19,13 @@ from ml4t_actor.settings import (
     HealthSettings,
     LabelSettings,
     LedgerSettings,
+    ModelSettings,
     MonitorSettings,
     RedisSettings,
     RegimeSettings,
     RetrainSettings,
+    TrainingSettings,
+    ValidationSettings,
     VPINSettings,
 )
 from tests.support.paths import ROOT
@@ -57,6 +60,8 @@ DEFAULTS = {
     "labels": LabelSettings(),
     "vpin": VPINSettings(),
     "regime": RegimeSettings(),
+    "model": ModelSettings(),
+    "validation": ValidationSettings(),
     "retraining": RetrainSettings(),
     "ledger": LedgerSettings(),
     "feed": FeedSettings(),
@@ -140,6 +145,12 @@ configs = st.fixed_dictionaries(
         "labels": st.builds(LabelSettings, horizon_bars=st.integers(1, 1000)),
         "vpin": st.builds(VPINSettings, window_buckets=st.integers(1, 100)),
         "regime": st.builds(RegimeSettings, n_regimes=st.integers(2, 8)),
+        "model": st.builds(
+            ModelSettings,
+            estimator=st.sampled_from(["logistic", "hist_gradient_boosting"]),
+            parameters=st.dictionaries(st.sampled_from(["C", "max_iter"]), st.integers(1, 9)),
+        ),
+        "validation": st.builds(ValidationSettings, n_folds=st.integers(1, 9)),
     },
 ).map(lambda values: ML4TActorConfig(**values))
 
@@ -172,7 +183,8 @@ def test_an_actor_is_made_by_path_with_nested_groups():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model": "x"}, r"unknown field `model`"),
+        ({"modell": "x"}, r"unknown field `modell`"),
+        ({"model": {"estimator": "forest"}}, r"\$\.model\.estimator"),
         ({"labels": {"horizon": 5}}, r"unknown field `horizon`.*\$\.labels"),
         ({"default_confidence": "high"}, r"Expected `float`, got `str`.*\$\.default_confidence"),
         ({"default_confidence": 1.5}, r"`default_confidence` was 1\.5, must be a number in \[0, 1\]"),
@@ -183,6 +195,26 @@ def test_an_actor_is_made_by_path_with_nested_groups():
 def test_a_wrong_value_in_json_is_refused_by_name(config, message):
     with pytest.raises(msgspec.ValidationError, match=message):
         ActorFactory.create(importable(config))
+
+
+def test_json_sets_everything_that_a_first_model_is_trained_with():
+    wanted = TrainingSettings(
+        labels=LabelSettings(horizon_bars=12),
+        vpin=VPINSettings(window_buckets=7),
+        regime=RegimeSettings(n_regimes=2),
+        model=ModelSettings(estimator="hist_gradient_boosting", parameters={"max_iter": 30}),
+        validation=ValidationSettings(n_folds=3, embargo_bars=12),
+        volatility_halflife_bars=30,
+    )
+    actor = ActorFactory.create(importable(json.loads(msgspec.json.encode(wanted))))
+    assert actor.given.training_settings() == wanted
+    assert ML4TActorConfig().training_settings() == TrainingSettings()
+
+
+def test_the_ledger_is_beside_the_models_unless_it_has_a_path_of_its_own():
+    assert ML4TActorConfig(model_path="a/b").ledger_path == Path("a/b/ledger.sqlite")
+    own = LedgerSettings(path="c/d.sqlite")
+    assert ML4TActorConfig(model_path="a/b", ledger=own).ledger_path == Path("c/d.sqlite")
 
 
 NAN, INF = float("nan"), float("inf")
@@ -231,6 +263,8 @@ REFUSED: dict[str, list[Any]] = {
     "labels": [{"horizon_bars": 5}, VPINSettings(), None],
     "vpin": [{}, LabelSettings(), None],
     "regime": [{}, LabelSettings(), None],
+    "model": [{}, LabelSettings(), None],
+    "validation": [{}, LabelSettings(), None],
     "retraining": [{}, LabelSettings(), None],
     "ledger": [{}, "ledger.sqlite", None],
     "feed": [{}, LabelSettings(), None],

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
+from ml4t_actor.market_data import MILLISECOND_NS
 from ml4t_actor.nautilus.model import Bar, BarType
 
 _OPEN_STAMPING_VENUE = "HYPERLIQUID"
-_MILLISECOND_NS = 1_000_000
 
 
 def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | None, live: bool) -> bool:
@@ -35,6 +35,20 @@ def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | No
     return live and bar_type.instrument_id.venue.value == _OPEN_STAMPING_VENUE
 
 
+def bar_interval_ns(bar_type: BarType) -> int:
+    """Return the length of bars of a type, in nanoseconds; `ValueError` if these are not bars of time.
+
+    Examples
+    --------
+    >>> bar_interval_ns(BarType.from_str("BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-EXTERNAL"))
+    300000000000
+    """
+    if not bar_type.spec.is_time_aggregated():
+        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
+    interval_ns: int = bar_type.spec.get_interval_ns()
+    return interval_ns
+
+
 def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     """Return when a bar closed, in UNIX nanoseconds.
 
@@ -59,12 +73,13 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     1753000080000000000
     """
     if not at_open:
-        end = ts_event + _MILLISECOND_NS
+        end = ts_event + MILLISECOND_NS
         return ts_event if end % interval_ns else end
-    return (ts_event + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS + interval_ns
+    return (ts_event + MILLISECOND_NS // 2) // MILLISECOND_NS * MILLISECOND_NS + interval_ns
 
 
 def bar_close_ns(bar: Bar, stamped_at: Literal["open", "close"] | None, live: bool) -> int:
     """Return when a time bar closed, in UNIX nanoseconds; `stamped_at` and `live` as in `stamped_at_open`."""
-    interval_ns: int = bar.bar_type.spec.get_interval_ns()
-    return close_ns(bar.ts_event, interval_ns, stamped_at_open(bar.bar_type, stamped_at, live))
+    return close_ns(
+        bar.ts_event, bar_interval_ns(bar.bar_type), stamped_at_open(bar.bar_type, stamped_at, live)
+    )

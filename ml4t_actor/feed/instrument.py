@@ -7,10 +7,10 @@ from ml4t_actor.feed.pacing import RequestPacing
 from ml4t_actor.feed.ports import Ports
 from ml4t_actor.feed.recent_ids import RecentIds
 from ml4t_actor.feed.warmup import MAX_HISTORY_BARS
+from ml4t_actor.market_data import MILLISECOND_NS
 from ml4t_actor.nautilus.model import AggregationSource, Bar, BarType, TradeTick
 from ml4t_actor.settings import FeedSettings
 
-_MILLISECOND_NS = 1_000_000
 _MAX_SLOTS = 64
 _REQUEST_MARGIN_BARS = 2
 _DOUBTS = {
@@ -62,7 +62,7 @@ class InstrumentFeed:
         self._trades = trades
         self._live = live
         self._repairs = live and settings.warm_up
-        self._skew_ns = max(max_clock_skew_ns, _MILLISECOND_NS)  # by which some venues stamp closes early
+        self._skew_ns = max(max_clock_skew_ns, MILLISECOND_NS)  # by which some venues stamp closes early
         self._late_ns = int(settings.late_bars * self._interval)
         self._warmup_bars = settings.warmup_bars
         self._pacing = RequestPacing(int(settings.timeout_seconds * 1e9), self._interval)
@@ -275,7 +275,7 @@ class InstrumentFeed:
             self._take_trade(tick, ts)
             return
         if self._source_at_open:
-            ts = (ts + _MILLISECOND_NS // 2) // _MILLISECOND_NS * _MILLISECOND_NS
+            ts = (ts + MILLISECOND_NS // 2) // MILLISECOND_NS * MILLISECOND_NS
         if not self._ids.add(tick.trade_id.value):
             self._reconnected = self._ports.now()
             self._ports.note("repeated_trade", f"{tick} was delivered before; passed over")

@@ -2,7 +2,8 @@
 
 import math
 
-from ml4t_actor.kernels.vpin import DAY_NS, MIN_HISTORY_WINDOWS, MIN_OBSERVED_BUCKETS, MIN_OBSERVED_TIMES
+from ml4t_actor.kernels.vpin import MIN_HISTORY_WINDOWS, MIN_OBSERVED_BUCKETS, MIN_OBSERVED_TIMES
+from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.settings import VPINSettings
 
 MAX_HISTORY_BARS = 5_000  # what Hyperliquid keeps

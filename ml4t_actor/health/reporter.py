@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.messages.health import (
     COUNTS_LENGTH_MAX,
     ERROR_LENGTH_MAX,
@@ -18,8 +19,8 @@ from ml4t_actor.messages.health import (
     ActorHealth,
     LinkState,
 )
+from ml4t_actor.settings import MAX_BAR_AGE_BARS
 
-_NS_PER_S = 1_000_000_000
 _CREDENTIALS = re.compile(r"(://)[^\s/@]*@")
 _LATENCY_QUANTILES = (0.5, 0.99)
 
@@ -197,7 +198,7 @@ class HealthReporter:
         actor_id: str,
         started_ns: int,
         *,
-        max_bar_age_bars: float = 3.0,
+        max_bar_age_bars: float = MAX_BAR_AGE_BARS,
         max_trade_age_seconds: float = 300.0,
         recent_seconds: float = 300.0,
     ) -> None:
@@ -252,13 +253,13 @@ class HealthReporter:
         )
 
     def _uptime_seconds(self, now_ns: int) -> float:
-        return max(now_ns - self.started_ns, 0) / _NS_PER_S
+        return max(now_ns - self.started_ns, 0) / SECOND_NS
 
     def _standing_problems(self, vitals: Vitals, now_ns: int) -> list[str]:
         problems = []
         uptime = self._uptime_seconds(now_ns)
         for name, feed in vitals.feeds.items():
-            interval = feed.interval_ns / _NS_PER_S
+            interval = feed.interval_ns / SECOND_NS
             bar_limit = self.max_bar_age_bars * interval
             kinds = [("bar", feed.last_bar_ns, bar_limit, f", expected every {interval:g} s")]
             if feed.trades:
@@ -288,7 +289,7 @@ class HealthReporter:
         return problems
 
     def _counted_problems(self, counts: dict[str, dict[str, int]], now_ns: int) -> list[str]:
-        horizon_ns = now_ns - round(self.recent_seconds * _NS_PER_S)
+        horizon_ns = now_ns - round(self.recent_seconds * SECOND_NS)
         earlier = self._earlier
         # The newest that is older than the window: what rose since then is recent.
         while len(earlier) > 1 and earlier[1][0] <= horizon_ns:
@@ -327,7 +328,7 @@ def _remedy(group: str, kind: str) -> str | None:
 
 def _age(now_ns: int, then_ns: int) -> float:
     """Return the seconds since then; 0.0 where clocks differ, `NEVER` for 0."""
-    return max(now_ns - then_ns, 0) / _NS_PER_S if then_ns > 0 else NEVER
+    return max(now_ns - then_ns, 0) / SECOND_NS if then_ns > 0 else NEVER
 
 
 def _worst_age(now_ns: int, times_ns: list[int]) -> float:

@@ -17,9 +17,8 @@ from ml4t_actor.kernels.regime import (
     regime_filter,
     regime_step,
 )
+from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.settings import RegimeSettings
-
-FloatArray = NDArray[np.float64]
 
 UNKNOWN_REGIME = -1
 QUIET, ORDINARY, TURBULENT = 0, 1, 2
@@ -185,7 +184,7 @@ class RegimeModel:
         rows: FloatArray,
         location: FloatArray,
         scale: FloatArray,
-        labels: NDArray[np.int64],
+        labels: IntArray,
         k: int,
         iterations: int,
     ) -> Self:
@@ -388,9 +387,7 @@ def _as_rows(features: ArrayLike) -> FloatArray:
     return rows
 
 
-def _starts(
-    standardised: FloatArray, k: int, settings: RegimeSettings
-) -> Iterator[tuple[NDArray[np.int64], int]]:
+def _starts(standardised: FloatArray, k: int, settings: RegimeSettings) -> Iterator[tuple[IntArray, int]]:
     """Yield labels of a first guess, every regime with members, and the most steps to take from it."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits

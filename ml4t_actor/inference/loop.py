@@ -31,7 +31,7 @@ from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.registry.manifest import MANIFEST_FILE
-from ml4t_actor.settings import LabelSettings, VPINSettings
+from ml4t_actor.settings import MAX_BAR_AGE_BARS, LabelSettings, VPINSettings
 
 _SCRATCH = InstrumentId.from_str("SCRATCH.SCRATCH")
 _NOT_OF_NOW = (Status.FUTURE_SIGNAL, Status.EXPIRED)
@@ -99,7 +99,7 @@ class InferenceLoop:
         labels: LabelSettings = _DEFAULT_LABELS,
         vpin: VPINSettings = _DEFAULT_VPIN,
         volatility_halflife_bars: int = 60,
-        max_bar_age_bars: float = 3.0,
+        max_bar_age_bars: float = MAX_BAR_AGE_BARS,
         max_clock_skew_ns: int = 1_000_000_000,
         max_signal_age_ns: int = 60_000_000_000,
         timeout_ns: int = 10_000_000,
@@ -178,7 +178,7 @@ class InferenceLoop:
         self,
         path: str | Path | None = None,
         *,
-        refused: Callable[[str, ValueError], None] = lambda _version, _error: None,
+        refused: Callable[[str, str], None] = lambda _version, _reason: None,
     ) -> bool:
         """Let the newest bundle of a folder serve that is whole and fits here; none is a normal state.
 
@@ -187,7 +187,7 @@ class InferenceLoop:
         path : str or Path, optional
             Folder of a `ModelStore`, or of one version in it; by default `model_path`.
         refused : callable, optional
-            Given the version and the error of each newer bundle that cannot serve.
+            Given the version of each newer bundle that cannot serve, and the reason.
 
         Returns
         -------
@@ -195,16 +195,18 @@ class InferenceLoop:
             Whether one of them serves now. Where none does, the bundle of before goes on.
         """
         folder = self.model_path if path is None else Path(path)
-        is_version = (folder / MANIFEST_FILE).is_file()
-        store = ModelStore(folder.parent if is_version else folder)
-        for version in [folder.name] if is_version else reversed(store.versions()):
+        if (folder / MANIFEST_FILE).is_file():
             try:
-                self.swap(store.load(version))
+                self.swap(ModelStore(folder.parent).load(folder.name))
             except ValueError as e:  # a BundleError too
-                refused(version, e)
-                continue
+                refused(folder.name, str(e))
+                return False
             return True
-        return False
+        store = ModelStore(folder)
+        bundle = store.load_latest(self.swap)
+        for version, reason in store.refusals.items():
+            refused(version, reason)
+        return bundle is not None
 
     def retire(self) -> None:
         """Let no bundle serve: signals get the default confidence and status `no_model` until the next `swap`."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import FloatArray, IntArray
 
 PROFIT = 1
 VERTICAL = 0
@@ -30,7 +31,7 @@ def log_price(price: float) -> float:
 
 
 @kernel
-def log_prices(prices: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_prices(prices: FloatArray) -> FloatArray:
     """Return `log_price` of each price; NumPy's own logarithm may differ from it in the last bit."""
     out = np.empty_like(prices)
     for i in range(len(prices)):
@@ -101,9 +102,7 @@ def barrier_step(
 
 
 @kernel
-def block_ranges(
-    high: NDArray[np.float64], low: NDArray[np.float64], length: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def block_ranges(high: FloatArray, low: FloatArray, length: int) -> tuple[FloatArray, FloatArray]:
     """Return highest high and lowest low of each block of `length` bars, without bars that cannot touch."""
     n_blocks = (len(high) + length - 1) // length
     highest = np.full(n_blocks, -np.inf)
@@ -118,16 +117,16 @@ def block_ranges(
 
 @kernel
 def resolve_barriers(
-    high: NDArray[np.float64],
-    low: NDArray[np.float64],
-    close: NDArray[np.float64],
-    events: NDArray[np.int64],
-    side: NDArray[np.float64],
-    volatility: NDArray[np.float64],
+    high: FloatArray,
+    low: FloatArray,
+    close: FloatArray,
+    events: IntArray,
+    side: FloatArray,
+    volatility: FloatArray,
     horizon: int,
     pt: float,
     sl: float,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int8]]:
+) -> tuple[FloatArray, IntArray, NDArray[np.int8]]:
     """Return return, end and barrier of each event, from log prices of all bars and one volatility per bar.
 
     Blocks are skipped exactly: rounding is monotone, so ``highest - entry`` reaches a barrier if and only if

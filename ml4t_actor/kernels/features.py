@@ -10,7 +10,7 @@ from math import cos, erf, log, log1p, pi, sin, sqrt
 import numpy as np
 
 from ml4t_actor.kernels.jit import kernel
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import DAY_NS, SECOND_NS, FloatArray, IntArray
 
 BUILTIN_NAMES = (
     "volatility",
@@ -58,9 +58,7 @@ N_BUILTIN = len(BUILTIN_NAMES)
 
 ACCEPTED, DUPLICATE, OUT_OF_ORDER, BAD_VALUE = 0, 1, 2, 3
 
-DAY_NS = 86_400_000_000_000
 WEEK_NS = 7 * DAY_NS
-SECOND_NS = 1_000_000_000
 
 # Slots of the state. A time does not fit into a float64, so it is kept as seconds and nanoseconds.
 _TS_S, _TS_NS, _INTERVAL = 0, 1, 2

@@ -5,11 +5,9 @@ bar *before* the first one, so that the first bar is a step like any other.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml4t_actor.kernels.jit import kernel
-
-FloatArray = NDArray[np.float64]
+from ml4t_actor.market_data import FloatArray
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 

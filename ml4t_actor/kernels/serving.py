@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import FloatArray
 
 UNCALIBRATED, SIGMOID, ISOTONIC = 0, 1, 2
 LEAF = -1
 
-FloatArray = NDArray[np.float64]
 
 # 32 bytes a node, so that one step down a tree touches one cache line.
 NODE = np.dtype(

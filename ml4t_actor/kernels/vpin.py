@@ -32,10 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.kernels.jit import kernel
+from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.settings import VPINSettings
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 LAYOUT = 1.0  # first slot of every state; raise it whenever the meaning of a slot changes
 
@@ -50,8 +48,6 @@ MAX_SCALES = 10.0  # a price change counts as at most this many of its scale whe
 MIN_SIZE, MAX_SIZE = 1e-100, 1e100  # sizes outside leave no room for products of them in a float
 TIE = 1e-12  # VPIN values this close rank as equal: they differ by the order of summation only
 ROUNDING = 1e-9  # how far a bar's buy volume may exceed its volume, relatively
-
-DAY_NS = 86_400e9
 
 # Header slots. The first six never change after `vpin_new_state`.
 BUCKETS_PER_DAY, WINDOW, HISTORY, HALFLIFE_DAYS, BULK_HALFLIFE = 1, 2, 3, 4, 5

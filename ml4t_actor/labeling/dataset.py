@@ -23,10 +23,9 @@ from ml4t_actor.labeling.triple_barrier import (
     uniqueness_weights,
 )
 from ml4t_actor.market_data import Bars, FloatArray, IntArray, Signals, Trades
-from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.settings import MAX_BAR_AGE_BARS, TrainingSettings
 
 MIN_BARS = 1_000
-MAX_BAR_AGE_BARS = 3.0  # as `ML4TActorConfig.max_bar_age_bars`: later signals are not judged live either
 CUSUM_HORIZON_VOLATILITIES = 0.25
 
 

@@ -17,6 +17,7 @@ from ml4t_actor.kernels.barriers import (
     log_prices,
     resolve_barriers,
 )
+from ml4t_actor.market_data import FloatArray, IntArray
 
 __all__ = [
     "PROFIT",
@@ -49,8 +50,8 @@ class BarrierLabels(NamedTuple):
     """
 
     label: NDArray[np.int8]
-    ret: NDArray[np.float64]
-    end: NDArray[np.int64]
+    ret: FloatArray
+    end: IntArray
     barrier: NDArray[np.int8]
 
 
@@ -157,7 +158,7 @@ def triple_barrier_labels(
     return BarrierLabels(label, ret, end, barrier)
 
 
-def random_walk_odds(volatility: ArrayLike, *, pt: float, sl: float, cost: float) -> NDArray[np.float64]:
+def random_walk_odds(volatility: ArrayLike, *, pt: float, sl: float, cost: float) -> FloatArray:
     """Return the probability that a signal pays if the price is a random walk without drift.
 
     What is known about a label before any data: with barriers in units of volatility, the odds fall with the cost in
@@ -206,7 +207,7 @@ def random_walk_odds(volatility: ArrayLike, *, pt: float, sl: float, cost: float
     return np.where(known, odds, np.nan)
 
 
-def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> NDArray[np.float64]:
+def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> FloatArray:
     """Return the average uniqueness of overlapping labels (Lopez de Prado 2018, ch. 4).
 
     A label is alive on the bars in ``(start, end]``. Its weight is the mean over these of one divided by the
@@ -296,9 +297,7 @@ def spans_gap(ts_event: ArrayLike, start: ArrayLike, end: ArrayLike, max_gap_ns:
     return across
 
 
-def _spans(
-    start: ArrayLike, end: ArrayLike, n_bars: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def _spans(start: ArrayLike, end: ArrayLike, n_bars: int) -> tuple[IntArray, IntArray, NDArray[np.bool_]]:
     """Check and return starts and ends of labels, and which rows have one."""
     starts = _bar_indices("start", start, n_bars)
     ends = _bar_indices("end", end, n_bars, lowest=-1)
@@ -323,14 +322,14 @@ def _at_least_one(name: str, value: int) -> int:
     return whole
 
 
-def _column(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _column(name: str, values: ArrayLike) -> FloatArray:
     column = np.ascontiguousarray(values, dtype=np.float64)
     if np.ndim(values) != 1:
         raise ValueError(f"`{name}` must have one dimension, its shape was {np.shape(values)}")
     return column
 
 
-def _bar_indices(name: str, values: ArrayLike, n_bars: int, *, lowest: int = 0) -> NDArray[np.int64]:
+def _bar_indices(name: str, values: ArrayLike, n_bars: int, *, lowest: int = 0) -> IntArray:
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"`{name}` must have one dimension, its shape was {array.shape}")
@@ -343,7 +342,7 @@ def _bar_indices(name: str, values: ArrayLike, n_bars: int, *, lowest: int = 0) 
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _check_prices(high: NDArray[np.float64], low: NDArray[np.float64], close: NDArray[np.float64]) -> None:
+def _check_prices(high: FloatArray, low: FloatArray, close: FloatArray) -> None:
     if len(bad := np.flatnonzero(~(np.isfinite(close) & (close > 0.0)))):
         raise ValueError(
             f"`close` of bar {bad[0]} was {close[bad[0]]}, must be positive and finite; drop the bar"

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ml4t_actor.ledger.rows import feature_values, stored_feature_sets
 from ml4t_actor.ledger.schema import Readable, SignalRow, reading
+from ml4t_actor.market_data import FloatArray
 
 GROUPS = ("actor", "source", "instrument_id", "side", "model_version", "status", "regime", "regime_model")
 _BLOBS = ("feature_set", "features", "regime_probabilities")
@@ -284,8 +284,8 @@ def _times(values: Sequence[int | None]) -> Any:
 
 def _served_features(
     sets: Sequence[int | None], blobs: Sequence[bytes | None], names_of: dict[int, list[str]]
-) -> dict[str, NDArray[np.float64]]:
-    columns: dict[str, NDArray[np.float64]] = {}
+) -> dict[str, FloatArray]:
+    columns: dict[str, FloatArray] = {}
     for number in sorted({number for number in sets if number is not None}):
         names = names_of.get(number, [])
         rows = np.array([i for i, other in enumerate(sets) if other == number], dtype=np.int64)

@@ -2,11 +2,11 @@
 
 import sqlite3
 
+from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.settings import LedgerSettings
 
 CHUNK_ROWS = 2_000
 CHUNK_PAGES = 500
-_DAY_NS = 86_400_000_000_000
 
 # A signal from the future is no clock: its timestamp is a mistake, and would make all others look old.
 _NEWEST = "SELECT ts_event FROM signals WHERE status <> 'future_signal' ORDER BY ts_event DESC LIMIT 1"
@@ -36,7 +36,7 @@ def forget_chunk(connection: sqlite3.Connection, settings: LedgerSettings) -> bo
     newest = connection.execute(_NEWEST).fetchone()
     if newest is None:
         return False
-    cutoff = newest[0] - int(settings.max_age_days * _DAY_NS)
+    cutoff = newest[0] - int(settings.max_age_days * DAY_NS)
     for statement in _DELETE_OLD:
         if connection.execute(statement, (cutoff, CHUNK_ROWS)).rowcount > 0:
             return True

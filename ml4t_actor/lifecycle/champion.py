@@ -21,6 +21,7 @@ from ml4t_actor.lifecycle.events import (
     serving_since_ns,
 )
 from ml4t_actor.lifecycle.host import Host
+from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.messages import REASON_LENGTH_MAX, Action, ModelUpdate, SignalOutcome, Status
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.monitoring.monitor import RetrainMonitor, RetrainTrigger
@@ -32,7 +33,6 @@ from ml4t_actor.training.worker import Trainer, warm
 JUDGED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
-_MINUTE_NS = 60_000_000_000
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -462,7 +462,7 @@ class ChampionLifecycle:
 
 def _shortest_interval_ns(inference: InferenceLoop) -> int:
     intervals = (inference.features(instrument_id).interval_ns for instrument_id in inference.instruments)
-    return min(intervals, default=_MINUTE_NS)
+    return min(intervals, default=MINUTE_NS)
 
 
 def _last_line(text: str) -> str:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from ml4t_actor.market_data import FloatArray
 
 _SLOPE_PRIOR_SD = 0.25
 _INTERCEPT_PRIOR_SD = 0.05

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.kernels import serving as kernels
-
-FloatArray = NDArray[np.float64]
+from ml4t_actor.market_data import FloatArray
 
 FORMAT = 1
 _CALIBRATIONS = {"none": kernels.UNCALIBRATED, "sigmoid": kernels.SIGMOID, "isotonic": kernels.ISOTONIC}

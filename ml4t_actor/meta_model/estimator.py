@@ -4,15 +4,14 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.meta_model.calibration import Calibration, expit, fit_isotonic, fit_sigmoid
 from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.meta_model.export import STANDARDISED_LIMIT, compile_model, importances, is_logistic
 from ml4t_actor.settings import ModelSettings
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Windows = tuple[IntArray, IntArray]
 
 MIN_ROWS = 50

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.calibration import Calibration
 from ml4t_actor.meta_model.compiled import FORMAT, CompiledModel
-
-FloatArray = NDArray[np.float64]
 
 # Market features have fat tails: without a bound, a few rows of a crash decide the coefficients and every
 # score there.

@@ -107,7 +107,8 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         feature_names : sequence of str
             Of the columns of X.
         window : int, default 1000
-            Most rows of a window.
+            Most rows of a window, as `MonitorSettings.window`; below 100 rows the limits are those of 100 (see
+            `psi_limits_at`).
 
         Raises
         ------
@@ -129,7 +130,7 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         loss = float(np.average(losses, weights=weights))
         correct = (probabilities > 0.5) == (labels > 0.5)
         watched: dict[str, Any] = {}
-        window = min(window, len(rows) // _MIN_WINDOWS)
+        window = min(max(window, _MIN_WINDOW), len(rows) // _MIN_WINDOWS)
         if window >= _MIN_WINDOW:
             edges = [quantile_edges(column) for column in rows.T]
             shares = [
@@ -152,6 +153,20 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             residual_sd=math.sqrt(float(np.average(probabilities * (1.0 - probabilities), weights=weights))),
             **watched,
         )
+
+    def psi_limits_at(self, window: int) -> tuple[float, ...]:
+        """Return limits for windows of another length, at most `self.window` rows.
+
+        A window of fewer rows is further from the whole: the index is about a variance of the shares, and that of a
+        mean over 1/r of the rows is at most r times as large where neighbouring rows are alike. So each limit is r
+        times its own, which a feature that wanders slowly stays far below. Training with the same
+        `MonitorSettings.window` measures it instead.
+        """
+        if not 1 <= window <= self.window:
+            raise ValueError(
+                f"`window` was {window}, must be 1 to {self.window}, the rows that limits are known for"
+            )
+        return tuple(limit * (self.window / window) for limit in self.psi_limits)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, as a bundle keeps them in ``metrics["monitor"]``."""

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ml4t_actor.kernels.jit import kernel
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import FloatArray, IntArray
 
 # Mean overshoot of a normal walk over a barrier, at both ends (Siegmund 1985).
 _OVERSHOOT = 2.0 * 0.583
@@ -321,7 +321,7 @@ def window_stability(
 def _slide(
     row: FloatArray,
     edges: FloatArray,
-    ring: NDArray[np.int64],
+    ring: IntArray,
     counts: FloatArray,
     at: int,
     full: bool,
@@ -353,7 +353,7 @@ def _psi(expected: FloatArray, observed: FloatArray, n_bins: int) -> float:
 
 
 @kernel
-def _psi_of_each(shares: FloatArray, counts: FloatArray, n_bins: NDArray[np.int64]) -> FloatArray:
+def _psi_of_each(shares: FloatArray, counts: FloatArray, n_bins: IntArray) -> FloatArray:
     values = np.empty(len(shares))
     for j in range(len(shares)):
         values[j] = _psi(shares[j], counts[j], n_bins[j])

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import DAY_NS, FloatArray
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.monitoring.drift import Cusum, PopulationStability, cusum_threshold
 from ml4t_actor.settings import MonitorSettings
@@ -26,7 +26,6 @@ _ACCURACY_RANGE = (0.1, 0.9)
 _MIN_RESIDUAL_SD = 0.1
 _MIN_LOG_LOSS_SD = 0.1
 _MAX_LOSS_SDS = 10.0
-_DAY_NS = 86_400 * 10**9
 _MAX_REASON = 299
 _KNOWN_DRIFT_FACTOR = 1.5
 
@@ -317,8 +316,9 @@ class RetrainMonitor:
         self._log_loss_sd = max(baseline.log_loss_sd, _MIN_LOG_LOSS_SD)
         self._loss = _detector("loss", self.settings.loss_drift)
         if baseline.feature_names:
-            self._features = PopulationStability(baseline.edges, baseline.shares, baseline.window)
-            self._psi_limits = np.maximum(baseline.psi_limits, self.settings.feature_drift)
+            window = min(self.settings.window, baseline.window)
+            self._features = PopulationStability(baseline.edges, baseline.shares, window)
+            self._psi_limits = np.maximum(baseline.psi_limits_at(window), self.settings.feature_drift)
 
     @property
     def detectors(self) -> dict[str, Cusum]:
@@ -412,7 +412,7 @@ class RetrainMonitor:
         limit = self.settings.max_age_days
         if limit is None or self._trained_until_ns is None:
             return None
-        days = (now_ns - self._trained_until_ns) / _DAY_NS
+        days = (now_ns - self._trained_until_ns) / DAY_NS
         if days <= limit:
             return None
         reason = f"the newest training label is {days:.2f} days old, at most {limit:g} are allowed"

@@ -8,14 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.feed.bar_times import bar_interval_ns
 from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger.schema import LedgerError, reading
@@ -24,7 +23,7 @@ from ml4t_actor.nautilus.live import LiveClock, MessageBus
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.node.config import ClientPlan, NodePlan
 from ml4t_actor.node.venues import venue_of
-from ml4t_actor.registry import BundleError, ModelStore
+from ml4t_actor.registry import ModelStore
 
 if TYPE_CHECKING:
     from ml4t_actor.streams.connection import RedisLink
@@ -322,23 +321,21 @@ def _check_model(config: ML4TActorConfig) -> Finding:
         )
         for text in config.bar_types:
             bar_type = BarType.from_str(text)
-            interval_ns = bar_type.spec.timedelta // timedelta(microseconds=1) * 1_000
-            loop.add_instrument(bar_type.instrument_id, interval_ns)
+            loop.add_instrument(bar_type.instrument_id, bar_interval_ns(bar_type))
     except Exception as e:  # a user's own features may raise anything
         return Finding(FAIL, "model", f"features or bars cannot be set up: {e}", "correct the actor's config")
     store = ModelStore(config.model_path)
-    refused = []
-    for version in reversed(store.versions()):
-        try:
-            loop.check(store.load(version))
-        except (BundleError, ValueError) as e:
-            refused.append(f"{version}: {e}")
-            continue
-        if refused:
-            return Finding(
-                WARN, "model", f"{version} would serve, newer ones do not ({refused[0]})", "look into those"
-            )
-        return Finding(PASS, "model", f"{version} fits")
+    bundle = store.load_latest(loop.check)
+    refused = [f"{version}: {reason}" for version, reason in store.refusals.items()]
+    if bundle is not None and refused:
+        return Finding(
+            WARN,
+            "model",
+            f"{bundle.version} would serve, newer ones do not ({refused[0]})",
+            "look into those",
+        )
+    if bundle is not None:
+        return Finding(PASS, "model", f"{bundle.version} fits")
     if refused:
         return Finding(
             FAIL,
@@ -355,7 +352,7 @@ def _check_model(config: ML4TActorConfig) -> Finding:
 
 
 def _check_ledger(config: ML4TActorConfig) -> Iterator[Finding]:
-    path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+    path = config.ledger_path
     folder = path.parent.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -1,9 +1,9 @@
 """What an orchestrator is made of: the inference loop, the newest model that fits, the ledger, and the lifecycle."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.feed.bar_times import bar_interval_ns
 from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger, LedgerError
@@ -11,7 +11,6 @@ from ml4t_actor.lifecycle import ChampionLifecycle, Host, LifecycleLoop
 from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.registry import ModelStore
-from ml4t_actor.training.retraining import seen_until_ns
 from ml4t_actor.training.worker import InlineTrainer, RetrainWorker, Trainer
 
 
@@ -32,14 +31,14 @@ def build_inference(config: ML4TActorConfig) -> InferenceLoop:
     )
     for text in config.bar_types:
         bar_type = BarType.from_str(text)
-        loop.add_instrument(bar_type.instrument_id, interval_ns(bar_type), trades=config.trade_ticks)
+        loop.add_instrument(bar_type.instrument_id, bar_interval_ns(bar_type), trades=config.trade_ticks)
     return loop
 
 
 def load_newest(loop: InferenceLoop, host: Host) -> None:
     """Let the newest bundle serve that is whole and fits, and log which, and which not."""
     found = loop.load_model(
-        refused=lambda version, error: host.log.error(f"model {version} is refused: {error}")
+        refused=lambda version, reason: host.log.error(f"model {version} is refused: {reason}")
     )
     bundle = loop.bundle
     if not found or bundle is None:
@@ -48,7 +47,7 @@ def load_newest(loop: InferenceLoop, host: Host) -> None:
         )
         return
     host.log.info(f"model {bundle.version} serves")
-    learned_until = seen_until_ns(bundle)
+    learned_until = bundle.provenance.seen_until_ns
     if learned_until > host.now():
         host.log.warning(
             f"model {bundle.version} learned from what became known until {unix_nanos_to_iso8601(learned_until)}, "
@@ -61,7 +60,7 @@ def open_ledger(
 ) -> Ledger:
     """Return the ledger: in a backtest, and where the file cannot be used, one in memory."""
     if live:
-        path = Path(config.ledger.path or Path(config.model_path) / "ledger.sqlite")
+        path = config.ledger_path
         ledger = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,11 +121,3 @@ def _trainer(
         accept=loop.check,
         progress=report_progress,
     )
-
-
-def interval_ns(bar_type: BarType) -> int:
-    """Return the length of a bar of time, nanoseconds; `ValueError` for another kind of bar."""
-    if not bar_type.spec.is_time_aggregated():
-        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
-    seconds: float = bar_type.spec.timedelta.total_seconds()
-    return round(seconds * 1e6) * 1_000

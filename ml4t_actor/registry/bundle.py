@@ -1,18 +1,19 @@
 """The one frozen object that serving swaps in: model, regimes, feature names, thresholds, provenance."""
 
 import functools
-import math
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.rows import LabelledRows
+from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.compiled import CompiledModel
+from ml4t_actor.registry.json_values import plain_mapping
+from ml4t_actor.registry.provenance import Provenance
 from ml4t_actor.settings import TrainingSettings
 
 Reason = Literal["altered", "truncated", "foreign", "incompatible", "missing", "unreadable"]
@@ -66,10 +67,12 @@ class ModelBundle:
         Success probability at which the barriers pay exactly their costs, in (0, 1).
     feature_low, feature_high : float64 (n_features,)
         Range of each input seen in training; an input outside is novel. Infinite ends are unbounded.
-    metrics, provenance : dict
-        Scores with their baselines; data range, instruments, rows and so on. Reduced to plain JSON values
-        here, so that a loaded bundle equals the saved one: numpy scalars and arrays become numbers and lists,
-        and **numbers that are not finite become None**, since JSON has none.
+    metrics : dict
+        Scores with their baselines. Reduced to plain JSON values here, so that a loaded bundle equals the saved one:
+        numpy scalars and arrays become numbers and lists, and **numbers that are not finite become None**, since JSON
+        has none.
+    provenance : Provenance or mapping
+        Data range, instruments, rows and so on; a mapping, reduced likewise, becomes a `Provenance`.
     estimator : object, optional
         The fitted scikit-learn object, for inspection; serving never reads it.
     history : LabelledRows, optional
@@ -91,10 +94,10 @@ class ModelBundle:
     regime: RegimeModel | None
     settings: TrainingSettings
     break_even: float
-    feature_low: NDArray[np.float64]
-    feature_high: NDArray[np.float64]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    feature_low: FloatArray
+    feature_high: FloatArray
+    metrics: dict[str, object] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     estimator: object | None = None
     history: LabelledRows | None = None
     version: str = ""
@@ -105,8 +108,8 @@ class ModelBundle:
         _set(self, "break_even", float(self.break_even))
         _set(self, "feature_low", _frozen_row(self.feature_low))
         _set(self, "feature_high", _frozen_row(self.feature_high))
-        _set(self, "metrics", plain_json(self.metrics, "metrics"))
-        _set(self, "provenance", plain_json(self.provenance, "provenance"))
+        _set(self, "metrics", plain_mapping(self.metrics, "metrics"))
+        _set(self, "provenance", Provenance.from_dict(self.provenance))
         self._check_names()
         self._check_ranges()
         if self.bar_interval_ns <= 0:
@@ -114,7 +117,7 @@ class ModelBundle:
         if not 0.0 < self.break_even < 1.0:
             raise ValueError(f"`break_even` must be a probability inside (0, 1), was {self.break_even}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple["functools.partial[Self]", tuple[()]]:
         # Pickled arrays come back writable: rebuild through the constructor.
         return functools.partial(type(self), **{f.name: getattr(self, f.name) for f in fields(self)}), ()
 
@@ -143,49 +146,7 @@ def _set(bundle: ModelBundle, name: str, value: object) -> None:
     object.__setattr__(bundle, name, value)
 
 
-def _frozen_row(values: Any) -> NDArray[np.float64]:
+def _frozen_row(values: ArrayLike) -> FloatArray:
     row = np.array(values, dtype=np.float64)
     row.flags.writeable = False
     return row
-
-
-def plain_json(value: Any, path: str) -> Any:
-    """Return a copy of `value` in plain JSON types; `path` names it in errors.
-
-    Tuples and arrays become lists, numpy scalars Python numbers, and floats that are not finite None.
-
-    Raises
-    ------
-    TypeError
-        If something in it has no JSON counterpart, or a key is not a string.
-    ValueError
-        If an integer needs more than 64 bits, or a text is not valid Unicode.
-    """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _plain_text(value, path)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"`{path}` must fit 64 bits, was {value}")
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, list | tuple):
-        return [plain_json(item, f"{path}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise TypeError(f"the keys of `{path}` must be strings, got {key!r}; convert it with str()")
-        return {_plain_text(key, path): plain_json(item, f"{path}.{key}") for key, item in value.items()}
-    raise TypeError(f"`{path}` must hold JSON values only, got {type(value).__name__}: {value!r}")
-
-
-def _plain_text(text: str, path: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"`{path}` holds a text that is not valid Unicode: {text!r}") from None
-    return str.__str__(text)  # a plain string also where it came as an enumeration's

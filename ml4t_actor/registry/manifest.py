@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -66,8 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bar_interval_ns: PositiveInt
     break_even: float
     settings: TrainingSettings
-    metrics: dict[str, Any]
-    provenance: dict[str, Any]
+    metrics: dict[str, object]
+    provenance: dict[str, object]
     libraries: dict[str, str]
 
 

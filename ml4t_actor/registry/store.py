@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ml4t_actor.registry.manifest import (
     manifest_digest,
     version_number,
 )
+from ml4t_actor.registry.provenance import Provenance
 
 _MODEL, _REGIME, _RANGE = "model/", "regime/", "range/"
 
@@ -54,7 +56,7 @@ class ModelStore:
     Attributes
     ----------
     refusals : dict of str to str
-        Versions that the last `load_latest` passed over, with the reason.
+        Versions that the last `load_latest` passed over, newest first, with the reason.
     """
 
     def __init__(self, root: str | Path = "models") -> None:
@@ -91,7 +93,7 @@ class ModelStore:
             break_even=bundle.break_even,
             settings=bundle.settings,
             metrics=bundle.metrics,
-            provenance=bundle.provenance,
+            provenance=bundle.provenance.to_dict(),
             libraries=library_versions(),
         )
         contents[MANIFEST_FILE] = encode_manifest(manifest)
@@ -149,21 +151,30 @@ class ModelStore:
         serving = read_verified(version, folder / SERVING_FILE, manifest.files[SERVING_FILE])
         return _decode_bundle(version, manifest, serving)
 
-    def load_latest(self) -> ModelBundle | None:
+    def load_latest(self, fits: Callable[[ModelBundle], None] = lambda _bundle: None) -> ModelBundle | None:
         """Return the newest bundle that passes every check, None if there is none.
 
         Newer ones that were refused are in `refusals` afterwards.
+
+        Parameters
+        ----------
+        fits : callable, optional
+            Called with each whole bundle, newest first; a `ValueError` refuses it. `InferenceLoop.check` and `.swap`
+            are such.
         """
         refusals: dict[str, str] = {}
-        bundle = None
+        latest = None
         for version in reversed(self.versions()):
             try:
                 bundle = self.load(version)
-                break
-            except BundleError as e:
+                fits(bundle)
+            except ValueError as e:  # as is a `BundleError`
                 refusals[version] = str(e)
+                continue
+            latest = bundle
+            break
         self.refusals = refusals
-        return bundle
+        return latest
 
     def read_manifest(self, version: str) -> Manifest:
         """Return the manifest of one version, after checking it and that its folder holds just what it lists.
@@ -269,7 +280,7 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             feature_low=groups[_RANGE]["low"],
             feature_high=groups[_RANGE]["high"],
             metrics=manifest.metrics,
-            provenance=manifest.provenance,
+            provenance=Provenance.from_dict(manifest.provenance),
         )
     except Exception as e:  # arrays that fit no model must never stop the caller from trying an older version
         detail = f"{SERVING_FILE} does not decode: {type(e).__name__}: {e}"

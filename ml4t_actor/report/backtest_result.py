@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ml4t_actor.kernels.bootstrap import block_multiplicity
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.validation import (
     Scores,
     SharpeInterval,
@@ -18,7 +18,6 @@ from ml4t_actor.validation import (
 )
 from ml4t_actor.validation.bootstrap import MIN_BLOCKS, block_starts, percentile_interval
 
-DAY_NS = 86_400_000_000_000
 DAYS_PER_YEAR = 365.0
 MOST_BLOCK_DAYS = 5
 SAMPLES = 2_000

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.components import UUID4
 from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, OrderStatus, PositionSide, Quantity
 from ml4t_actor.nautilus.trading import (
@@ -24,13 +25,12 @@ from ml4t_actor.strategy.desk import Desk, Guard
 from ml4t_actor.strategy.market import LiveMarket
 from ml4t_actor.strategy.trade import Plan, Trade
 
-_SECOND_NS = 1_000_000_000
 _WATCH_SECONDS = 1.0
 _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a part may never be told of
-_RETRY_NS = 2 * _SECOND_NS
-_ASK_NS = 2 * _SECOND_NS
-_FLAT_NS = 6 * _SECOND_NS
-_ACCOUNT_NS = 60 * _SECOND_NS
+_RETRY_NS = 2 * SECOND_NS
+_ASK_NS = 2 * SECOND_NS
+_FLAT_NS = 6 * SECOND_NS
+_ACCOUNT_NS = 60 * SECOND_NS
 _NO_POSITION = "reduce only order would increase position"
 _UNANSWERED = "UNKNOWN"
 
@@ -72,8 +72,8 @@ class LiveDesk(Desk):
         self._guard, self._loop, self._bar_types = guard, loop, bar_types
         config = strategy.config
         self._horizon_bars: int = config.labels.horizon_bars
-        self._timeout_ns = int(config.order_timeout * _SECOND_NS)
-        self._check_ns = int(config.check_interval * _SECOND_NS)
+        self._timeout_ns = int(config.order_timeout * SECOND_NS)
+        self._check_ns = int(config.check_interval * SECOND_NS)
         self._instrument_ids: list[InstrumentId] = []
         self.market = LiveMarket(strategy, counts, bar_types)
         self._asked_ns = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml4t_actor.feed.bar_times import bar_close_ns
+from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.nautilus.components import TestClock
 from ml4t_actor.nautilus.custom_data import Data
@@ -21,7 +22,6 @@ from ml4t_actor.strategy.risk import RiskDecision, RiskStage
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.strategy.trade import Plan, barriers, instrument_view
 
-_DAY_NS = 86_400_000_000_000
 # Only these carry a model's answer; every other status means that values are defaults.
 _ANSWERED = frozenset({Status.OK, Status.LATE})
 _TOPIC = f"data.{EnrichedSignal.__name__}*"
@@ -284,7 +284,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         return horizon * interval_ns
 
     def _roll_day(self) -> None:
-        day = self.clock.timestamp_ns() // _DAY_NS
+        day = self.clock.timestamp_ns() // DAY_NS
         if day != self._day:
             self._day = day
             self._equity.new_day()

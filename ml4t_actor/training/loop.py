@@ -7,16 +7,16 @@ from importlib.metadata import version as library_version
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, pool
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
-from ml4t_actor.registry import ModelBundle, ModelStore
+from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
 from ml4t_actor.settings import MonitorSettings, TrainingSettings
 from ml4t_actor.validation import (
     Scores,
@@ -29,9 +29,9 @@ from ml4t_actor.validation import (
 
 Progress = Callable[[str, float], None]
 
-DAY_NS = 86_400_000_000_000
 _NOVELTY_MARGIN = 0.25  # of the range seen in training, on either side
 _DEFAULT_SETTINGS = TrainingSettings()
+_DEFAULT_MONITOR = MonitorSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class TrainingResult:
     feature_importance: dict[str, float]
     baselines: dict[str, float]
     out_of_fold: FloatArray
-    out_of_fold_rows: NDArray[np.int64]
+    out_of_fold_rows: IntArray
     dataset: LabelledRows
 
     @property
@@ -123,6 +123,8 @@ class TrainingLoop:
         Called with what is being done and the share done so far, in [0, 1].
     age_halflife_days : float, optional
         Age at which a row weighs half of what the newest does. By default age does not matter.
+    monitor : MonitorSettings, optional
+        How the model will be watched once it serves: limits of feature drift are measured for windows of its `window`.
     """
 
     def __init__(
@@ -134,8 +136,10 @@ class TrainingLoop:
         store: ModelStore | None = None,
         progress: Progress | None = None,
         age_halflife_days: float | None = None,
+        monitor: MonitorSettings = _DEFAULT_MONITOR,
     ) -> None:
         self.age_halflife_days = age_halflife_days
+        self.monitor = monitor
         self.settings = settings
         self.custom_features = dict(custom_features or {})
         self.feature_names = check_feature_names(feature_names, self.custom_features)
@@ -208,12 +212,12 @@ class TrainingLoop:
             dataset.replace(regime=probabilities),
             regime,
             dataset.interval_ns,
-            {
-                "instruments": list(instruments),
-                "bars": dataset.n_bars,
-                "signals": dataset.n_signals,
-                "dropped": dataset.dropped,
-            },
+            Provenance(
+                instruments=list(instruments),
+                bars=dataset.n_bars,
+                signals=dataset.n_signals,
+                dropped=dataset.dropped,
+            ),
         )
 
     def train_rows(
@@ -222,7 +226,7 @@ class TrainingLoop:
         regime: RegimeModel | None,
         *,
         interval_ns: int,
-        provenance: Mapping[str, Any] | None = None,
+        provenance: Provenance | Mapping[str, object] | None = None,
     ) -> TrainingResult:
         """Validate and fit on rows without their bars, as a retraining has them: regimes keep their shape.
 
@@ -234,14 +238,18 @@ class TrainingLoop:
             Whose weights are learned anew from the rows; they stay where no row knows its regimes.
         interval_ns : int
             Bar length.
-        provenance : mapping, optional
+        provenance : Provenance or mapping, optional
             What else the bundle shall say of its origin.
 
         Raises
         ------
+        TypeError
+            If `provenance` holds what JSON cannot.
         ValueError
-            If there is no row, all have one label, or there are too few for the folds.
+            If there is no row, all have one label, there are too few for the folds, or an entry of `provenance` is of
+            another type than `Provenance` gives it.
         """
+        origin = Provenance.from_dict(provenance or {})  # refused before anything is fitted
         _check_classes(rows, "the rows", {})
         if regime is not None:
             known = np.isfinite(rows.regime).all(axis=1)
@@ -252,14 +260,14 @@ class TrainingLoop:
                     self._weights(rows)[known],
                     self.settings.regime.shrinkage,
                 )
-        return self._train(rows, regime, interval_ns, provenance or {})
+        return self._train(rows, regime, interval_ns, origin)
 
     def _train(
         self,
         rows: LabelledRows,
         regime: RegimeModel | None,
         interval_ns: int,
-        provenance: Mapping[str, Any],
+        provenance: Provenance,
     ) -> TrainingResult:
         p, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
         self._progress("scoring out-of-fold predictions", 0.8)
@@ -284,7 +292,7 @@ class TrainingLoop:
         )
         low, high = _seen_range(rows.X)
         expected = MonitorBaseline.measure(
-            rows.y[tested], p, weights, rows.X, self.feature_names, MonitorSettings().window
+            rows.y[tested], p, weights, rows.X, self.feature_names, self.monitor.window
         )
         bundle = ModelBundle(
             feature_names=self.feature_names,
@@ -300,15 +308,15 @@ class TrainingLoop:
                 "feature_importance": importance,
                 "monitor": expected.to_dict(),
             },
-            provenance={
-                "rows": len(rows),
-                "first_signal_ns": int(rows.label_start[0]),
-                "last_signal_ns": int(rows.label_start[-1]),
-                "last_label_end_ns": int(rows.label_end.max()),
-                "python": platform.python_version(),
-                "scikit_learn": library_version("scikit-learn"),
-                **provenance,
-            },
+            provenance=Provenance(
+                rows=len(rows),
+                first_signal_ns=int(rows.label_start[0]),
+                last_signal_ns=int(rows.label_start[-1]),
+                last_label_end_ns=int(rows.label_end.max()),
+                python=platform.python_version(),
+                scikit_learn=library_version("scikit-learn"),
+            )
+            | provenance,
             estimator=model,
             history=rows[:],
         )
@@ -334,7 +342,7 @@ class TrainingLoop:
     def _weights(self, dataset: LabelledRows) -> FloatArray:
         return dataset.weight if self.settings.model.uniqueness_weights else np.ones(len(dataset))
 
-    def fit(self, dataset: LabelledRows, rows: NDArray[np.int64]) -> MetaModel:
+    def fit(self, dataset: LabelledRows, rows: IntArray) -> MetaModel:
         """Return a model fitted on some of the rows, in order, without validating it."""
         weight = self._weights(dataset)[rows]
         if self.age_halflife_days is not None:
@@ -352,7 +360,7 @@ class TrainingLoop:
 
     def _walk_forward(
         self, dataset: LabelledRows, interval_ns: int
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64], tuple[FoldResult, ...]]:
+    ) -> tuple[FloatArray, FloatArray, IntArray, IntArray, tuple[FoldResult, ...]]:
         embargo_ns = self.settings.validation.embargo_bars * interval_ns
         splits = walk_forward_splits(
             dataset.label_start, dataset.label_end, self.settings.validation, embargo_ns

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import random_walk_odds
 from ml4t_actor.ledger import TrainingRows
-from ml4t_actor.market_data import FloatArray
-from ml4t_actor.registry import ModelBundle
+from ml4t_actor.market_data import DAY_NS, FloatArray
+from ml4t_actor.registry import ModelBundle, Provenance
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.training.gate import GateDecision, judge
 from ml4t_actor.validation import block_length
@@ -21,7 +22,6 @@ from ml4t_actor.validation.scores import log_losses
 if TYPE_CHECKING:
     from ml4t_actor.training.loop import TrainingLoop
 
-DAY_NS = 86_400_000_000_000
 SLOWEST_HORIZONS = 4  # with bars missing, a label may take longer than its horizon of time
 NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
 HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
@@ -92,10 +92,7 @@ class RetrainResult:
 
 def seen_until_ns(champion: ModelBundle | None) -> int:
     """Return the time up to which labels took part in making or choosing the model: later ones can judge it."""
-    if champion is None:
-        return 0
-    provenance = champion.provenance
-    return max(int(provenance.get("last_label_end_ns") or 0), int(provenance.get("judged_until_ns") or 0))
+    return 0 if champion is None else champion.provenance.seen_until_ns
 
 
 def unseen_after_ns(champion: ModelBundle | None) -> int:
@@ -109,11 +106,11 @@ def fresh_since_ns(champion: ModelBundle | None) -> int:
     """Return the time after which there are signals that the serving model was not fitted on; `_joined` tells which."""
     if champion is None:
         return 0
-    learned_until = champion.provenance.get("learned_until_ns")
-    if learned_until is None:
-        return int(champion.provenance.get("last_signal_ns") or 0)
+    learned_until_ns = champion.provenance.learned_until_ns
+    if learned_until_ns is UNSET:
+        return champion.provenance.last_signal_ns or 0
     horizon_ns = champion.settings.labels.horizon_bars * champion.bar_interval_ns
-    return max(0, int(learned_until) - SLOWEST_HORIZONS * horizon_ns)
+    return max(0, learned_until_ns - SLOWEST_HORIZONS * horizon_ns)
 
 
 def retrain(
@@ -163,6 +160,7 @@ def retrain(
         custom_features=dict.fromkeys(spec.feature_names),  # type: ignore[arg-type]  # only their names are read here
         progress=progress,
         age_halflife_days=spec.retrain.age_halflife_days,
+        monitor=spec.retrain.monitor,
     )
     if spec.retrain.age_halflife_days is None:
         loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
@@ -171,15 +169,15 @@ def retrain(
         train,
         None if champion is None else champion.regime,
         interval_ns=spec.interval_ns,
-        provenance={
-            "parent": "" if champion is None else champion.version,
-            "trigger": spec.trigger,
-            "age_halflife_days": loop.age_halflife_days,
-            "learned_until_ns": learned_until_ns,
-            "judged_from_ns": int(window.label_start[0]),
-            "judged_until_ns": int(window.label_end.max()),
-            "dropped": fresh.dropped,
-        },
+        provenance=Provenance(
+            parent="" if champion is None else champion.version,
+            trigger=spec.trigger,
+            age_halflife_days=loop.age_halflife_days,
+            learned_until_ns=learned_until_ns,
+            judged_from_ns=int(window.label_start[0]),
+            judged_until_ns=int(window.label_end.max()),
+            dropped=fresh.dropped,
+        ),
     )
     decision = judge(
         window.y,
@@ -271,11 +269,11 @@ def _joined(
     )
     if history is None or champion is None:
         return served_rows
-    learned_until = champion.provenance.get("learned_until_ns")
-    if learned_until is None:
+    learned_until_ns = champion.provenance.learned_until_ns
+    if learned_until_ns is UNSET:
         return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
     # A retrained model learned from the labels known by then: slower ones of the same time are still to come.
-    return join_rows([history, served_rows[fresh.label_end >= learned_until]])
+    return join_rows([history, served_rows[fresh.label_end >= learned_until_ns]])
 
 
 __all__ = ["RetrainResult", "RetrainSpec", "fresh_since_ns", "retrain", "seen_until_ns", "unseen_after_ns"]

@@ -297,6 +297,17 @@ class TestBaseline:
         assert measured(999, 500)[0].feature_names == ()
         assert MonitorBaseline.measure([1, 0], [0.5, 0.5], None, np.empty((0, 3)), NAMES).accuracy == 0.5
 
+    def test_a_window_below_a_hundred_rows_is_measured_at_a_hundred(self):
+        assert measured(20_000, 30)[0].window == 100
+
+    def test_limits_of_shorter_windows_are_wider_by_as_much_as_chance_can_make_them(self):
+        baseline = measured(20_000, 500)[0]
+        assert baseline.psi_limits_at(500) == baseline.psi_limits
+        assert baseline.psi_limits_at(200) == pytest.approx([2.5 * limit for limit in baseline.psi_limits])
+        for window in (0, 501):
+            with pytest.raises(ValueError, match=f"`window` was {window}"):
+                baseline.psi_limits_at(window)
+
     def test_a_feature_that_wanders_has_a_higher_limit(self):
         rng = np.random.default_rng(3)
         steady = rng.standard_normal(10_000)
@@ -453,6 +464,35 @@ class TestTriggers:
         for row in rows_of(499) + 5.0:
             watched.record_features(row)
         assert watched.check_retrain_trigger() is None
+
+    @pytest.mark.parametrize(("configured", "watched_rows"), [(200, 200), (500, 500), (1_000, 500)])
+    def test_features_are_watched_over_the_configured_window_up_to_that_of_the_baseline(
+        self, configured, watched_rows
+    ):
+        watched = monitor(measured()[0], settings=MonitorSettings(window=configured))
+        shifted = rows_of(watched_rows) + 5.0
+        for row in shifted[:-1]:
+            watched.record_features(row)
+        assert watched.check_retrain_trigger() is None
+        watched.record_features(shifted[-1])
+        trigger = watched.check_retrain_trigger()
+        assert trigger.kind == "feature_drift"
+        assert f"over the last {watched_rows} rows" in trigger.reason
+
+    def test_a_window_shorter_than_the_baselines_raises_no_false_alarm(self):
+        rng = np.random.default_rng(11)
+        noise = rng.standard_normal((60_000, 2))
+        rows = np.empty_like(noise)
+        rows[0] = noise[0]
+        for i, persistence in enumerate((0.0, 0.98)):  # independent, and half gone after 34 rows
+            for t in range(1, len(rows)):
+                rows[t, i] = persistence * rows[t - 1, i] + noise[t, i]
+        baseline = MonitorBaseline.measure([1, 0], [0.5, 0.5], None, rows[:10_000], ("a", "b"), 1_000)
+        watched = monitor(baseline, settings=MonitorSettings(window=100, cooldown_bars=0))
+        for t in range(10_000, len(rows)):
+            watched.record_features(rows[t])
+            if t % 10 == 0:
+                assert watched.check_retrain_trigger() is None
 
     def test_age_counts_from_the_first_check_and_from_each_retraining(self):
         watched = monitor(interval_bars=100, settings=MonitorSettings(cooldown_bars=0))

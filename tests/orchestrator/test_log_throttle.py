@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ml4t_actor.orchestrator.log_throttle import LogThrottle
 
 happenings = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=60)

@@ -648,6 +648,23 @@ class TestLatest:
         assert store.load_latest() is not None
         assert store.refusals == {}
 
+    def test_one_that_does_not_fit_is_passed_over_and_older_ones_are_not_asked(
+        self, store: ModelStore, bundle: ModelBundle
+    ) -> None:
+        versions = [store.save(bundle).version for _ in range(3)]
+        asked = []
+
+        def fits(candidate: ModelBundle) -> None:
+            asked.append(candidate.version)
+            if candidate.version == versions[2]:
+                raise ValueError("bars of another length")
+
+        latest = store.load_latest(fits)
+        assert latest is not None
+        assert latest.version == versions[1]
+        assert store.refusals == {versions[2]: "bars of another length"}
+        assert asked == [versions[2], versions[1]]
+
     def test_versions_are_in_order_of_their_numbers(self, store: ModelStore) -> None:
         names = [
             "v000002-000000000000",

@@ -24,6 +24,7 @@ from ml4t_actor.settings import (
     LabelSettings,
     LedgerSettings,
     ModelSettings,
+    MonitorSettings,
     RegimeSettings,
     RetrainSettings,
     TrainingSettings,
@@ -148,7 +149,8 @@ def end_of(rows: LabelledRows) -> int:
 
 
 def spec_of(now_ns: int, gate: dict[str, Any] | None = None, **changes: Any) -> RetrainSpec:
-    fields = {name: changes.pop(name) for name in ("max_rows", "age_halflife_days") if name in changes}
+    names = ("max_rows", "age_halflife_days", "monitor")
+    fields = {name: changes.pop(name) for name in names if name in changes}
     judged = msgspec.structs.replace(RETRAIN.gate, **(gate or {}))
     spec = RetrainSpec(
         actor=ACTOR,
@@ -230,6 +232,16 @@ def restated(champion: ModelBundle, rows: LabelledRows, spec: RetrainSpec) -> tu
     window = unseen[len(unseen) - round(spec.retrain.gate.holdout_fraction * len(unseen)) :]
     train = [i for i in range(len(rows)) if starts[window[0]] - ends[i] > EMBARGO * MINUTE]
     return train[-spec.retrain.max_rows :], window
+
+
+@pytest.mark.parametrize(("configured", "measured"), [(1_000, 104), (102, 102)])
+def test_limits_of_feature_drift_are_measured_for_the_configured_window(
+    configured, measured, champion, served
+):
+    spec = spec_of(NOW, monitor=MonitorSettings(window=configured))
+    _, bundle = challenger(run(served, spec, champion))
+    assert len(bundle.history) // 10 == 104  # what so few rows allow at most
+    assert bundle.metrics["monitor"]["window"] == measured
 
 
 @pytest.mark.parametrize(
