@@ -206,10 +206,10 @@ class RedisBridge:
     def _warn(self, message: str) -> None:
         self._on_event_thread("warning", self._log.warning, message)
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch[SignalData]) -> None:
         self._on_event_thread("taking signals from Redis", self._take, batch)
 
-    def _take(self, batch: Batch, begin: int = 0) -> None:
+    def _take(self, batch: Batch[SignalData], begin: int = 0) -> None:
         if self._stopped:
             return  # read again by the next start
         end = begin + _TURN_SIGNALS
@@ -225,7 +225,7 @@ class RedisBridge:
         else:
             batch.done()
 
-    def _take_arrival(self, arrival: Arrival) -> None:
+    def _take_arrival(self, arrival: Arrival[SignalData]) -> None:
         if arrival.signal is None:
             self._note(arrival.problem, f"entry {arrival.entry_id} of {self._signals!r}: {arrival.message}")
         elif arrival.answered is not None:

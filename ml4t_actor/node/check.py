@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -276,15 +276,15 @@ def _check_redis(config: ML4TActorConfig) -> Iterator[Row]:
 
 
 def _ask_redis(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iterator[Row]:
-    link.ask("PING")
+    link.ping()
     round_trips = []
     for _ in range(5):
         before = time.time()
-        seconds, microseconds = link.ask("TIME")
+        seconds, microseconds = cast(list[bytes], link.execute("TIME"))
         after = time.time()
         round_trips.append((after - before, before, after, int(seconds) + int(microseconds) * 1e-6))
     elapsed, before, after, theirs = min(round_trips)
-    information = link.ask("INFO", "server").decode()
+    information = cast(bytes, link.execute("INFO", "server")).decode()
     version = next(
         (line.partition(":")[2] for line in information.splitlines() if line.startswith("redis_version:")),
         "0",
@@ -295,8 +295,8 @@ def _ask_redis(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iter
     else:
         yield Row(PASS, "redis", f"{address} answers in {elapsed * 1e3:.2f} ms, version {version}")
     for name in (config.redis_channel_signals, config.redis_channel_enriched):
-        kind = link.ask("TYPE", name)
-        kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+        reply = link.execute("TYPE", name)
+        kind = reply.decode() if isinstance(reply, bytes) else str(reply)
         if kind not in ("stream", "none"):
             yield Row(
                 FAIL,

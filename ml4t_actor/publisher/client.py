@@ -222,7 +222,7 @@ class SignalPublisher:
             except (RedisAwayError, TransactionDroppedError) as e:
                 self._link.close()
                 in_doubt = in_doubt and isinstance(e, RedisAwayError)
-                pause = backoff.pause_s()
+                pause = backoff.next_pause_s()
                 if time.monotonic() + pause >= deadline:
                     raise
                 time.sleep(pause)
