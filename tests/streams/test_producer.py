@@ -1,7 +1,6 @@
 """`EnrichedSignalProducer` on a real Redis: each message once, in order, across broken connections, refusals, kills."""
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import redis
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.streams.codec import decode, encode, node_of
 from ml4t_actor.streams.producer import EnrichedSignalProducer
+from tests.support.redis_proxy import HoldingProxy
 from tests.support.redis_server import RedisServer, until
 
 STREAM = "nautilus:enriched"
@@ -267,55 +267,6 @@ def test_pending_messages_and_a_stream_that_is_another_one(server: RedisServer) 
     with writing(server, pending=messages(2), after="9999-0") as producer:
         until(lambda: producer.depth == 0)
     assert written(server) == ["x0", "x1"]
-
-
-class HoldingProxy:
-    """Passes bytes on, but can hold back what clients send, even beyond their connection, and can swallow answers."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.hold: Callable[[bytes], bool] = lambda data: False
-        self.held: list[tuple[socket.socket, bytes]] = []
-        self.lose_answers = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def release(self) -> None:
-        for server, data in self.held:
-            server.sendall(data)
-        time.sleep(0.3)
-        for server, _ in self.held:
-            server.close()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._target_port))
-            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._down, args=(client, server), daemon=True).start()
-
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(65_536):
-                if self.hold(data):
-                    self.hold = lambda data: False
-                    self.held.append((server, data))
-                    return  # and the client hears nothing any more
-                server.sendall(data)
-        server.close()
-
-    def _down(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(65_536):
-                if self.lose_answers.is_set() and b"QUEUED" in data:
-                    self.lose_answers.clear()
-                    client.shutdown(
-                        socket.SHUT_RDWR
-                    )  # closing it would be no news while another thread reads it
-                    return
-                client.sendall(data)
-            client.close()
 
 
 def test_what_was_written_though_its_answer_was_lost_is_not_written_again(server: RedisServer) -> None:
