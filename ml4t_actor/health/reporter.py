@@ -176,7 +176,7 @@ class HealthReporter:
     """Make an `ActorHealth` out of `Vitals`, and say what is wrong and what to do about it.
 
     What is wrong now (a stale feed, no model, Redis away) is a problem while it lasts; what was counted (drops, errors,
-    late enrichments) for `recent_seconds` after it last happened, so that who reads it every now and then does not miss it.
+    late enrichments) for `recent_seconds` after it last happened, so that one who looks now and then does not miss it.
 
     Parameters
     ----------
