@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from ml4t_actor.actor.recorder import SessionRecorder
     from ml4t_actor.actor.redis_bridge import RedisBridge
     from ml4t_actor.health.prometheus import MetricsServer as _Server
-    from ml4t_actor.streams.consumer import SignalConsumer
-    from ml4t_actor.streams.producer import EnrichedSignalProducer
+    from ml4t_actor.streams.worker import StreamWorker
 
 
 class HealthPublisher:
@@ -140,6 +139,6 @@ def _ledger_error(ledger: Ledger) -> str:
     return ledger.last_error if ledger.failing else ""
 
 
-def _link(link: "SignalConsumer | EnrichedSignalProducer") -> LinkVitals:
+def _link(link: "StreamWorker") -> LinkVitals:
     state = LinkState.CONNECTED if link.connected else LinkState.CONNECTING
     return LinkVitals(state=state, error="" if link.connected else link.last_error)

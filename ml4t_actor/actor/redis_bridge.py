@@ -211,10 +211,10 @@ class RedisBridge:
     def _warn(self, message: str) -> None:
         self._event_thread.call("warning", lambda: self._host.log.warning(message))
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch[SignalData]) -> None:
         self._event_thread.call("handling signals from Redis", self._handle, batch)
 
-    def _handle(self, batch: Batch, begin: int = 0) -> None:
+    def _handle(self, batch: Batch[SignalData], begin: int = 0) -> None:
         if self._stopped:
             return  # read again by the next start
         end = begin + _TURN_SIGNALS
@@ -230,7 +230,7 @@ class RedisBridge:
         else:
             batch.done()
 
-    def _handle_arrival(self, arrival: Arrival) -> None:
+    def _handle_arrival(self, arrival: Arrival[SignalData]) -> None:
         if arrival.signal is None:
             self._report_problem(
                 arrival.problem, f"entry {arrival.entry_id} of {self._signals!r}: {arrival.message}"

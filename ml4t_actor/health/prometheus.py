@@ -4,19 +4,15 @@ Needs the extra ``metrics``; without it the import fails with what to install.
 """
 
 import re
-import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import ThreadingHTTPServer
-from socketserver import TCPServer
-from typing import Any
+from socketserver import BaseRequestHandler
+from wsgiref.simple_server import WSGIServer
 
 from ml4t_actor.messages.health import NEVER, ActorHealth, LinkState
 
 try:
-    from prometheus_client import CollectorRegistry, MetricsHandler
+    from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as e:
@@ -25,7 +21,6 @@ except ImportError as e:
         "or leave `health.metrics_port` out"
     ) from e
 
-CONNECTIONS_MAX = 16
 SILENCE_MAX_S = 5.0
 
 _NS = 1e-9
@@ -134,8 +129,8 @@ def _snake(name: str) -> str:
 class MetricsServer:
     """Serve the metrics to Prometheus from threads of its own, which end with the process.
 
-    A client that is silent for 5 seconds is cut off; of more than 16 connections at once the oldest is. So neither a
-    slow client nor a hostile one can fill the process or keep others out.
+    A client that is silent for 5 seconds is cut off. How many may be connected at once is not limited: bind to another
+    address than loopback only where a firewall keeps strangers out.
 
     Parameters
     ----------
@@ -150,10 +145,9 @@ class MetricsServer:
     def __init__(self, host: str, port: int, latest: Callable[[], ActorHealth | None]) -> None:
         self.host = host
         self.port = port
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(HealthCollector(latest))
-        self._handler = type("_Handler", (_Handler,), {"registry": registry})
-        self._server: _Server | None = None
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(HealthCollector(latest))
+        self._server: WSGIServer | None = None
 
     def start(self) -> None:
         """Bind and serve; `port` is then the one in use.
@@ -168,73 +162,38 @@ class MetricsServer:
         if self._server is not None:
             raise RuntimeError(f"metrics are served on {self.host}:{self.port} already")
         try:
-            server = _Server(self.host, self.port, self._handler)
+            server, thread = start_http_server(self.port, self.host, self._registry)
         except OSError as e:
             raise OSError(
                 e.errno,
                 f"metrics cannot be served on {self.host}:{self.port} ({e.strerror or e}); "
                 "choose another `health.metrics_port` or `health.metrics_host`",
             ) from None
+        server.RequestHandlerClass = _impatient(server.RequestHandlerClass)
+        thread.name = "ml4t-metrics"
         self.port = server.server_port
         self._server = server
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="ml4t-metrics", daemon=True
-        ).start()
 
     def stop(self) -> None:
-        """Free the port and cut off who is connected; nothing happens if it does not serve."""
+        """Free the port; nothing happens if it does not serve. Who is connected is cut off once silent for too long."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
             server.server_close()
-            server.disconnect_all()
 
 
-class _Handler(MetricsHandler):
-    timeout = SILENCE_MAX_S
-    server_version = "ml4t_actor"
-    sys_version = ""
+def _impatient(handler: Callable[..., BaseRequestHandler]) -> type[BaseRequestHandler]:
+    """Return a handler that cuts silent clients off, and prints nothing when one goes away."""
 
+    class Handler(handler):  # type: ignore[misc, valid-type]
+        timeout = SILENCE_MAX_S
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = CONNECTIONS_MAX
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
 
-    def __init__(self, host: str, port: int, handler: type[_Handler]) -> None:
-        self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._connections: dict[socket.socket, None] = {}  # oldest first
-        self._lock = threading.Lock()
-        super().__init__((str(address[0]), int(address[1])), handler)
+        def finish(self) -> None:
+            with suppress(OSError):
+                super().finish()
 
-    def server_bind(self) -> None:
-        # The parent's asks the DNS for the name of the address, which may take seconds.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            if len(self._connections) >= CONNECTIONS_MAX:
-                oldest = next(iter(self._connections))
-                del self._connections[oldest]
-                _cut_off(oldest)
-            self._connections[request] = None
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that went away is none of ours
-            super().handle_error(request, client_address)
-
-    def disconnect_all(self) -> None:
-        with self._lock:
-            connections, self._connections = self._connections, {}
-        for connection in connections:
-            _cut_off(connection)
-
-
-def _cut_off(connection: socket.socket) -> None:
-    with suppress(OSError):  # it may have ended meanwhile
-        connection.shutdown(socket.SHUT_RDWR)
+    return Handler

@@ -68,7 +68,7 @@ class LatencyWindow:
         return self._size if self._full else self._next
 
     def add(self, ns: int) -> None:
-        """Take a latency in nanoseconds in place of the oldest one."""
+        """Keep a latency in nanoseconds in place of the oldest one."""
         at = self._next
         self._ring[at] = ns
         at += 1
@@ -152,7 +152,7 @@ class Vitals:
         Whether a challenger is being trained.
     counts : mapping of str to mapping of str to int
         Since the start, by group and kind. Groups with a rule: ``signals`` by status, ``actor`` (every kind that begins
-        with "error"), and ``dropped`` in any. Other groups and kinds are told and not judged.
+        with "error"), and ``dropped`` in any. Other groups and kinds are reported and not evaluated.
     latency : Latency
         Of the enrichments.
     """
@@ -177,7 +177,7 @@ class HealthReporter:
     """Make an `ActorHealth` out of `Vitals`, and say what is wrong and what to do about it.
 
     What is wrong now (a stale feed, no model, Redis away) is a problem while it lasts; what was counted (drops, errors,
-    late enrichments) for `recent_seconds` after it last happened, so that a look every now and then does not miss it.
+    late enrichments) for `recent_seconds` after it last happened, so that one who looks now and then does not miss it.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -277,15 +277,15 @@ def _check_redis(config: ML4TActorConfig) -> Iterator[Finding]:
 
 
 def _check_redis_server(config: ML4TActorConfig, link: "RedisLink", address: str) -> Iterator[Finding]:
-    link.ask("PING")
+    link.ping()
     round_trips = []
     for _ in range(5):
         before = time.time()
-        seconds, microseconds = link.ask("TIME")
+        seconds, microseconds = cast(list[bytes], link.execute("TIME"))
         after = time.time()
         round_trips.append((after - before, before, after, int(seconds) + int(microseconds) * 1e-6))
     elapsed, before, after, redis_s = min(round_trips)
-    server_info = link.ask("INFO", "server").decode()
+    server_info = cast(bytes, link.execute("INFO", "server")).decode()
     version = next(
         (line.partition(":")[2] for line in server_info.splitlines() if line.startswith("redis_version:")),
         "0",
@@ -296,8 +296,8 @@ def _check_redis_server(config: ML4TActorConfig, link: "RedisLink", address: str
     else:
         yield Finding(PASS, "redis", f"{address} answers in {elapsed * 1e3:.2f} ms, version {version}")
     for name in (config.redis_channel_signals, config.redis_channel_enriched):
-        kind = link.ask("TYPE", name)
-        kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+        reply = link.execute("TYPE", name)
+        kind = reply.decode() if isinstance(reply, bytes) else str(reply)
         if kind not in ("stream", "none"):
             yield Finding(
                 FAIL,

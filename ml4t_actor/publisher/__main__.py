@@ -6,22 +6,22 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO
 
 from ml4t_actor.publisher.client import PASSWORD_ENV, STREAM, SignalPublisher
 from ml4t_actor.publisher.signals import OPTIONAL, REQUIRED, checked_signal, shown
-from ml4t_actor.streams.codec import SIGNAL_TYPE
+from ml4t_actor.streams.codec import SIGNAL_TYPE, Scalar
 from ml4t_actor.streams.connection import RedisAwayError, RedisRefusedError
 from ml4t_actor.streams.writer import BATCH_ENTRIES
 
-_NUMBERS = {"signal": float, "strength": float, "ts_event": int, "ts_init": int}
+_NUMBERS: dict[str, type[float]] = {"signal": float, "strength": float, "ts_event": int, "ts_init": int}
 _PROGRESS_SECONDS = 2.0
 
 
 class _Row:
-    """A line of a file: what it says, or why it says nothing."""
+    """A line of a file: its values, or why it has none."""
 
-    def __init__(self, line: int, values: Mapping[str, Any] | None, problem: str = "") -> None:
+    def __init__(self, line: int, values: Mapping[str, object] | None, problem: str = "") -> None:
         self.line = line
         self.values = values
         self.problem = problem
@@ -47,7 +47,7 @@ def _csv_rows(file: IO[str]) -> Iterator[_Row]:
         yield _Row(reader.line_num, {name: _number(name, text) for name, text in row.items() if text})
 
 
-def _number(name: str, text: str) -> Any:
+def _number(name: str, text: str) -> str | float:
     """Return a cell as the number that its column holds, or as it is, to be refused."""
     try:
         return _NUMBERS[name](text) if name in _NUMBERS else text
@@ -137,21 +137,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _Sender:
-    """Publishes rows, and tells how it goes."""
+    """Publishes rows, and reports the progress."""
 
     def __init__(self, publisher: SignalPublisher, options: argparse.Namespace, at_once: int) -> None:
         self._publisher = publisher
         self._options = options
         self._at_once = at_once
-        self._ready: list[dict[str, Any]] = []
+        self._ready: list[dict[str, Scalar]] = []
         self._n_sent = 0
         self._n_bad = 0
-        self._started_s = self._told_s = time.monotonic()
+        self._started_s = self._reported_s = time.monotonic()
 
     def run(self, rows: Iterable[_Row]) -> int:
         try:
             for row in rows:
-                if not self._take(row) and self._options.strict:
+                if not self._accept(row) and self._options.strict:
                     break
             self._flush()
         finally:
@@ -163,7 +163,7 @@ class _Sender:
             )
         return 1 if self._n_bad else 0
 
-    def _take(self, row: _Row) -> bool:
+    def _accept(self, row: _Row) -> bool:
         problem, values = row.problem, row.values
         if values is not None:
             if self._options.source is not None:
@@ -187,8 +187,8 @@ class _Sender:
         ready = [{k: v for k, v in values.items() if k != "type"} for values in self._ready]
         self._ready = []
         self._n_sent += len(self._publisher.publish_many(ready))
-        if time.monotonic() - self._told_s >= _PROGRESS_SECONDS:
-            self._told_s = time.monotonic()
+        if time.monotonic() - self._reported_s >= _PROGRESS_SECONDS:
+            self._reported_s = time.monotonic()
             print(f"{self._n_sent:,} published", file=sys.stderr)
 
 

@@ -4,12 +4,12 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from ml4t_actor.publisher.signals import checked_signal
 from ml4t_actor.settings import RedisSettings
-from ml4t_actor.streams.codec import SIGNAL_TYPE, Encoding, encode, identity, topic_of
+from ml4t_actor.streams.codec import SIGNAL_TYPE, Encoding, Scalar, encode, identity, topic_of
 from ml4t_actor.streams.connection import (
     Backoff,
     RedisAwayError,
@@ -178,7 +178,7 @@ class SignalPublisher:
         }
         return self.publish_many([values])[0]
 
-    def publish_many(self, signals: Iterable[Mapping[str, Any]]) -> list[str]:
+    def publish_many(self, signals: Iterable[Mapping[str, object]]) -> list[str]:
         """Publish signals in order and return the ids of their entries.
 
         Parameters
@@ -198,8 +198,8 @@ class SignalPublisher:
             ids += self._send([self._outgoing(values) for values in checked[i : i + BATCH_ENTRIES]])
         return ids
 
-    def _outgoing(self, values: dict[str, Any]) -> Outgoing:
-        topic = topic_of(SIGNAL_TYPE, values["instrument_id"])
+    def _outgoing(self, values: dict[str, Scalar]) -> Outgoing:
+        topic = topic_of(SIGNAL_TYPE, str(values["instrument_id"]))
         return Outgoing(identity(values), encode(values, topic, encoding=self._encoding))
 
     def _send(self, batch: list[Outgoing]) -> list[str]:
@@ -222,7 +222,7 @@ class SignalPublisher:
             except (RedisAwayError, TransactionDroppedError) as e:
                 self._link.close()
                 in_doubt = in_doubt and isinstance(e, RedisAwayError)
-                pause = backoff.pause_s()
+                pause = backoff.next_pause_s()
                 if time.monotonic() + pause >= deadline:
                     raise
                 time.sleep(pause)

@@ -4,9 +4,9 @@ import time
 import uuid
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeGuard
 
-from ml4t_actor.streams.codec import SIGNAL_TYPE
+from ml4t_actor.streams.codec import SIGNAL_TYPE, Scalar
 
 TEXT_LENGTH_MAX = 128
 REQUIRED = ("instrument_id", "signal", "strength", "source")
@@ -15,7 +15,7 @@ OPTIONAL = ("signal_id", "ts_event", "ts_init")
 _INT64_MAX = 2**63 - 1
 
 
-def checked_signal(values: Mapping[str, Any]) -> dict[str, Any]:
+def checked_signal(values: Mapping[str, object]) -> dict[str, Scalar]:
     """Return a signal's fields as they are sent, by the rules of `ml4t_actor.SignalData`.
 
     Parameters
@@ -61,13 +61,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: object) -> str:
     if isinstance(value, str) and 1 <= len(value) <= TEXT_LENGTH_MAX and value.isprintable():
         return str.__str__(value)
     raise _refused(name, value, f"must be a string of 1 to {TEXT_LENGTH_MAX} printable characters")
 
 
-def _instrument(value: Any) -> str:
+def _instrument(value: object) -> str:
     name = _text("instrument_id", value)
     symbol, dot, venue = name.rpartition(".")
     if not (dot and symbol.strip() and venue.strip() and venue.isascii()):
@@ -75,23 +75,23 @@ def _instrument(value: Any) -> str:
     return name
 
 
-def _is_number(value: object, kind: type) -> bool:
+def _is_number(value: object, kind: type) -> TypeGuard[float]:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _side(value: Any) -> int:
+def _side(value: object) -> int:
     if _is_number(value, Real) and value in (-1, 0, 1):
         return int(value)
     raise _refused("signal", value, "must be -1, 0 or 1")
 
 
-def _unit(name: str, value: Any) -> float:
+def _unit(name: str, value: object) -> float:
     if _is_number(value, Real) and 0.0 <= value <= 1.0:
         return float(value)
     raise _refused(name, value, "must be a number in [0, 1]")
 
 
-def _time(name: str, value: Any) -> int:
+def _time(name: str, value: object) -> int:
     if _is_number(value, Integral) and 0 <= int(value) <= _INT64_MAX:
         return int(value)
     raise _refused(name, value, "must be UNIX nanoseconds, an integer of at least 0 that fits in 64 bits")

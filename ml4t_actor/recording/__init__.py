@@ -1,4 +1,8 @@
-"""The tape: everything that a live session's answers depend on, in the order in which the actor took it."""
+"""Recordings: everything that a live session's answers depend on, in the order in which the actor handled it.
+
+Its files end in ``.tape``, begin with ``ml4ttape`` and go into `tape_path`: a recording was called a tape at first, and
+the files and configurations of that time stay valid.
+"""
 
 from ml4t_actor.recording.frames import (
     AnswerFrame,

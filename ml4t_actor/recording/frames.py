@@ -1,4 +1,4 @@
-"""What a tape holds, frame by frame, and how it is written.
+"""What a recording holds, frame by frame, and how it is written.
 
 A file begins with `MAGIC` and the number of its schema (uint32). Frames follow: length, CRC-32 of the payload and
 CRC-16 (CCITT) of these two, little-endian, then the payload, which is msgpack. The first one is the `RecordingHeader`.
@@ -33,7 +33,7 @@ Raw = int | bytes
 
 
 class RecordingError(Exception):
-    """A tape that cannot be written or read."""
+    """A recording that cannot be written or read."""
 
 
 class RecordingHeader(msgspec.Struct, kw_only=True, frozen=True):
@@ -48,7 +48,7 @@ class RecordingHeader(msgspec.Struct, kw_only=True, frozen=True):
     config : str
         The actor's configuration as JSON, which holds no secrets.
     stamped_at : dict of str to {'open', 'close'}
-        Which end of a bar its `ts_event` tells, for each bar type.
+        Which end of a bar its `ts_event` is, for each bar type.
     trades : bool
         Whether trades were used.
     instruments : list of dict
@@ -63,7 +63,7 @@ class RecordingHeader(msgspec.Struct, kw_only=True, frozen=True):
     config: str
     stamped_at: dict[str, Literal["open", "close"]]
     trades: bool
-    instruments: list[dict[str, Any]]
+    instruments: list[dict[str, object]]
     versions: dict[str, str]
 
     @property
@@ -79,7 +79,7 @@ class RecordingHeader(msgspec.Struct, kw_only=True, frozen=True):
         trader_id: object,
         actor_id: object,
         started_ns: int,
-        stamped_at: Mapping[Any, str] | None = None,
+        stamped_at: Mapping[BarType | str, str] | None = None,
         instruments: Iterable[Any] = (),
     ) -> "RecordingHeader":
         """Return the header of a session that begins now.
@@ -93,7 +93,7 @@ class RecordingHeader(msgspec.Struct, kw_only=True, frozen=True):
         started_ns : int
             UNIX nanoseconds.
         stamped_at : mapping of BarType or str to {'open', 'close'}, optional
-            Which end of a bar `ts_event` tells; 'close' for those that are not named.
+            Which end of a bar `ts_event` is; 'close' for those that are not named.
         instruments : iterable of Instrument, optional
             Those that are followed, as far as they are known.
         """
@@ -121,7 +121,7 @@ class _Frame(msgspec.Struct, array_like=True):
 
 
 class StateFrame(_Frame, tag=1):
-    """The state of a market that was taken up, as `InferenceLoop.restore` was given it."""
+    """The state that an instrument was restored from, as `InferenceLoop.restore` was given it."""
 
     instrument_id: str
     raw: bytes
@@ -135,7 +135,7 @@ class ModelFrame(_Frame, tag=2):
 
 
 class BarFrame(_Frame, tag=3):
-    """A bar; `ts_close` is when it closed, `ts_taken` the clock's time, UNIX nanoseconds.
+    """A bar; `ts_close` is when it closed, `ts_handled` the clock's time, UNIX nanoseconds.
 
     A `historical` one stood for the trades of its time. `buy_volume` is the part in which the taker bought.
     """
@@ -143,7 +143,7 @@ class BarFrame(_Frame, tag=3):
     bar_type: int | str
     ts_event: int
     ts_close: int
-    ts_taken: int
+    ts_handled: int
     open: Raw
     high: Raw
     low: Raw
@@ -156,12 +156,12 @@ class BarFrame(_Frame, tag=3):
 
 
 class TradeFrame(_Frame, tag=4):
-    """A trade; `ts` is its time as it was used, `ts_taken` the clock's, UNIX nanoseconds."""
+    """A trade; `ts` is its time as it was used, `ts_handled` the clock's, UNIX nanoseconds."""
 
     instrument_id: int | str
     ts_event: int
     ts: int
-    ts_taken: int
+    ts_handled: int
     price: Raw
     size: Raw
     price_precision: int
@@ -180,7 +180,7 @@ class SignalFrame(_Frame, tag=5):
     signal_id: str
     ts_event: int
     ts_init: int
-    ts_taken: int
+    ts_handled: int
 
 
 class AnswerFrame(_Frame, tag=6):
@@ -222,7 +222,7 @@ Frame = (
 
 
 def write_recording(path: str | Path, header: RecordingHeader, frames: Iterable[Frame]) -> None:
-    """Write a whole tape, such as part of another one.
+    """Write a whole recording, such as part of another one.
 
     Raises
     ------
@@ -247,12 +247,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def packed(raw: Any, precision: int) -> Raw:
+def packed(raw: int, precision: int) -> Raw:
     """Return Nautilus's raw value in steps of its precision, which is shorter; itself where that is not exact."""
-    value = int(raw)
-    steps, rest = divmod(value, _SCALE[precision])
+    steps, rest = divmod(raw, _SCALE[precision])
     if rest or not -_INT64 <= steps < _INT64:
-        return value.to_bytes(_RAW_BYTES, "little", signed=True)
+        return raw.to_bytes(_RAW_BYTES, "little", signed=True)
     return steps
 
 
@@ -263,7 +262,7 @@ def unpacked(value: Raw, precision: int) -> int:
     return value * _SCALE[precision]
 
 
-def framed(payload: Any) -> bytes:
+def framed(payload: RecordingHeader | Frame) -> bytes:
     """Return a frame as it is written."""
     raw = _ENCODER.encode(payload)
     head = LENGTHS.pack(len(raw), crc32(raw))
@@ -271,5 +270,5 @@ def framed(payload: Any) -> bytes:
 
 
 def standard_name(bar_type: BarType | str) -> str:
-    """Return the name that bars bear: that of a composite type tells also what they are made of."""
+    """Return the name that bars bear: that of a composite type says also what they are made of."""
     return str((BarType.from_str(bar_type) if isinstance(bar_type, str) else bar_type).standard())

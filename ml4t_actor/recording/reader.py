@@ -1,4 +1,4 @@
-"""Reading: a tape's header and frames, as far as they are whole."""
+"""Reading: a recording's header and frames, as far as they are whole."""
 
 from binascii import crc32, crc_hqx
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ _FRAME_DECODER: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
 def read_recording(path: str | Path) -> tuple[RecordingHeader, Iterator[Frame]]:
-    """Return a tape's header, and its frames as far as it goes, in order.
+    """Return a recording's header, and its frames as far as it goes, in order.
 
-    A frame that was cut off by the end of the file is left out: so ends the tape of a process that was killed, or is
-    still running. Only an `EndFrame` says that nothing is missing.
+    A frame that was cut off by the end of the file is left out: so ends the recording of a process that was killed, or
+    is still running. Only an `EndFrame` says that nothing is missing.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def read_recording(path: str | Path) -> tuple[RecordingHeader, Iterator[Frame]]:
     Raises
     ------
     RecordingError
-        If the file cannot be read, is no tape, or of another schema; from the iterator too, at the first damage, with
-        its place in the file.
+        If the file cannot be read, is no recording, or of another schema; from the iterator too, at the first damage,
+        with its place in the file.
     """
     payloads = _payloads(Path(path))
     try:
@@ -57,16 +57,18 @@ def _payloads(path: Path) -> Iterator[tuple[bytes, int]]:
         with open(path, "rb") as file:
             yield from _payloads_of(file, path)
     except OSError as e:
-        raise RecordingError(f"the tape {str(path)!r} cannot be read: {e.strerror or e}") from None
+        raise RecordingError(f"the recording {str(path)!r} cannot be read: {e.strerror or e}") from None
 
 
 def _payloads_of(file: BinaryIO, path: Path) -> Iterator[tuple[bytes, int]]:
     prelude = file.read(PRELUDE.size)
     if len(prelude) < PRELUDE.size or not prelude.startswith(MAGIC):
-        raise RecordingError(f"{str(path)!r} is no tape; name a file that the actor wrote into `tape_path`")
+        raise RecordingError(
+            f"{str(path)!r} is no recording; name a file that the actor wrote into `tape_path`"
+        )
     if (schema := PRELUDE.unpack(prelude)[1]) != SCHEMA:
         raise RecordingError(
-            f"the tape {str(path)!r} is of schema {schema}, and this version of ml4t_actor reads schema {SCHEMA}; "
+            f"the recording {str(path)!r} is of schema {schema}, and this version of ml4t_actor reads schema {SCHEMA}; "
             "install the version that wrote it"
         )
     offset = len(prelude)
@@ -109,5 +111,5 @@ def _decoded[T](decoder: "msgspec.msgpack.Decoder[T]", raw: bytes, path: str | P
 
 def _damage(path: str | Path, offset: int, what: str) -> RecordingError:
     return RecordingError(
-        f"the tape {str(path)!r} is damaged at byte {offset:,}: {what}; restore it from a copy"
+        f"the recording {str(path)!r} is damaged at byte {offset:,}: {what}; restore it from a copy"
     )

@@ -1,11 +1,12 @@
-"""Recording: the event thread hands over what it took, and another thread writes it."""
+"""Recording: the event thread queues what it handles, and another thread writes it."""
 
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.nautilus.model import Bar, InstrumentId, TradeTick
@@ -16,6 +17,7 @@ from ml4t_actor.recording.frames import (
     AnswerFrame,
     BarFrame,
     EndFrame,
+    Frame,
     IncompleteFrame,
     ModelFrame,
     RecordingError,
@@ -33,13 +35,15 @@ FLUSH_S = 0.1
 CLOSE_TIMEOUT_S = 5.0
 BATCH_FRAMES = 16  # encoded at once: while the writer does, the event thread may have to wait for it
 
+type _Item = tuple[Callable[..., Frame], tuple[object, ...]]  # what makes a frame, and of what
+
 
 class RecordingWriter:
     """Record one life of an actor.
 
     The calls that record cost about half a microsecond, touch no file and never raise: a thread of its own writes. What
     it has written survives the process; a power failure may cost the last seconds. While the file cannot be written,
-    frames wait. When too many wait, the tape ends there, with a mark that says so, rather than have a gap.
+    frames wait. When too many wait, the recording ends there, with a mark that says so, rather than have a gap.
 
     Calls belong on one thread.
 
@@ -59,9 +63,9 @@ class RecordingWriter:
     path : Path
         The file.
     counts : Counter
-        ``frames`` and ``bytes`` written, ``missed`` frames of a tape that has ended, ``write_errors``.
+        ``frames`` and ``bytes`` written, ``missed`` frames of a recording that has ended, ``write_errors``.
     incomplete : str
-        Why the tape has ended before the session, "" as long as it has not.
+        Why the recording has ended before the session, "" as long as it has not.
     last_error : str
         The last failure to write, "" if there was none.
 
@@ -85,7 +89,7 @@ class RecordingWriter:
         self.last_error = ""
         self._bar_types = {name: i for i, name in enumerate(header.stamped_at)}
         self._instruments = {name: i for i, name in enumerate(header.instrument_names)}
-        self._waiting: deque[tuple[Any, ...]] = deque()
+        self._waiting: deque[_Item] = deque()
         self._buffer_frames = buffer_frames
         self._flush_s = flush_s
         self._unwritten = bytearray()
@@ -98,51 +102,51 @@ class RecordingWriter:
             self._file: BinaryIO = open(self.path, "xb", buffering=0)  # noqa: SIM115  # the writer closes it
         except OSError as e:
             raise RecordingError(
-                f"the tape {str(self.path)!r} cannot be made: {e}; correct `tape_path`"
+                f"the recording {str(self.path)!r} cannot be made: {e}; correct `tape_path`"
             ) from None
         self._size = 0  # of whole frames
         self._write(beginning)
-        self._thread = threading.Thread(target=self._run, name=f"tape of {header.actor_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"recording of {header.actor_id}", daemon=True)
         self._thread.start()
 
     def bar(self, bar: Bar, ts_close: int, now: int, historical: bool = False) -> None:
-        """Record a bar that was taken at `now` and closed at `ts_close`, UNIX nanoseconds.
+        """Record a bar that was handled at `now` and closed at `ts_close`, UNIX nanoseconds.
 
         A `historical` one stood for the trades of its time.
         """
-        self._put((self._bar, bar, ts_close, now, historical))
+        self._put(self._bar, bar, ts_close, now, historical)
 
     def trade(self, tick: TradeTick, ts: int, now: int) -> None:
-        """Record a trade that was taken at `now` as of `ts`, UNIX nanoseconds."""
-        self._put((self._trade, tick, ts, now))
+        """Record a trade that was handled at `now` as of `ts`, UNIX nanoseconds."""
+        self._put(self._trade, tick, ts, now)
 
     def signal(self, signal: SignalData, now: int) -> None:
         """Record a signal that is answered at `now`, UNIX nanoseconds: the very time that the answer is given."""
-        self._put((_signal, signal, now))
+        self._put(_signal, signal, now)
 
     def answer(self, enriched: EnrichedSignal) -> None:
         """Record an answer that is published."""
-        self._put((_answer, enriched))
+        self._put(_answer, enriched)
 
     def state(self, instrument_id: InstrumentId | str, raw: bytes) -> None:
-        """Record a state that a market was restored from, after the model that served then."""
-        self._put((_state, instrument_id, raw))
+        """Record a state that an instrument was restored from, after the model that served then."""
+        self._put(_state, instrument_id, raw)
 
     def model(self, version: str, now: int) -> None:
         """Record that another model serves, "" for none, from the next signal on."""
-        self._put((ModelFrame, version, now))
+        self._put(ModelFrame, version, now)
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
-        """Write what waits and the mark of the end; return whether all of the session is on the tape."""
+        """Write what waits and the mark of the end; return whether all of the session is in the recording."""
         self._closing.set()
         self._thread.join(timeout_s)
         return not (self._thread.is_alive() or self.incomplete or self._unwritten or self._waiting)
 
-    def _put(self, item: tuple[Any, ...]) -> None:
+    def _put(self, make: Callable[..., Frame], *values: object) -> None:
         if self.incomplete or self._closing.is_set():
             self.counts["missed"] += 1
             return
-        self._waiting.append(item)
+        self._waiting.append((make, values))
         if len(self._waiting) > self._buffer_frames:
             self.incomplete = f"more than {self._buffer_frames:,} frames waited to be written" + (
                 f" ({self.last_error})" if self.last_error else ""
@@ -152,7 +156,7 @@ class RecordingWriter:
         stopping = False
         while not stopping:
             stopping = self._closing.wait(self._flush_s)
-            while self._waiting and self._write(self._take()):
+            while self._waiting and self._write(self._next_frames()):
                 sleep(0)  # lets the event thread have its turn
             if self._write(b"") and not self._waiting and not self._marked and (self.incomplete or stopping):
                 self._marked = True
@@ -162,7 +166,7 @@ class RecordingWriter:
                 self._write(framed(mark))
         self._file.close()
 
-    def _take(self) -> bytes:
+    def _next_frames(self) -> bytes:
         """Return the next frames as bytes."""
         if self._unwritten:
             return b""
@@ -170,7 +174,7 @@ class RecordingWriter:
         n = 0
         try:
             while self._waiting and n < BATCH_FRAMES:
-                make, *values = self._waiting[0]
+                make, values = self._waiting[0]
                 encoded += framed(make(*values))
                 self._waiting.popleft()
                 n += 1
@@ -191,7 +195,7 @@ class RecordingWriter:
         except OSError as e:
             self.last_error = f"{type(e).__name__}: {e}"
             self.counts["write_errors"] += 1
-            self._cut()
+            self._truncate()
             return False
         self._size += written
         self.counts["bytes"] = self._size
@@ -200,7 +204,7 @@ class RecordingWriter:
         self._n_unwritten = 0
         return True
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         """Leave whole frames only, after which those that wait can follow."""
         try:
             os.ftruncate(self._file.fileno(), self._size)

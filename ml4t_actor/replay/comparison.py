@@ -4,7 +4,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml4t_actor.ledger import LedgerReader
 from ml4t_actor.messages import EnrichedSignal, Status
@@ -51,8 +51,8 @@ class Difference(NamedTuple):
     source: str
     signal_id: str
     field: str
-    live: Any
-    replayed: Any
+    live: object
+    replayed: object
 
     def __str__(self) -> str:
         return (
@@ -70,31 +70,31 @@ class Comparison:
         What the session's ledger holds of the signals, as `ledger_answers` gives it.
     """
 
-    def __init__(self, ledger: Mapping[Key, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, ledger: Mapping[Key, Mapping[str, object]] | None = None) -> None:
         self.differences: list[Difference] = []
         self.compared = 0
         self.identical = 0
         self.in_ledger = 0
         self.fields: Counter[str] = Counter()
         self._ledger = ledger or {}
-        self._live: dict[Key, deque[tuple[int, dict[str, Any]]]] = {}
-        self._replayed: dict[Key, deque[dict[str, Any]]] = {}
+        self._live: dict[Key, deque[tuple[int, dict[str, object]]]] = {}
+        self._replayed: dict[Key, deque[dict[str, object]]] = {}
         self._n_live = 0
         self._newest = 0
 
     def live(self, answer: AnswerFrame) -> None:
-        """Take an answer of the session."""
+        """Add an answer of the session."""
         self._n_live += 1
         key = answer.source, answer.signal_id
         values = {name: getattr(answer, name) for name in _FIELDS}
-        self._live.setdefault(key, deque()).append((self._n_live, _judged(values)))
-        self._settle(key)
+        self._live.setdefault(key, deque()).append((self._n_live, _comparable(values)))
+        self._compare(key)
 
     def replayed(self, enriched: EnrichedSignal) -> None:
-        """Take an answer of the backtest."""
+        """Add an answer of the backtest."""
         key = enriched.source, enriched.signal_id
-        self._replayed.setdefault(key, deque()).append(_judged(enriched.to_dict()))
-        self._settle(key)
+        self._replayed.setdefault(key, deque()).append(_comparable(enriched.to_dict()))
+        self._compare(key)
 
     def finish(self) -> None:
         """Count what only one side has answered."""
@@ -110,11 +110,11 @@ class Comparison:
         self._replayed.clear()
         self.differences.sort()
 
-    def _settle(self, key: Key) -> None:
+    def _compare(self, key: Key) -> None:
         live, replayed = self._live.get(key), self._replayed.get(key)
         if not live or not replayed:
             return
-        (number, expected), found = live.popleft(), replayed.popleft()
+        (number, expected), actual = live.popleft(), replayed.popleft()
         if not live:
             del self._live[key]
         if not replayed:
@@ -122,34 +122,34 @@ class Comparison:
         self.compared += 1
         same = True
         for name in _FIELDS:
-            if _bits(expected[name]) != _bits(found[name]):
+            if _bits(expected[name]) != _bits(actual[name]):
                 same = False
-                self._differ(number, key, name, expected[name], found[name])
+                self._differ(number, key, name, expected[name], actual[name])
         if number < self._newest:
             same = False
             self._differ(number, key, "order", f"before signal {self._newest:,}", "after it")
         self._newest = max(self._newest, number)
-        self.identical += self._agrees_with_ledger(number, key, found) and same
+        self.identical += self._agrees_with_ledger(number, key, actual) and same
 
-    def _agrees_with_ledger(self, number: int, key: Key, found: dict[str, Any]) -> bool:
+    def _agrees_with_ledger(self, number: int, key: Key, actual: dict[str, object]) -> bool:
         row = self._ledger.get(key)
         if row is None:
             return True
         self.in_ledger += 1
-        recorded = _judged({name: row[column] for name, column in _IN_LEDGER.items()})
-        wrong = [name for name, value in recorded.items() if _bits(value) != _bits(found[name])]
+        recorded = _comparable({name: row[column] for name, column in _IN_LEDGER.items()})
+        wrong = [name for name, value in recorded.items() if _bits(value) != _bits(actual[name])]
         for name in wrong:
-            self._differ(number, key, f"{name}, in the ledger", recorded[name], found[name])
+            self._differ(number, key, f"{name}, in the ledger", recorded[name], actual[name])
         return not wrong
 
-    def _differ(self, number: int, key: Key, field: str, live: Any, replayed: Any) -> None:
+    def _differ(self, number: int, key: Key, field: str, live: object, replayed: object) -> None:
         self.fields[field] += 1
         if len(self.differences) < KEPT:
             self.differences.append(Difference(number, *key, field, live, replayed))
 
 
-def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[str, Any]]:
-    """Return what a ledger holds of the signals of a tape's actor, by source and id.
+def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[str, object]]:
+    """Return what a ledger holds of the signals of a recording's actor, by source and id.
 
     Raises
     ------
@@ -165,14 +165,14 @@ def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[
     return {row[:2]: dict(zip(columns, row, strict=True)) for row in rows}
 
 
-def _judged(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values, `late` taken for `ok`: it tells of the machine, not of the market."""
+def _comparable(values: dict[str, object]) -> dict[str, object]:
+    """Return the values, with `ok` for `late`: that is about the machine, not the market."""
     return {**values, "status": Status.OK.value} if values["status"] == Status.LATE else values
 
 
-def _bits(value: Any) -> Any:
+def _bits(value: object) -> object:
     return struct.pack("<d", value) if isinstance(value, float) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value!r} ({value.hex()})" if isinstance(value, float) else repr(value)

@@ -49,14 +49,14 @@ from ml4t_actor.registry import ModelBundle
 from ml4t_actor.replay.comparison import Comparison
 from ml4t_actor.replay.survey import Survey
 
-CHUNK = 4_096  # of what is taken off the tape at once
+CHUNK = 4_096  # items read of the recording at once
 
 
-class _Cue(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
+class _RecordedCall(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """Something that happens to the actor, and is no market data."""
 
-    def __init__(self, perform: Callable[["ReplayedActor"], object], ts: int) -> None:
-        self.perform = perform
+    def __init__(self, function: Callable[["ReplayedActor"], object], ts: int) -> None:
+        self.function = function
         self._ts = ts
 
     @property
@@ -71,50 +71,52 @@ class _Cue(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
 
 
 class ReplayedActor(ML4TActor):
-    """The actor, with nothing but a tape to listen to."""
+    """The actor, fed by nothing but a recording."""
 
     def on_start(self) -> None:
-        """Listen to cues too."""
-        self.msgbus.subscribe(topic=f"data.{_Cue.__name__}*", handler=lambda cue: cue.perform(self))
+        """Subscribe to recorded calls too."""
+        self.msgbus.subscribe(
+            topic=f"data.{_RecordedCall.__name__}*", handler=lambda call: call.function(self)
+        )
         super().on_start()
 
-    def subscribe_bars(self, bar_type: BarType, *_args: Any, **_kwargs: Any) -> None:
-        """Listen on the bus only: what was aggregated live is on the tape, and is not to be made a second time."""
+    def subscribe_bars(self, bar_type: BarType, *_args: object, **_kwargs: object) -> None:
+        """Subscribe on the bus only: what was aggregated live is in the recording, not to be made a second time."""
         self.msgbus.subscribe(topic=f"data.bars.{bar_type.standard()}", handler=self.handle_bar)
 
-    def subscribe_trade_ticks(self, instrument_id: InstrumentId, *_args: Any, **_kwargs: Any) -> None:
-        """Listen on the bus only."""
+    def subscribe_trade_ticks(self, instrument_id: InstrumentId, *_args: object, **_kwargs: object) -> None:
+        """Subscribe on the bus only."""
         topic = f"data.trades.{instrument_id.venue}.{instrument_id.symbol}"
         self.msgbus.subscribe(topic=topic, handler=self.handle_trade_tick)
 
-    def take_past_bar(self, bar: Bar, ts_close: int, historical: bool) -> None:
-        """Take a bar that was asked for, of another kind than what is subscribed to, or in place of trades."""
+    def handle_past_bar(self, bar: Bar, ts_close: int, historical: bool) -> None:
+        """Handle a requested bar: one of another type than what is subscribed to, or in place of trades."""
         if self._intake is not None:
             self._intake.on_bar(bar.bar_type.instrument_id, ts_close, bar, historical)
 
-    def hear(self, signal: SignalData) -> None:
-        """Have a signal come over the bus."""
+    def publish_signal(self, signal: SignalData) -> None:
+        """Publish a signal on the bus, as its source did."""
         instrument_id = signal.instrument_id
         topic = f"data.{SignalData.__name__}.{instrument_id.venue}.{instrument_id.symbol}"
         self.msgbus.publish(topic=topic, msg=signal)
 
 
 def run(
-    tape: str | Path,
+    recording: str | Path,
     header: RecordingHeader,
     survey: Survey,
     actor: ReplayedActor,
     bundles: Mapping[str, ModelBundle],
     comparison: Comparison,
 ) -> None:
-    """Run a tape from its beginning to its end.
+    """Run a recording from its beginning to its end.
 
     Parameters
     ----------
-    tape : str or Path
+    recording : str or Path
         The file.
     header, survey
-        What it tells of itself.
+        Its header, and what a first reading found.
     actor : ReplayedActor
         Configured as it was live, without a model.
     bundles : mapping of str to ModelBundle
@@ -139,49 +141,49 @@ def run(
             engine.add_instrument(instrument)
         engine.add_actor(actor)
         engine.kernel.msgbus.subscribe(topic=f"data.{EnrichedSignal.__name__}*", handler=comparison.replayed)
-        engine.add_data_iterator("tape", _chunks(tape, survey, bundles, comparison))
+        engine.add_data_iterator("recording", _chunks(recording, survey, bundles, comparison))
         engine.run(start=survey.first_ns, end=survey.last_ns)
     finally:
         engine.dispose()
 
 
 def _chunks(
-    tape: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
+    recording: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
 ) -> Iterator[list[Data]]:
-    """Iterate over the data of a tape in its order, in which `ts_init` never decreases."""
-    made = _data(tape, survey, bundles, comparison)
+    """Iterate over the data of a recording in its order, in which `ts_init` never decreases."""
+    made = _data(recording, survey, bundles, comparison)
     while chunk := list(islice(made, CHUNK)):
         yield chunk
 
 
 def _data(
-    tape: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
+    recording: str | Path, survey: Survey, bundles: Mapping[str, ModelBundle], comparison: Comparison
 ) -> Iterator[Data]:
-    header, frames = read_recording(tape)
+    header, frames = read_recording(recording)
     published = iter(survey.published)
     now = survey.first_ns
     for frame in frames:
         if isinstance(frame, AnswerFrame):
             comparison.live(frame)
         elif isinstance(frame, ModelFrame):
-            yield _cue(_swap(bundles.get(frame.version)), now)
+            yield _call(_swap(bundles.get(frame.version)), now)
         elif isinstance(frame, StateFrame):
-            yield _cue(_restore(frame), now)
+            yield _call(_restore(frame), now)
         elif isinstance(frame, BarFrame | TradeFrame | SignalFrame):
             # Never back: sorting by time would put right what is in a wrong order.
-            now = max(now, frame.ts_taken)
+            now = max(now, frame.ts_handled)
             if isinstance(frame, TradeFrame):
                 yield _trade(frame, now)
             elif isinstance(frame, SignalFrame):
-                yield _cue(_signal(frame, bool(next(published))), now)
+                yield _call(_signal(frame, bool(next(published))), now)
             elif frame.bar_type in header.stamped_at and not frame.historical:
                 yield _bar(frame, now)
             else:
-                yield _cue(_past_bar(frame, now), now)
+                yield _call(_past_bar(frame, now), now)
 
 
-def _cue(perform: Callable[[ReplayedActor], object], ts: int) -> CustomData:
-    return CustomData(DataType(_Cue), _Cue(perform, ts))
+def _call(function: Callable[[ReplayedActor], object], ts: int) -> CustomData:
+    return CustomData(DataType(_RecordedCall), _RecordedCall(function, ts))
 
 
 def _swap(bundle: ModelBundle | None) -> Callable[[ReplayedActor], object]:
@@ -202,12 +204,12 @@ def _signal(frame: SignalFrame, published: bool) -> Callable[[ReplayedActor], ob
         ts_event=frame.ts_event,
         ts_init=frame.ts_init,
     )
-    return lambda actor: actor.hear(signal) if published else actor.process_signal(signal)
+    return lambda actor: actor.publish_signal(signal) if published else actor.process_signal(signal)
 
 
 def _past_bar(frame: BarFrame, now: int) -> Callable[[ReplayedActor], object]:
     bar = _bar(frame, now)
-    return lambda actor: actor.take_past_bar(bar, frame.ts_close, frame.historical)
+    return lambda actor: actor.handle_past_bar(bar, frame.ts_close, frame.historical)
 
 
 def _bar(frame: BarFrame, now: int) -> Bar:
@@ -239,7 +241,7 @@ def _trade(frame: TradeFrame, now: int) -> TradeTick:
 
 
 def _instruments(header: RecordingHeader, survey: Survey) -> Iterator[Any]:
-    """Iterate over the definitions on the tape, and stand-ins for those that the session had none of."""
+    """Iterate over the definitions in the recording, and stand-ins for those that the session had none of."""
     known = set()
     for values in header.instruments:
         kind = getattr(definitions, str(values.get("type")), None)

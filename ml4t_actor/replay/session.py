@@ -1,4 +1,4 @@
-"""A replay from the tape to the verdict."""
+"""A replay from the recording to the verdict."""
 
 import tempfile
 from collections import Counter
@@ -18,36 +18,39 @@ from ml4t_actor.replay.survey import Survey
 from ml4t_actor.settings import FeedSettings, HealthSettings
 
 _A_DAY_S = 86_400.0
-# Where a difference in these fields comes from, the most telling first.
+# Where a difference in these fields comes from, the surest first.
 _CAUSES = (
     (
         {"model_version"},
-        "another model served: a change of models is missing on the tape, or was made by hand",
+        "another model served: a change of models is missing in the recording, or was made by hand",
     ),
     (
         {"instrument_id", "signal", "strength", "ts_event"},
-        "a signal on the tape is not the one that was answered",
+        "a signal in the recording is not the one that was answered",
     ),
     (
         {"volatility", "regime", "regime_weight"},
-        "a bar on the tape is missing, altered, or not where it was taken; or the state of the start is another one",
+        "a bar in the recording is missing, altered, or not where it was handled; or the state of the start differs",
     ),
     (
         {"vpin", "toxicity"},
-        "a trade, or the volume of a bar, is missing, altered, or not where it was taken",
+        "a trade, or the volume of a bar, is missing, altered, or not where it was handled",
     ),
-    ({"status"}, "bars or trades are missing, so that a market was judged stale or cold, or the reverse"),
+    (
+        {"status"},
+        "bars or trades are missing, so that an instrument counted as stale or cold, or the reverse",
+    ),
     (
         {"meta_confidence"},
         "signals before it are missing or in another order (the model knows of them), or custom features have changed",
     ),
-    ({"ts_init", "order"}, "the tape's frames are not in the order in which they were taken"),
-    ({"answer"}, "a signal, or an answer, is missing on the tape"),
+    ({"ts_init", "order"}, "the recording's frames are not in the order in which they were handled"),
+    ({"answer"}, "a signal, or an answer, is missing in the recording"),
 )
 
 
 class ReplayError(Exception):
-    """A tape that cannot be run again here; the message says what is missing."""
+    """A recording that cannot be run again here; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ class ReplayReport:
     Attributes
     ----------
     header : RecordingHeader
-        Of the tape.
-    taken : Counter
-        Frames on the tape, by kind.
+        Of the recording.
+    counts : Counter
+        Frames in the recording, by kind.
     first_ns, last_ns : int
-        When the first and the last thing was taken, UNIX nanoseconds.
+        When the first and the last frame was handled, UNIX nanoseconds.
     compared, identical : int
         Answers, and how many are the same in every field to the last bit.
     in_ledger : int
@@ -77,7 +80,7 @@ class ReplayReport:
     """
 
     header: RecordingHeader
-    taken: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     first_ns: int = 0
     last_ns: int = 0
     compared: int = 0
@@ -95,15 +98,15 @@ class ReplayReport:
 
     def text(self) -> str:
         """Return the verdict for people, with the first differences and where they are likely to come from."""
-        taken = ", ".join(f"{n:,} {kind}" for kind, n in self.taken.items() if kind != "answers")
-        lines = [f"session of {self.header.trader_id}.{self.header.actor_id}: {taken or 'nothing'}"]
+        content = ", ".join(f"{n:,} {kind}" for kind, n in self.counts.items() if kind != "answers")
+        lines = [f"session of {self.header.trader_id}.{self.header.actor_id}: {content or 'nothing'}"]
         if self.first_ns:
             lines.append(
                 f"from {unix_nanos_to_iso8601(self.first_ns)} to {unix_nanos_to_iso8601(self.last_ns)}"
             )
         lines += [f"note: {note}" for note in self.notes]
         if not self.compared:
-            lines.append("no answers on the tape: there is nothing to compare")
+            lines.append("no answers in the recording: there is nothing to compare")
         elif self.is_identical:
             lines.append(
                 f"{self.identical:,} of {self.compared:,} signals identical, to the last bit of every field"
@@ -120,16 +123,16 @@ class ReplayReport:
 
 
 def replay(
-    tape: str | Path, *, models: str | Path | None = None, ledger: str | Path | None = None
+    recording: str | Path, *, models: str | Path | None = None, ledger: str | Path | None = None
 ) -> ReplayReport:
     """Run a recorded live session again in a `BacktestEngine`, and compare each answer with the one given live.
 
-    The actor is configured as it was, and what its configuration names as custom features is imported: replay tapes
-    of your own only.
+    The actor is configured as it was, and what its configuration names as custom features is imported: replay
+    recordings of your own only.
 
     Parameters
     ----------
-    tape : str or Path
+    recording : str or Path
         The file that the actor wrote into `tape_path`.
     models : str or Path, optional
         Folder of the models that served; by default the `model_path` of the session.
@@ -139,27 +142,27 @@ def replay(
     Raises
     ------
     RecordingError
-        If the tape cannot be read, or is damaged.
+        If the recording cannot be read, or is damaged.
     ReplayError
         If a model is missing or does not fit, or the configuration is none of this version.
     LedgerError
         If the ledger cannot be read.
     """
-    header, _ = read_recording(tape)
+    header, _ = read_recording(recording)
     config = _config(header)
-    survey = Survey(tape)
+    survey = Survey(recording)
     store = ModelStore(config.model_path if models is None else models)
     bundles = {version: _load(store, version) for version in survey.versions}
     comparison = Comparison(None if ledger is None else ledger_answers(ledger, header))
     notes = survey.notes
-    if survey.taken["signals"]:
+    if survey.counts["signals"]:
         with tempfile.TemporaryDirectory() as folder:
-            # The tape says which model serves.
+            # The recording says which model serves.
             try:
                 actor = ReplayedActor(_in_backtest(config, Path(folder) / "none"))
-                run(tape, header, survey, actor, bundles, comparison)
+                run(recording, header, survey, actor, bundles, comparison)
             except (RuntimeError, ValueError) as e:
-                raise ReplayError(f"the replay of {str(tape)!r} ended early: {e}") from e
+                raise ReplayError(f"the replay of {str(recording)!r} ended early: {e}") from e
         errors = {kind: n for kind, n in actor.counts.items() if kind.startswith("error")}
         if errors or actor.inference.last_error is not None:
             notes.append(
@@ -168,7 +171,7 @@ def replay(
     comparison.finish()
     return ReplayReport(
         header=header,
-        taken=survey.taken,
+        counts=survey.counts,
         first_ns=survey.first_ns,
         last_ns=survey.last_ns,
         compared=comparison.compared,
@@ -187,7 +190,7 @@ def _config(header: RecordingHeader) -> ML4TActorConfig:
         return config
     except (msgspec.MsgspecError, ValueError) as e:
         raise ReplayError(
-            f"the configuration on the tape is none of this version of ml4t_actor: {e}; install version "
+            f"the configuration in the recording is none of this version of ml4t_actor: {e}; install version "
             f"{header.versions.get('ml4t_actor')}, which wrote it"
         ) from None
 
@@ -220,19 +223,19 @@ def _load(store: ModelStore, version: str) -> ModelBundle:
 
 def _likely(comparison: Comparison, survey: Survey, header: RecordingHeader) -> list[str]:
     """Return where the first difference is likely to come from, the surest first."""
-    found = []
+    reasons = []
     if survey.missing_frames:
-        found.append(
+        reasons.append(
             f"frames are missing, or were added: there are {-survey.missing_frames:+,} against what was written"
         )
     if survey.clock_set_back:
-        found.append(
+        reasons.append(
             f"frames before the time of the one that precedes them: {survey.clock_set_back:,}; they are not in the "
-            "order in which they were taken, or the machine's clock was set back"
+            "order in which they were handled, or the machine's clock was set back"
         )
     first = comparison.differences[0]
     fields = {d.field for d in comparison.differences if d.number == first.number}
-    found += [cause for names, cause in _CAUSES if names & fields][:1]
+    reasons += [cause for names, cause in _CAUSES if names & fields][:1]
     here = versions()
     other = [
         f"{name} {old} (here {here.get(name)})"
@@ -240,5 +243,5 @@ def _likely(comparison: Comparison, survey: Survey, header: RecordingHeader) -> 
         if here.get(name) != old
     ]
     if other:
-        found.append(f"the session ran with {', '.join(other)}")
-    return found
+        reasons.append(f"the session ran with {', '.join(other)}")
+    return reasons

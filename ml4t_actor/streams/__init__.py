@@ -5,18 +5,17 @@ Nothing here imports NautilusTrader.
 
 from ml4t_actor.streams.codec import CodecError
 from ml4t_actor.streams.connection import (
-    AnswerTooLargeError,
     RedisAwayError,
     RedisDeniedError,
     RedisLink,
     RedisRefusedError,
+    ReplyTooLargeError,
     connect,
 )
 from ml4t_actor.streams.consumer import Arrival, Batch, SignalConsumer
 from ml4t_actor.streams.producer import EnrichedSignalProducer
 
 __all__ = [
-    "AnswerTooLargeError",
     "Arrival",
     "Batch",
     "CodecError",
@@ -25,6 +24,7 @@ __all__ = [
     "RedisDeniedError",
     "RedisLink",
     "RedisRefusedError",
+    "ReplyTooLargeError",
     "SignalConsumer",
     "connect",
 ]

@@ -8,7 +8,7 @@ shows in its first byte: NautilusTrader 1.231 writes ``encoding=Json`` beside ms
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -20,7 +20,10 @@ SIGNAL_TYPE = "SignalData"
 ENRICHED_TYPE = "EnrichedSignal"
 
 _MAP = dict[str, str | int | float | bool | None]  # flat: nothing nested can be deep
-_ENCODERS: dict[str, Any] = {"msgpack": msgspec.msgpack.Encoder(), "json": msgspec.json.Encoder()}
+_ENCODERS: dict[Encoding, msgspec.msgpack.Encoder | msgspec.json.Encoder] = {
+    "msgpack": msgspec.msgpack.Encoder(),
+    "json": msgspec.json.Encoder(),
+}
 _FROM_MSGPACK = msgspec.msgpack.Decoder(_MAP)
 _FROM_JSON = msgspec.json.Decoder(_MAP)
 _JSON_STARTS = frozenset(b"{ \t\r\n")  # none of which can begin a msgpack map
@@ -107,7 +110,7 @@ def decode(fields: Fields, *, wanted: str | None = None, max_bytes: int | None =
     fields : mapping, or sequence of bytes
         The entry's fields, or their names and values in turn as Redis sends them.
     wanted : str, optional
-        The only type that is taken.
+        The only type that is accepted.
     max_bytes : int, optional
         Most bytes of all names and values together.
 
@@ -118,25 +121,22 @@ def decode(fields: Fields, *, wanted: str | None = None, max_bytes: int | None =
     """
     parts = [part for pair in fields.items() for part in pair] if isinstance(fields, Mapping) else fields
     if max_bytes is not None and (size := sum(map(len, parts))) > max_bytes:
-        raise CodecError("oversized", f"the entry has {size} bytes, of which at most {max_bytes} are taken")
+        raise CodecError(
+            "oversized", f"the entry has {size} bytes, of which at most {max_bytes} are accepted"
+        )
     payload = _payload(parts)
     is_json = payload[:1] != b"" and payload[0] in _JSON_STARTS
     try:
         values = (_FROM_JSON if is_json else _FROM_MSGPACK).decode(payload)
         n_given = _json_pairs(payload) if is_json else _msgpack_pairs(payload)
     except _UNREADABLE as e:
-        if (named := _named_type(payload, is_json)) is not None and wanted is not None and named != wanted:
-            raise CodecError("unknown_type", f"the type is {_shown(named)}, not {wanted}") from None
-        raise CodecError("malformed", f"the payload is no flat map: {_shown(e)}") from None
-    if wanted is not None and (kind := values.get("type")) != wanted:
-        raise CodecError("unknown_type", f"the type is {_shown(kind)}, not {wanted}")
+        if (named := _named_type(payload, is_json)) is not None:
+            _check_type(named, wanted)
+        raise CodecError("malformed", f"the payload is no flat map: {_shortened(e)}") from None
+    _check_type(values.get("type"), wanted)
     if n_given != len(values):
         raise CodecError("malformed", "the payload has two values for one name")
-    for name, value in values.items():
-        if type(value) is int and not _INTEGER_MIN <= value <= _INTEGER_MAX:
-            raise CodecError("malformed", f"the integer under {_shown(name)} does not fit in 64 bits")
-        if name.startswith("ts_") and type(value) is str:
-            values[name] = _timestamp(name, value)
+    _normalise(values)
     return values
 
 
@@ -146,12 +146,26 @@ def node_of(fields: Fields) -> str:
     return pairs.get(b"node", b"").decode(errors="replace")
 
 
-def identity(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what tells a message from all others of its stream: type, source and id, else all that it says."""
+def identity(values: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Return what identifies a message within its stream: type, source and id, else all that it says."""
     kind, source, signal_id = (values.get(name) for name in ("type", "source", "signal_id"))
     if source is not None and signal_id is not None:
         return str(kind), str(source), str(signal_id)
     return str(kind), *(f"{name}={value}" for name, value in sorted(values.items()) if name != "type")
+
+
+def _check_type(kind: Scalar, wanted: str | None) -> None:
+    if wanted is not None and kind != wanted:
+        raise CodecError("unknown_type", f"the type is {_shortened(kind)}, not {wanted}") from None
+
+
+def _normalise(values: dict[str, Scalar]) -> None:
+    """Make the timestamps integers, and check the others."""
+    for name, value in values.items():
+        if type(value) is int and not _INTEGER_MIN <= value <= _INTEGER_MAX:
+            raise CodecError("malformed", f"the integer under {_shortened(name)} does not fit in 64 bits")
+        if name.startswith("ts_") and type(value) is str:
+            values[name] = _timestamp(name, value)
 
 
 def _payload(parts: Sequence[bytes]) -> bytes:
@@ -188,9 +202,9 @@ def _named_type(payload: bytes, is_json: bool) -> str | None:
 def _timestamp(name: str, value: str) -> int:
     if len(value) <= _DIGITS_MAX and value.isascii() and value.isdigit():
         return int(value)
-    raise CodecError("malformed", f"`{name}` was {_shown(value)}, must be UNIX nanoseconds")
+    raise CodecError("malformed", f"`{name}` was {_shortened(value)}, must be UNIX nanoseconds")
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     text = str(value) if isinstance(value, Exception) else repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,35 +1,33 @@
 """`EnrichedSignalProducer`: messages to a Redis stream, each once and in order, whenever Redis is there."""
 
-import logging
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml4t_actor.settings import RedisSettings
-from ml4t_actor.streams.codec import Encoding, encode, identity, topic_of
-from ml4t_actor.streams.connection import Backoff, RedisLink, RedisRefusedError
+from ml4t_actor.streams.codec import Encoding, Scalar, encode, identity, topic_of
+from ml4t_actor.streams.connection import RedisRefusedError
 from ml4t_actor.streams.reader import id_before, id_of_time
+from ml4t_actor.streams.worker import StreamWorker, logger
 from ml4t_actor.streams.writer import BATCH_ENTRIES, Outgoing, StreamWriter
 
-_COUNTS = ("written", "found", "dropped", "refused", "connection_errors")  # all, so that readers can iterate
-_IDLE_SECONDS = 1.0  # after which Redis is asked for a sign of life
-
-_log = logging.getLogger(__name__)
+_KINDS = ("written", "found", "dropped", "refused", "connection_errors")
+_IDLE_SECONDS = 1.0  # after which the connection is checked
 
 
-class _Item(NamedTuple):
-    message: Any
+class _Item[M](NamedTuple):
+    message: M
     outgoing: Outgoing
 
 
-def _topic(values: dict[str, Any]) -> str:
+def _topic(values: Mapping[str, Scalar]) -> str:
     return topic_of(str(values["type"]), str(values.get("instrument_id", "")))
 
 
-class EnrichedSignalProducer:
+class EnrichedSignalProducer[M](StreamWorker):
     """Writes messages to a stream in a thread of its own.
 
     `put` is for an event thread. While Redis is away, full, or refuses, messages wait, at most `settings.outbox` of
@@ -58,23 +56,21 @@ class EnrichedSignalProducer:
     begin_ns : int, default 0
         Without `after`: the time from which they are looked for, UNIX nanoseconds.
     acknowledged : callable, optional
-        Told, in the outlet's thread and once per batch, the id of its last entry and the message: it and all before
-        it are in the stream.
+        Called, in the producer's thread and once per batch, with the id of its last entry and the message: it and all
+        before it are in the stream.
     encoding : {'msgpack', 'json'}, default 'msgpack'
         Of the payload.
     later : callable, optional
-        Calls a function when the event thread has done what it does now, as an event loop's `call_soon`: the outlet is
-        woken then, so that it takes what was put together and does not contend for the GIL meanwhile. By default it is
-        woken by each `put`.
+        Calls a function when the event thread has done what it does now, as an event loop's `call_soon`: the producer
+        is woken then, so that it writes together what was put together and does not contend for the GIL meanwhile. By
+        default it is woken by each `put`.
     warn : callable, optional
-        Told what an operator should know; by default it is logged.
+        Given what an operator should know; by default it is logged.
 
     Attributes
     ----------
-    connected : bool
-        Whether the last attempt to write, or to ask for a sign of life, succeeded.
-    last_error : str
-        Why it did not, "" if it did.
+    connected, last_error
+        See `StreamWorker`.
     counts : Counter
         Messages ``written``, ``found`` written before, ``dropped`` and ``refused`` (of no use to `encode`); and
         ``connection_errors``.
@@ -85,21 +81,20 @@ class EnrichedSignalProducer:
         settings: RedisSettings,
         stream: str,
         *,
-        encode: Callable[[Any], dict[str, Any]],
+        encode: Callable[[M], Mapping[str, Scalar]],
         node: str = "",
-        topic: Callable[[Any], str] | None = None,
-        pending: Sequence[Any] = (),
+        topic: Callable[[M], str] | None = None,
+        pending: Sequence[M] = (),
         after: str | None = None,
         begin_ns: int = 0,
-        acknowledged: Callable[[str, Any], None] | None = None,
+        acknowledged: Callable[[str, M], None] | None = None,
         encoding: Encoding = "msgpack",
         later: Callable[[Callable[[], None]], object] = lambda function: function(),
-        warn: Callable[[str], None] = _log.warning,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
-        self.connected = False
-        self.last_error = ""
-        self.counts = Counter(dict.fromkeys(_COUNTS, 0))
-        self._stream = stream
+        super().__init__(
+            settings, stream, role="producer", task=f"writing {stream!r} to Redis", kinds=_KINDS, warn=warn
+        )
         self._encode = encode
         self._node = node
         self._topic = topic
@@ -107,34 +102,32 @@ class EnrichedSignalProducer:
         self._encoding: Encoding = encoding
         self._later = later
         self._wakes_later = False
-        self._warn = warn
         self._limit = settings.outbox
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[M] = deque()
         kept = list(pending)[-self._limit :]
         self.counts["dropped"] = len(pending) - len(kept)
-        self._sent = self._items(kept)
-        self._in_doubt = bool(self._sent)
+        self._unconfirmed = self._items(kept)
+        self._in_doubt = bool(self._unconfirmed)  # whether some of them may be in the stream
         if after is None and self._in_doubt:
             after = id_before(id_of_time(begin_ns))
-        self._link = RedisLink(settings)
         self._writer = StreamWriter(
-            self._link, stream, length=settings.stream_length, node=node, writer=node or "outlet", after=after
+            self._link,
+            stream,
+            length=settings.stream_length,
+            node=node,
+            writer=node or "outlet",  # names a key in Redis
+            after=after,
         )
-        self._backoff = Backoff(settings.retry_max_seconds)
-        self._wake = (
-            threading.Lock()
-        )  # free where there may be something to take; an Event takes twice as long to set
+        # Free where there may be something to write; an Event takes twice as long to set.
+        self._wake = threading.Lock()
         self._wake.acquire()
-        self._stopping = threading.Event()
-        self._stop_at_s = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"outlet {stream}", daemon=True)
 
     @property
     def depth(self) -> int:
         """Messages that are not known to be written."""
-        return len(self._waiting) + len(self._sent)
+        return len(self._waiting) + len(self._unconfirmed)
 
-    def put(self, message: Any) -> None:
+    def put(self, message: M) -> None:
         """Have a message written; never waits."""
         waiting = self._waiting
         if len(waiting) >= self._limit:
@@ -142,26 +135,15 @@ class EnrichedSignalProducer:
                 waiting.popleft()
                 self.counts["dropped"] += 1
             except IndexError:
-                pass  # the thread has just taken them all
+                pass  # the thread has just removed them all
         waiting.append(message)
         if not self._wakes_later:
             self._wakes_later = True
             self._later(self._wake_up)
 
-    def start(self) -> None:
-        """Begin to write, as soon as Redis is there."""
-        self._thread.start()
-
     def stop(self, timeout_s: float = 2.0) -> bool:
         """Write what waits, if Redis takes it within `timeout_s`, and end; return whether nothing is left."""
-        self._stop_at_s = monotonic() + timeout_s
-        self._stopping.set()
-        self._wake_up()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                self._link.interrupt()
-        self.connected = False
+        self._end(timeout_s, grace_s=timeout_s)
         return self.depth == 0
 
     def _wake_up(self) -> None:
@@ -170,42 +152,29 @@ class EnrichedSignalProducer:
             with suppress(RuntimeError):  # another thread has just done so
                 self._wake.release()
 
-    def _run(self) -> None:
-        while not self._is_over():
-            is_last = self._stopping.is_set()
-            try:
-                self._settle()
-                while not self._is_over():
-                    self._step()
-            except Exception as e:
-                self._failed(e)
-                if is_last:
-                    break
-        self._link.close()
-
     def _is_over(self) -> bool:
-        return self._stopping.is_set() and (not self.depth or monotonic() >= self._stop_at_s)
+        return self._stopping.is_set() and (not self.depth or monotonic() >= self._deadline_s)
 
-    def _settle(self) -> None:
-        """Connect, and forget what got into the stream over the connection before."""
-        unsure = self._sent if self._in_doubt else []
-        found = self._writer.open([item.outgoing for item in unsure])
+    def _open(self) -> None:
+        """Connect, and remove what got into the stream over the connection before."""
+        sent = self._unconfirmed if self._in_doubt else []
+        written = self._writer.open([item.outgoing for item in sent])
         self._in_doubt = False
-        self._succeeded()
-        if found:
-            self.counts["found"] += len(found)
-            n = next((i for i in range(len(unsure)) if i not in found), len(unsure))
-            self._sent = [item for i, item in enumerate(unsure) if i not in found]
+        self._on_success()
+        if written:
+            self.counts["found"] += len(written)
+            n = next((i for i in range(len(sent)) if i not in written), len(sent))
+            self._unconfirmed = [item for i, item in enumerate(sent) if i not in written]
             if n:
-                self._acknowledge(found[n - 1], unsure[n - 1].message)
+                self._acknowledge(written[n - 1], sent[n - 1].message)
 
     def _step(self) -> None:
-        if not self._sent and not self._take():
+        if not self._unconfirmed and not self._next_batch():
             if not self._wake.acquire(timeout=_IDLE_SECONDS):
                 self._link.ping()
-                self._succeeded()
+                self._on_success()
             return
-        batch = self._sent[:BATCH_ENTRIES]
+        batch = self._unconfirmed[:BATCH_ENTRIES]
         self._in_doubt = True
         try:
             ids = self._writer.append([item.outgoing for item in batch])
@@ -213,24 +182,24 @@ class EnrichedSignalProducer:
             self._in_doubt = False
             raise
         self._in_doubt = False
-        self._sent = self._sent[len(batch) :]
+        self._unconfirmed = self._unconfirmed[len(batch) :]
         self.counts["written"] += len(batch)
-        self._succeeded()
+        self._on_success()
         self._acknowledge(ids[-1], batch[-1].message)
 
-    def _take(self) -> bool:
-        """Take the next messages from those that wait."""
+    def _next_batch(self) -> bool:
+        """Move the next messages from those that wait to those that are to be written; return whether there are any."""
         self._wake.acquire(blocking=False)  # first: what is put from now on frees it again
-        messages: list[Any] = []
+        messages: list[M] = []
         try:
             while len(messages) < BATCH_ENTRIES:
                 messages.append(self._waiting.popleft())
         except IndexError:
             pass
-        self._sent = self._items(messages)
+        self._unconfirmed = self._items(messages)
         return bool(messages)
 
-    def _items(self, messages: Sequence[Any]) -> list[_Item]:
+    def _items(self, messages: Sequence[M]) -> list[_Item[M]]:
         items = []
         for message in messages:
             try:
@@ -239,32 +208,14 @@ class EnrichedSignalProducer:
                 fields = encode(values, topic, encoding=self._encoding, node=self._node)
             except Exception as e:
                 self.counts["refused"] += 1
-                self._tell(f"a message cannot be written to {self._stream!r}: {type(e).__name__}: {e}")
+                self._report(f"a message cannot be written to {self._stream!r}: {type(e).__name__}: {e}")
                 continue
             items.append(_Item(message, Outgoing(identity(values), fields)))
         return items
 
-    def _acknowledge(self, entry_id: str, message: Any) -> None:
+    def _acknowledge(self, entry_id: str, message: M) -> None:
         if self._acknowledged is not None:
             try:
                 self._acknowledged(entry_id, message)
             except Exception as e:
-                self._tell(f"entry {entry_id} of {self._stream!r} could not be recorded: {e!r}")
-
-    def _succeeded(self) -> None:
-        self.connected, self.last_error = True, ""
-        self._backoff.reset()
-
-    def _failed(self, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"
-        if text != self.last_error:
-            self._tell(f"writing {self._stream!r} to Redis: {text}; trying again")
-        self.connected, self.last_error = False, text
-        self.counts["connection_errors"] += 1
-        self._stopping.wait(self._backoff.pause_s())
-
-    def _tell(self, message: str) -> None:
-        try:
-            self._warn(message)
-        except Exception:
-            _log.exception("a warning could not be told: %s", message)
+                self._report(f"entry {entry_id} of {self._stream!r} could not be recorded: {e!r}")

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from ml4t_actor.streams.connection import AnswerTooLargeError, RedisLink, RedisRefusedError
+from ml4t_actor.streams.connection import RedisLink, RedisRefusedError, ReplyTooLargeError
 
 BEGINNING = "0-0"
 OWN_ENTRY_BYTES = 65_536  # where enriched signals are read back, which are larger than signals
@@ -14,6 +14,10 @@ _ENTRY_OVERHEAD_BYTES = 1_024  # of the protocol around an entry of a few fields
 _SEQUENCE_MAX = 2**64 - 1
 _LAST_ID = re.compile(rb"last-generated-id\r\n\$\d+\r\n(\d+-\d+)\r\n")
 _FIRST_ID = re.compile(rb"first-entry\r\n\*2\r\n\$\d+\r\n(\d+-\d+)\r\n")
+
+type _Entries = list[
+    tuple[bytes, list[tuple[bytes, list[bytes] | None]]]
+]  # by stream: ids, and fields in turn
 
 
 class Entry(NamedTuple):
@@ -64,32 +68,33 @@ def id_of_time(time_ns: int) -> str:
 def stream_state(link: RedisLink, stream: str) -> StreamState | None:
     """Return where a stream begins and ends, None if it does not exist."""
     try:
-        answer = link.ask("XINFO", "STREAM", stream)
+        reply = cast(list[bytes], link.execute("XINFO", "STREAM", stream))
     except RedisRefusedError as e:
         if "no such key" in str(e):
             return None
         raise
-    except AnswerTooLargeError as e:  # it holds the first and the last entry
+    except ReplyTooLargeError as e:  # it holds the first and the last entry
         link.open()
         first, last = _FIRST_ID.search(e.head), _LAST_ID.search(e.head)
         if last is None:
             raise
         return StreamState(first and first[1].decode(), last[1].decode())
-    values = dict(zip(answer[::2], answer[1::2], strict=True))
-    entry = values[b"first-entry"]
-    return StreamState(entry and entry[0].decode(), values[b"last-generated-id"].decode())
+    values = dict(zip(reply[::2], reply[1::2], strict=True))
+    first_entry = cast(list[bytes] | None, values[b"first-entry"])
+    first_id = None if first_entry is None else first_entry[0].decode()
+    return StreamState(first_id, values[b"last-generated-id"].decode())
 
 
 class StreamReader:
     """Reads the entries of a stream in order, in bounded memory.
 
-    An answer that exceeds what its entries may take ends the connection. The entries are then read one at a time, and
-    one that alone is too large is stepped over: its id comes first in the answer.
+    A reply that exceeds what its entries may take ends the connection. The entries are then read one at a time, and
+    one that alone is too large is stepped over: its id comes first in the reply.
 
     Parameters
     ----------
     link : RedisLink
-        The connection, which is opened anew where an answer was too large.
+        The connection, which is opened anew where a reply was too large.
     stream : str
         Its key.
     max_message_bytes : int
@@ -104,28 +109,29 @@ class StreamReader:
         self._only_id = re.compile(
             rb"\*1\r\n\*2\r\n\$\d+\r\n" + name + rb"\r\n\*1\r\n\*2\r\n\$\d+\r\n(\d+-\d+)\r\n"
         )
-        self._at_once = 2**31
+        self._page_limit = 2**31
 
     def read(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
         """Return up to `count` entries after an id; none if none comes within `block_ms`."""
         waiting: tuple[str | int, ...] = () if block_ms is None else ("BLOCK", block_ms)
         while True:
-            n = min(count, self._at_once)
+            n = min(count, self._page_limit)
             command = ("XREAD", "COUNT", n, *waiting, "STREAMS", self._stream, after)
             try:
-                answer = self._link.ask(*command, limit=n * self._entry_bytes)
-            except AnswerTooLargeError as e:
+                reply = self._link.execute(*command, limit=n * self._entry_bytes)
+            except ReplyTooLargeError as e:
                 self._link.open()
-                self._at_once = 1
+                self._page_limit = 1
                 if n > 1:
                     continue
                 if (only := self._only_id.match(e.head)) is None:
                     raise
                 return [Entry(only[1].decode(), None)]
-            self._at_once = min(2 * n, 2**31)
-            if not answer:
+            self._page_limit = min(2 * n, 2**31)
+            if not reply:
                 return []
-            return [Entry(entry_id.decode(), fields or []) for entry_id, fields in answer[0][1]]
+            [(_, entries)] = cast(_Entries, reply)
+            return [Entry(entry_id.decode(), fields or []) for entry_id, fields in entries]
 
     def pages(self, after: str, last: str, count: int) -> Iterator[Entry]:
         """Yield the entries after one id up to another."""

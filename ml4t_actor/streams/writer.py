@@ -1,7 +1,7 @@
 """Appending to a stream exactly once, across connections that break."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ml4t_actor.streams.codec import CodecError, decode, identity, node_of
 from ml4t_actor.streams.connection import RedisLink
@@ -20,16 +20,16 @@ _FENCE_SECONDS = 3_600
 
 
 class Outgoing(NamedTuple):
-    """A message ready to be written, and what it is recognised by, see `wire.identity`."""
+    """A message ready to be written, and what it is recognised by, see `codec.identity`."""
 
     key: tuple[str, ...]
     fields: Mapping[bytes, bytes]
 
 
 class StreamWriter:
-    """Appends batches of messages to a stream; which of a lost batch got in can be asked on the next connection.
+    """Appends batches of messages to a stream; the next connection finds out which of a lost batch got in.
 
-    What was sent over a connection that broke may still be on its way when the next one asks. So each batch is a
+    What was sent over a connection that broke may still be on its way when the next one reads. So each batch is a
     transaction that watches a key of its writer, the fence, and the next connection first changes that key: what has
     not got in by then never will.
 
@@ -46,8 +46,8 @@ class StreamWriter:
     writer : str
         Names the fence; no two that write at the same time may share it.
     after : str, optional
-        Id of an entry after which all that may be asked for is. By default the end of the stream at the first
-        `open`, or its beginning if that already asks.
+        Id of an entry after which all that may be unconfirmed is. By default the end of the stream at the first
+        `open`, or its beginning if that is already given unconfirmed messages.
 
     Attributes
     ----------
@@ -65,8 +65,8 @@ class StreamWriter:
         self._append: tuple[str | int, ...] = ("XADD", stream, "MAXLEN", "~", length, "*")
         self.after = after
 
-    def open(self, unsure: Sequence[Outgoing] = ()) -> dict[int, str]:
-        """Connect, and return the ids of those of `unsure` that are in the stream, by their index.
+    def open(self, unconfirmed: Sequence[Outgoing] = ()) -> dict[int, str]:
+        """Connect, and return the ids of those of `unconfirmed` that are in the stream, by their index.
 
         Raises
         ------
@@ -74,17 +74,17 @@ class StreamWriter:
             If that fails.
         """
         self._link.open()
-        if unsure:
-            self._link.ask("SET", self._fence, "moved", "EX", _FENCE_SECONDS)
+        if unconfirmed:
+            self._link.execute("SET", self._fence, "moved", "EX", _FENCE_SECONDS)
         state = stream_state(self._link, self._stream)
-        found: dict[int, str] = {}
-        if unsure and state is not None:
-            found = self._find(unsure, state.last)
+        written: dict[int, str] = {}
+        if unconfirmed and state is not None:
+            written = self._written(unconfirmed, state.last)
         elif self.after is None:
             self.after = BEGINNING if state is None else state.last
         # Last, since another connection may have had to be opened on the way, and this belongs to a connection.
-        self._link.ask("WATCH", self._fence)
-        return found
+        self._link.execute("WATCH", self._fence)
+        return written
 
     def append(self, batch: Sequence[Outgoing]) -> list[str]:
         """Write up to `BATCH_ENTRIES` messages, all or none, and return their ids.
@@ -92,24 +92,25 @@ class StreamWriter:
         Raises
         ------
         RedisAwayError
-            If it is not known whether they were written: `open` tells.
+            If it is not known whether they were written: `open` finds out.
         RedisRefusedError
             If none was written.
         """
         commands = [(*self._append, *(part for pair in out.fields.items() for part in pair)) for out in batch]
-        ids = [i.decode() for i in self._link.ask_together(*commands, then=("WATCH", self._fence))]
+        replies = self._link.execute_transaction(*commands, then=("WATCH", self._fence))
+        ids = [entry_id.decode() for entry_id in cast(list[bytes], replies)]
         self.after = ids[-1]
         return ids
 
-    def _find(self, unsure: Sequence[Outgoing], last: str) -> dict[int, str]:
+    def _written(self, unconfirmed: Sequence[Outgoing], last: str) -> dict[int, str]:
         after = self.after or BEGINNING
         if order(last) < order(after):
             after = BEGINNING  # another stream under the same key
         reader = StreamReader(self._link, self._stream, OWN_ENTRY_BYTES)
         wanted: dict[tuple[str, ...], list[int]] = {}
-        for index, out in enumerate(unsure):
+        for index, out in enumerate(unconfirmed):
             wanted.setdefault(out.key, []).append(index)
-        found: dict[int, str] = {}
+        written: dict[int, str] = {}
         for entry_id, fields in reader.pages(after, last, PAGE_ENTRIES):
             if fields is None or node_of(fields) != self._node:
                 continue
@@ -118,5 +119,5 @@ class StreamWriter:
             except CodecError:
                 continue
             if indices:
-                found[indices.pop(0)] = entry_id
-        return found
+                written[indices.pop(0)] = entry_id
+        return written

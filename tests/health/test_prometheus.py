@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ml4t_actor.health.prometheus import CONNECTIONS_MAX, MetricsServer
+from ml4t_actor.health import prometheus
+from ml4t_actor.health.prometheus import MetricsServer
 from ml4t_actor.health.reporter import FeedVitals, HealthReporter, Latency, LinkVitals, Vitals
 from ml4t_actor.messages import ActorHealth, LinkState
+from tests.support.redis_server import until
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 WAIT_S = 20.0
+FOREVER_S = 3_600.0
 
 
-def told(**changes) -> ActorHealth:
+def healthy(**changes) -> ActorHealth:
     now = START + 100 * SECOND
     well = {
         "feeds": {
@@ -66,7 +69,7 @@ def scrape(server: MetricsServer, accept: str = "text/plain") -> dict[tuple, flo
 
 
 def test_a_scrape_has_what_the_newest_health_says(serve):
-    samples = scrape(serve(told))
+    samples = scrape(serve(healthy))
     expected = {
         ("ml4t_healthy",): 0.0,
         ("ml4t_health_timestamp_seconds",): 1_700_000_100.0,
@@ -97,7 +100,7 @@ def test_what_changes_is_seen_at_the_next_scrape(serve):
     current = [None]
     server = serve(lambda: current[0])
     seen = []
-    for health in (None, told(outbox_depth=1), told(outbox_depth=2)):
+    for health in (None, healthy(outbox_depth=1), healthy(outbox_depth=2)):
         current[0] = health
         seen.append(scrape(server).get(("ml4t_outbox_entries",)))
     assert seen == [None, 1.0, 2.0]
@@ -106,7 +109,7 @@ def test_what_changes_is_seen_at_the_next_scrape(serve):
 def test_openmetrics_is_spoken_too(serve):
     from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
-    server = serve(told)
+    server = serve(healthy)
     connection = http.client.HTTPConnection(server.host, server.port, timeout=WAIT_S)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
@@ -115,49 +118,77 @@ def test_openmetrics_is_spoken_too(serve):
 
 
 def test_two_in_one_process_know_nothing_of_each_other(serve):
-    one, other = serve(lambda: told(open_signals=1)), serve(lambda: told(open_signals=2))
+    one, other = serve(lambda: healthy(open_signals=1)), serve(lambda: healthy(open_signals=2))
     assert one.port != other.port
     assert scrape(one)[("ml4t_open_signals",)] == 1.0
     assert scrape(other)[("ml4t_open_signals",)] == 2.0
 
 
-def test_stop_frees_the_port_and_cuts_off_who_is_connected(serve):
-    server = serve(told)
+def test_stop_frees_the_port_though_a_client_is_connected(serve, monkeypatch):
+    monkeypatch.setattr(prometheus, "SILENCE_MAX_S", FOREVER_S)
+    server = serve(healthy)
     port = server.port
-    idle = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
-    scrape(server)  # so that the idle one was accepted before
-    server.stop()
-    server.stop()
-    with idle:
-        assert idle.recv(1) == b""
-    again = serve(told, port=port)
-    assert again.port == port
-    assert scrape(again)
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S):
+        scrape(server)  # so that the idle one was accepted before
+        stopping = threading.Thread(target=server.stop, daemon=True)
+        stopping.start()
+        stopping.join(WAIT_S)
+        assert not stopping.is_alive()
+        server.stop()
+        again = serve(healthy, port=port)
+        assert again.port == port
+        assert scrape(again)
 
 
-def test_a_port_in_use_is_told_with_the_remedy(serve):
-    server = serve(told)
+def test_a_port_in_use_is_an_error_with_the_remedy(serve):
+    server = serve(healthy)
     with pytest.raises(OSError, match=rf"127\.0\.0\.1:{server.port}.*metrics_port"):
-        serve(told, port=server.port)
+        serve(healthy, port=server.port)
     with pytest.raises(RuntimeError, match="already"):
         server.start()
 
 
-def test_silent_clients_keep_nobody_out(serve):
-    server = serve(told)
-    with contextlib.ExitStack() as stack:
-        for i in range(3 * CONNECTIONS_MAX):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S))
-            if i % 2:
-                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ")
+def test_silent_clients_keep_nobody_out(serve, monkeypatch):
+    monkeypatch.setattr(prometheus, "SILENCE_MAX_S", FOREVER_S)
+    server = serve(healthy)
+    with silent_clients(server, 40):
         assert scrape(server)[("ml4t_open_signals",)] == 5.0
-        threads = [t for t in threading.enumerate() if "process_request" in t.name]
-        assert len(threads) <= CONNECTIONS_MAX + 1
-        assert all(thread.daemon for thread in threads)
+        assert all(thread.daemon for thread in client_threads())
+
+
+def test_silent_clients_are_cut_off(serve, monkeypatch, capfd):
+    monkeypatch.setattr(prometheus, "SILENCE_MAX_S", 0.2)
+    server = serve(healthy)
+    before = client_threads()
+    with silent_clients(server, 4) as clients:
+        for client in clients:
+            assert client.recv(1) == b""
+        until(lambda: client_threads() <= before)
+    assert scrape(server)
+    assert capfd.readouterr().err == ""
+
+
+@contextlib.contextmanager
+def silent_clients(server: MetricsServer, n: int) -> Iterator[list[socket.socket]]:
+    """Connect clients that say nothing, or not all that they should."""
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for i in range(n):
+            address = ("127.0.0.1", server.port)
+            clients.append(stack.enter_context(socket.create_connection(address, timeout=WAIT_S)))
+            if i % 2:
+                clients[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ")
+            if i % 4 == 3:  # as many as may wait to be accepted
+                scrape(server)
+        yield clients
+
+
+def client_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if "process_request" in thread.name}
 
 
 def test_garbage_is_answered_and_the_next_scrape_works(serve, capfd):
-    server = serve(told)
+    server = serve(healthy)
     for garbage in (
         b"\x00\xff" * 1000 + b"\r\n\r\n",
         b"GET " + b"a" * 100_000,
@@ -194,6 +225,6 @@ def test_without_the_client_library_the_extra_is_named():
 
 
 def test_only_the_address_named_is_bound(serve):
-    server = serve(told)
+    server = serve(healthy)
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", server.port), timeout=WAIT_S):
         pass

@@ -755,7 +755,7 @@ def test_a_stream_that_was_cut_beyond_the_position_is_told(planted, models, serv
 
 
 def exchanging() -> list[str]:
-    return sorted(t.name for t in threading.enumerate() if t.name.startswith(("inlet", "outlet")))
+    return sorted(t.name for t in threading.enumerate() if t.name.startswith(("consumer ", "producer ")))
 
 
 @pytest.mark.parametrize("trouble", ["wrong password", "away"])

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 class Session(NamedTuple):
     """What a session has left."""
 
-    tapes: list[Path]
+    recordings: list[Path]
     ledger: Path
     models: Path
     n_answers: int
@@ -59,7 +59,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         node.until(lambda: node.count("actor", "repeated_trade"), "repeated trades")
         _signals(node, "third")
         node.until(lambda: {*node.sent} <= node.rows().keys(), "the ledger's rows")
-        node.until(lambda: _n_answers(node.tapes()[-1]) == len(node.sent), "the tape's last frames")
+        node.until(lambda: _n_answers(node.tapes()[-1]) == len(node.sent), "the recording's last frames")
         node.kill()
         ModelStore(node.models).save(trained(HORIZON_BARS, 0.7))
         node.sent.append(missed := "missed")
@@ -73,8 +73,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         yield Session(node.tapes(), node.ledger, node.models, len(node.answers()))
 
 
-def _n_answers(tape: Path) -> int:
-    return sum(isinstance(frame, AnswerFrame) for frame in read_recording(tape)[1])
+def _n_answers(recording: Path) -> int:
+    return sum(isinstance(frame, AnswerFrame) for frame in read_recording(recording)[1])
 
 
 def _signals(node: Rig, source: str) -> None:
@@ -98,7 +98,7 @@ def _signals(node: Rig, source: str) -> None:
 
 
 def test_the_session_has_what_it_is_to_prove(session: Session) -> None:
-    first, second = (list(read_recording(tape)[1]) for tape in session.tapes)
+    first, second = (list(read_recording(recording)[1]) for recording in session.recordings)
     signals = [frame for frame in (*first, *second) if isinstance(frame, SignalFrame)]
     assert len(signals) == session.n_answers > SIGNALS_MIN
     assert {frame.instrument_id for frame in signals} == {instrument(coin) for coin in COINS}
@@ -116,8 +116,8 @@ def test_the_session_has_what_it_is_to_prove(session: Session) -> None:
 
 def test_every_answer_of_both_lives_is_given_again(session: Session) -> None:
     compared = 0
-    for tape in session.tapes:
-        code, told = _replay(session, tape)
+    for recording in session.recordings:
+        code, told = _replay(session, recording)
         assert code == 0, told
         match = re.search(r"([\d,]+) of ([\d,]+) signals identical", told)
         assert match, told
@@ -128,13 +128,13 @@ def test_every_answer_of_both_lives_is_given_again(session: Session) -> None:
 
 
 @pytest.mark.parametrize("what", ["a close that is a tick higher", "a bar left out", "a signal turned round"])
-def test_one_thing_altered_on_the_tape_is_found(session: Session, tmp_path: Path, what: str) -> None:
+def test_one_thing_altered_on_the_recording_is_found(session: Session, tmp_path: Path, what: str) -> None:
     alter = {
         "a close that is a tick higher": _raise_a_close,
         "a bar left out": _leave_out_a_bar,
         "a signal turned round": _turn_a_signal,
     }[what]
-    original = session.tapes[-1]
+    original = session.recordings[-1]
     altered = tmp_path / original.name
     _rewrite(original, altered, lambda frames: frames)
     assert altered.read_bytes() != b""
@@ -147,8 +147,8 @@ def test_one_thing_altered_on_the_tape_is_found(session: Session, tmp_path: Path
     assert "likely:" in told
 
 
-def _replay(session: Session, tape: Path) -> tuple[int, str]:
-    command = [sys.executable, "-m", "ml4t_actor.replay", str(tape)]
+def _replay(session: Session, recording: Path) -> tuple[int, str]:
+    command = [sys.executable, "-m", "ml4t_actor.replay", str(recording)]
     command += ["--ledger", str(session.ledger), "--models", str(session.models)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout + done.stderr

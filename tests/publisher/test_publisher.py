@@ -21,8 +21,8 @@ from ml4t_actor.publisher import SignalPublisher, checked_signal
 from ml4t_actor.publisher.__main__ import main
 from ml4t_actor.streams import RedisAwayError, RedisDeniedError, RedisRefusedError
 from ml4t_actor.streams.codec import decode
-from tests.streams.test_producer import HoldingProxy
 from tests.support.paths import ROOT
+from tests.support.redis_proxy import HoldingProxy
 from tests.support.redis_server import RedisServer, until
 
 STREAM = "nautilus:signals"

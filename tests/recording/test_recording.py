@@ -1,28 +1,23 @@
-"""The tape: what is put in comes out, whatever happens to the file is noticed, and no trouble reaches the caller."""
+"""A recording: what is put in comes out, whatever happens to the file is noticed, and no trouble reaches the caller."""
 
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nautilus_trader.model.data import Bar, BarType, TradeTick
-from nautilus_trader.model.enums import AggressorSide
-from nautilus_trader.model.identifiers import InstrumentId, TradeId
-from nautilus_trader.model.objects import FIXED_PRECISION, Price, Quantity
+from nautilus_trader.model.identifiers import InstrumentId
+from nautilus_trader.model.objects import FIXED_PRECISION
 
 from backtests.market import load_markets, nautilus_bars
 from ml4t_actor.actor.recorder import SessionRecorder
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.recording import (
     AnswerFrame,
     BarFrame,
@@ -30,7 +25,6 @@ from ml4t_actor.recording import (
     IncompleteFrame,
     ModelFrame,
     RecordingError,
-    RecordingHeader,
     RecordingWriter,
     SignalFrame,
     StateFrame,
@@ -40,80 +34,34 @@ from ml4t_actor.recording import (
 )
 from ml4t_actor.recording.frames import packed, unpacked
 from ml4t_actor.settings import RedisSettings
-
-BAR_TYPE = BarType.from_str("ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
-COMPOSITE = "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-INTERNAL@1-MINUTE-EXTERNAL"
-CONFIG = ML4TActorConfig(bar_types=[str(BAR_TYPE), COMPOSITE], trade_ticks=True)
-START = 1_753_000_000_000_000_000
-WAIT_S = 30.0
-
-
-def header_of(config: ML4TActorConfig = CONFIG, **kwargs: Any) -> RecordingHeader:
-    return RecordingHeader.of(
-        config, **{"trader_id": "TESTER-001", "actor_id": "ML4TActor", "started_ns": START, **kwargs}
-    )
-
-
-def bar_of(close: str = "2401.5", ts: int = START) -> Bar:
-    prices = [Price.from_str(text) for text in ("2400.0", "2402.5", "2399.9", close)]
-    return Bar(BAR_TYPE, *prices, Quantity.from_str("12.3456"), ts, ts)
+from tests.support.recordings import (
+    BAR_TYPE,
+    CONFIG,
+    START,
+    answer_of,
+    bar_of,
+    frames_of,
+    header_of,
+    signal_of,
+    trade_of,
+    until,
+)
 
 
-def trade_of(n: int = 1) -> TradeTick:
-    return TradeTick(
-        BAR_TYPE.instrument_id,
-        Price.from_str("2400.1"),
-        Quantity.from_str("0.0100"),
-        AggressorSide.SELLER,
-        TradeId(f"trade-{n}"),
-        START + n,
-        START + n,
-    )
-
-
-def signal_of(n: int = 1) -> SignalData:
-    return SignalData(
-        instrument_id=BAR_TYPE.instrument_id,
-        signal=-1,
-        strength=0.1,
-        source="trend",
-        signal_id=f"s{n}",
-        ts_event=START,
-        ts_init=START + 1,
-    )
-
-
-def answer_of(n: int = 1) -> EnrichedSignal:
-    return EnrichedSignal.from_signal(
-        signal_of(n), meta_confidence=0.1 + 0.2, status="ok", vpin=1 / 3, latency_ns=5, ts_init=START + 2
-    )
-
-
-def frames_of(path: Path) -> list[Any]:
-    return list(read_recording(path)[1])
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "what is waited for did not happen"
-        time.sleep(0.005)
-
-
-def test_what_an_actor_takes_is_on_the_tape_in_order_and_exact(tmp_path):
-    tape = RecordingWriter(tmp_path / "tapes", header_of())
+def test_what_an_actor_takes_is_on_the_recording_in_order_and_exact(tmp_path):
+    recording = RecordingWriter(tmp_path / "recordings", header_of())
     bar, trade, given_signal, answer = bar_of(), trade_of(), signal_of(), answer_of()
-    tape.model("v000001-0123456789ab", START)
-    tape.state(BAR_TYPE.instrument_id, b"\x00state\xff")
-    tape.bar(bar, START + 60, START + 61)
-    tape.bar(bar, START + 120, START + 121, historical=True)
-    tape.trade(trade, START + 3, START + 62)
-    tape.signal(given_signal, START + 63)
-    tape.answer(answer)
-    tape.model("", START + 64)
-    assert tape.close()
-    assert tape.path == tmp_path / "tapes" / f"TESTER-001.ML4TActor-{START}.tape"
-    header, frames = read_recording(tape.path)
+    recording.model("v000001-0123456789ab", START)
+    recording.state(BAR_TYPE.instrument_id, b"\x00state\xff")
+    recording.bar(bar, START + 60, START + 61)
+    recording.bar(bar, START + 120, START + 121, historical=True)
+    recording.trade(trade, START + 3, START + 62)
+    recording.signal(given_signal, START + 63)
+    recording.answer(answer)
+    recording.model("", START + 64)
+    assert recording.close()
+    assert recording.path == tmp_path / "recordings" / f"TESTER-001.ML4TActor-{START}.tape"
+    header, frames = read_recording(recording.path)
     assert header == header_of()
     model, state, taken, past, tick, signalled, answered, retired, end = frames
     assert model == ModelFrame("v000001-0123456789ab", START)
@@ -139,25 +87,25 @@ def test_what_an_actor_takes_is_on_the_tape_in_order_and_exact(tmp_path):
 def test_taker_volumes_of_bars_are_kept(tmp_path):
     market = load_markets("binance_flow_1m", synthetic=True)[0]
     bars = nautilus_bars(market)[:50]
-    tape = RecordingWriter(tmp_path, header_of())
+    recording = RecordingWriter(tmp_path, header_of())
     for bar in bars:
-        tape.bar(bar, bar.ts_event, bar.ts_event)
-    assert tape.close()
-    *taken, _ = frames_of(tape.path)
+        recording.bar(bar, bar.ts_event, bar.ts_event)
+    assert recording.close()
+    *taken, _ = frames_of(recording.path)
     assert [frame.bar_type for frame in taken] == [
         str(market.bar_type)
     ] * 50  # though the header names others
     assert [frame.buy_volume for frame in taken] == [str(bar.taker_buy_base_volume) for bar in bars]
 
 
-def test_a_tape_knows_what_the_session_ran_with_but_no_password(tmp_path, monkeypatch):
+def test_a_recording_knows_what_the_session_ran_with_but_no_password(tmp_path, monkeypatch):
     monkeypatch.setenv("ML4T_REDIS_PASSWORD", "open-sesame")
     config = msgspec.structs.replace(CONFIG, redis=RedisSettings(username="reader"))
     instrument = load_markets("hyperliquid_5m", synthetic=True)[1].instrument
     header = header_of(config, stamped_at={BAR_TYPE: "open"}, instruments=[instrument])
-    tape = RecordingWriter(tmp_path, header)
-    assert tape.close()
-    read, _ = read_recording(tape.path)
+    recording = RecordingWriter(tmp_path, header)
+    assert recording.close()
+    read, _ = read_recording(recording.path)
     assert ML4TActorConfig.parse(read.config) == config
     assert read.stamped_at == {
         str(BAR_TYPE): "open",
@@ -166,17 +114,17 @@ def test_a_tape_knows_what_the_session_ran_with_but_no_password(tmp_path, monkey
     assert read.trades
     assert type(instrument).from_dict(read.instruments[0]) == instrument
     assert {"ml4t_actor", "nautilus_trader", "numpy", "numba", "processor"} <= read.versions.keys()
-    assert b"open-sesame" not in tape.path.read_bytes()
+    assert b"open-sesame" not in recording.path.read_bytes()
 
 
 def test_a_bar_takes_well_under_100_bytes(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of())
-    until(lambda: tape.path.stat().st_size)
-    before = tape.path.stat().st_size
-    tape.bar(bar_of(), START, START)
-    until(lambda: tape.path.stat().st_size > before)
-    assert tape.path.stat().st_size - before < 85
-    assert tape.close()
+    recording = RecordingWriter(tmp_path, header_of())
+    until(lambda: recording.path.stat().st_size)
+    before = recording.path.stat().st_size
+    recording.bar(bar_of(), START, START)
+    until(lambda: recording.path.stat().st_size > before)
+    assert recording.path.stat().st_size - before < 85
+    assert recording.close()
 
 
 # Any sequence of frames, and any damage.
@@ -208,7 +156,7 @@ frames = st.one_of(
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tapes") / "a.tape"
+    return tmp_path_factory.mktemp("recordings") / "a.tape"
 
 
 @given(st.lists(frames, max_size=20))
@@ -220,7 +168,7 @@ def test_any_frames_come_back_as_they_were(scratch, written):
 
 
 @given(st.lists(frames, min_size=1, max_size=6), st.data())
-def test_a_truncated_tape_ends_with_its_last_whole_frame(scratch, written, data):
+def test_a_truncated_recording_ends_with_its_last_whole_frame(scratch, written, data):
     sizes = []
     for n in range(len(written) + 1):
         write_recording(scratch, header_of(), written[:n])
@@ -228,7 +176,7 @@ def test_a_truncated_tape_ends_with_its_last_whole_frame(scratch, written, data)
     cut = data.draw(st.integers(0, sizes[-1]))
     scratch.write_bytes(scratch.read_bytes()[:cut])
     if cut < sizes[0]:
-        with pytest.raises(RecordingError, match=r"is no tape|ends within its header"):
+        with pytest.raises(RecordingError, match=r"is no recording|ends within its header"):
             read_recording(scratch)
     else:
         assert frames_of(scratch) == written[: sum(size <= cut for size in sizes) - 1]
@@ -236,7 +184,7 @@ def test_a_truncated_tape_ends_with_its_last_whole_frame(scratch, written, data)
 
 @given(st.lists(frames, min_size=1, max_size=6), st.data())
 def test_a_flipped_bit_is_noticed_where_it_is(scratch, written, data):
-    places = [12]  # after what says that it is a tape, and of which schema
+    places = [12]  # after what says that it is a recording, and of which schema
     for n in range(len(written) + 1):
         write_recording(scratch, header_of(), written[:n])
         places.append(scratch.stat().st_size)
@@ -259,12 +207,12 @@ def test_any_raw_value_is_packed_without_loss(raw, precision):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "is no tape; name a file that the actor wrote"),
-        (b"SQLite format 3\x00" + bytes(100), "is no tape"),
+        (b"", "is no recording; name a file that the actor wrote"),
+        (b"SQLite format 3\x00" + bytes(100), "is no recording"),
         (b"ml4ttape\x02\x00\x00\x00", "is of schema 2, and this version of ml4t_actor reads schema 1"),
     ],
 )
-def test_what_is_no_tape_is_refused_plainly(tmp_path, raw, message):
+def test_what_is_no_recording_is_refused_plainly(tmp_path, raw, message):
     path = tmp_path / "a.tape"
     path.write_bytes(raw)
     with pytest.raises(RecordingError, match=message):
@@ -287,7 +235,7 @@ def test_a_frame_of_an_instrument_that_the_header_lacks_is_damage(tmp_path):
 # Troubles of writing.
 
 
-def test_a_tape_that_cannot_be_made_says_so_at_once(tmp_path):
+def test_a_recording_that_cannot_be_made_says_so_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match=r"cannot be made: .*correct `tape_path`"):
         RecordingWriter(tmp_path / "file", header_of())
@@ -296,72 +244,73 @@ def test_a_tape_that_cannot_be_made_says_so_at_once(tmp_path):
         RecordingWriter(tmp_path, header_of())
 
 
-def test_too_many_waiting_frames_end_the_tape_visibly(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of(), buffer_frames=10, flush_s=WAIT_S)
+def test_too_many_waiting_frames_end_the_recording_visibly(tmp_path):
+    recording = RecordingWriter(tmp_path, header_of(), buffer_frames=10, flush_s=30.0)
     for n in range(25):
-        tape.trade(trade_of(n), START, START + n)
-    assert tape.incomplete == "more than 10 frames waited to be written"
-    assert tape.counts["missed"] == 14
-    assert not tape.close()
-    *taken, mark = frames_of(tape.path)
+        recording.trade(trade_of(n), START, START + n)
+    assert recording.incomplete == "more than 10 frames waited to be written"
+    assert recording.counts["missed"] == 14
+    assert not recording.close()
+    *taken, mark = frames_of(recording.path)
     assert [frame.trade_id for frame in taken] == [f"trade-{n}" for n in range(11)]  # without a gap
     assert mark == IncompleteFrame("more than 10 frames waited to be written")
 
 
-def test_after_its_end_a_tape_takes_nothing(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of())
-    assert tape.close()
-    size = tape.path.stat().st_size
-    tape.bar(bar_of(), START, START)
-    assert tape.close()
-    assert (tape.counts["missed"], tape.path.stat().st_size) == (1, size)
+def test_after_its_end_a_recording_takes_nothing(tmp_path):
+    recording = RecordingWriter(tmp_path, header_of())
+    assert recording.close()
+    size = recording.path.stat().st_size
+    recording.bar(bar_of(), START, START)
+    assert recording.close()
+    assert (recording.counts["missed"], recording.path.stat().st_size) == (1, size)
 
 
-def test_what_cannot_be_encoded_ends_the_tape_and_troubles_nobody(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of(), flush_s=0.01)
-    tape.signal(signal_of(), START)
-    tape.model(object(), START)  # type: ignore[arg-type]
-    until(lambda: tape.incomplete)
-    tape.signal(signal_of(), START)
-    assert not tape.close()
-    first, mark = frames_of(tape.path)
+def test_what_cannot_be_encoded_ends_the_recording_and_troubles_nobody(tmp_path):
+    recording = RecordingWriter(tmp_path, header_of(), flush_s=0.01)
+    recording.signal(signal_of(), START)
+    recording.model(object(), START)  # type: ignore[arg-type]
+    until(lambda: recording.incomplete)
+    recording.signal(signal_of(), START)
+    assert not recording.close()
+    first, mark = frames_of(recording.path)
     assert isinstance(first, SignalFrame)
     assert isinstance(mark, IncompleteFrame)
     assert "could not be encoded" in mark.reason
 
 
 FULL_DISK = """
-import resource, sys, time
-from tests.recording.test_recording import *
-tape = RecordingWriter(sys.argv[1], header_of(), buffer_frames=200, flush_s=0.005)
+import resource, sys
+from ml4t_actor.recording import RecordingWriter
+from tests.support.recordings import START, frames_of, header_of, trade_of, until
+recording = RecordingWriter(sys.argv[1], header_of(), buffer_frames=200, flush_s=0.005)
 for n in range(100):
-    tape.trade(trade_of(n), START, START)
-until(lambda: tape.counts["frames"] == 100)
-limit = tape.path.stat().st_size + 300
+    recording.trade(trade_of(n), START, START)
+until(lambda: recording.counts["frames"] == 100)
+limit = recording.path.stat().st_size + 300
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 for n in range(100, 200):
-    tape.trade(trade_of(n), START, START)
-until(lambda: tape.counts["write_errors"] > 2)
-assert tape.path.stat().st_size <= limit
-assert "File too large" in tape.last_error
-read_so_far = frames_of(tape.path)
+    recording.trade(trade_of(n), START, START)
+until(lambda: recording.counts["write_errors"] > 2)
+assert recording.path.stat().st_size <= limit
+assert "File too large" in recording.last_error
+read_so_far = frames_of(recording.path)
 assert len(read_so_far) == 100, len(read_so_far)
 if sys.argv[2] == "room again":
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    until(lambda: tape.counts["frames"] == 200)
-    assert tape.close()
+    until(lambda: recording.counts["frames"] == 200)
+    assert recording.close()
 else:
     for n in range(200, 500):
-        tape.trade(trade_of(n), START, START)
-    assert tape.incomplete.startswith("more than 200 frames waited to be written (OSError: "), tape.incomplete
-    assert not tape.close()
+        recording.trade(trade_of(n), START, START)
+    assert recording.incomplete.startswith("more than 200 frames waited to be written (OSError: "), recording.incomplete
+    assert not recording.close()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["room again", "full for good"])
-def test_a_full_disk_delays_the_tape_or_ends_it_whole(tmp_path, end):
+def test_a_full_disk_delays_the_recording_or_ends_it_whole(tmp_path, end):
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path), end], capture_output=True, text=True, timeout=120
     )
@@ -378,19 +327,20 @@ def test_a_full_disk_delays_the_tape_or_ends_it_whole(tmp_path, end):
 
 
 KILLED = """
-import sys
-from tests.recording.test_recording import *
-tape = RecordingWriter(sys.argv[1], header_of(), flush_s=0.005)
+import sys, time
+from ml4t_actor.recording import RecordingWriter
+from tests.support.recordings import START, answer_of, header_of, trade_of
+recording = RecordingWriter(sys.argv[1], header_of(), flush_s=0.005)
 for n in range(10**9):
-    tape.trade(trade_of(n), START, START)
-    tape.answer(answer_of(n))
+    recording.trade(trade_of(n), START, START)
+    recording.answer(answer_of(n))
     if n % 50 == 0:
         time.sleep(0.01)
 """
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_tape_without_a_gap(tmp_path):
+def test_a_killed_process_leaves_a_recording_without_a_gap(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
     try:
         until(lambda: any(path.stat().st_size > 200_000 for path in tmp_path.glob("*.tape")))
@@ -407,14 +357,14 @@ def test_a_killed_process_leaves_a_tape_without_a_gap(tmp_path):
     assert not any(isinstance(frame, EndFrame) for frame in found)
 
 
-def test_a_tape_can_be_read_while_it_is_written(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of(), flush_s=0.001)
+def test_a_recording_can_be_read_while_it_is_written(tmp_path):
+    recording = RecordingWriter(tmp_path, header_of(), flush_s=0.001)
     stop = threading.Event()
 
     def write() -> None:
         n = 0
         while not stop.is_set():
-            tape.trade(trade_of(n), START, START)
+            recording.trade(trade_of(n), START, START)
             n += 1
             if n % 20 == 0:
                 time.sleep(0.001)
@@ -423,25 +373,25 @@ def test_a_tape_can_be_read_while_it_is_written(tmp_path):
     writer.start()
     try:
         lengths = []
-        until(lambda: lengths.append(len(frames_of(tape.path))) or lengths[-1] > 500)
+        until(lambda: lengths.append(len(frames_of(recording.path))) or lengths[-1] > 500)
     finally:
         stop.set()
         writer.join()
-    assert tape.close()
+    assert recording.close()
     assert lengths == sorted(lengths)
-    assert InstrumentId.from_str(frames_of(tape.path)[0].instrument_id) == BAR_TYPE.instrument_id
+    assert InstrumentId.from_str(frames_of(recording.path)[0].instrument_id) == BAR_TYPE.instrument_id
 
 
 def test_a_model_that_serves_again_is_marked_again_since_its_regimes_are_filtered_anew(tmp_path):
-    tape = RecordingWriter(tmp_path, header_of())
+    recording = RecordingWriter(tmp_path, header_of())
     loop = InferenceLoop()
-    session = SessionRecorder(tape, loop, START)
+    session = SessionRecorder(recording, loop, START)
     session.bar(bar_of(), START, START, False)
     loop.retire()
     session.bar(bar_of(), START, START + 1, False)
     session.bar(bar_of(), START, START + 2, False)
     assert session.close() == ""
-    frames = list(read_recording(tape.path)[1])
+    frames = list(read_recording(recording.path)[1])
     assert [type(frame) for frame in frames] == [
         ModelFrame, BarFrame, ModelFrame, BarFrame, BarFrame, EndFrame,
     ]  # fmt: skip

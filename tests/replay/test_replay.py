@@ -75,10 +75,10 @@ class Models(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Two lives of an actor: what it published, and where the tapes are."""
+    """Two lives of an actor: what it published, and where the recordings are."""
 
     models: Models
-    tapes: list[Path]
+    recordings: list[Path]
     published: list[list[EnrichedSignal]]
     ledger: Path
 
@@ -158,7 +158,7 @@ def trades_of(bar: Bar, rng: random.Random, interval_ns: int = MINUTE_NS) -> lis
     ]
 
 
-def config_of(folder: Path, tapes: Path, markets: list[Market], **kwargs: Any) -> ML4TActorConfig:
+def config_of(folder: Path, recordings: Path, markets: list[Market], **kwargs: Any) -> ML4TActorConfig:
     return ML4TActorConfig(
         model_path=str(folder),
         trade_ticks=True,
@@ -169,7 +169,7 @@ def config_of(folder: Path, tapes: Path, markets: list[Market], **kwargs: Any) -
         inference_timeout_ms=60_000,
         retrain_min_samples=10**9,
         redis_enabled=False,
-        tape_path=str(tapes),
+        tape_path=str(recordings),
         **{
             "bar_types": [str(market.bar_type) for market in markets],
             "max_bar_age_bars": float(N_LIVE + N_AFTER - STALE_BARS),
@@ -215,7 +215,7 @@ async def play(live: Session, markets: list[Market], first: int, end: int) -> No
 
 @pytest.fixture(scope="module")
 def recorded(markets: list[Market], models: Models, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    folder = tmp_path_factory.mktemp("tapes")
+    folder = tmp_path_factory.mktemp("recordings")
     config = config_of(models.folder, folder, markets)
     first_id = markets[0].instrument.id
 
@@ -246,13 +246,13 @@ def recorded(markets: list[Market], models: Models, tmp_path_factory: pytest.Tem
     async def second_life(live: Session) -> None:
         await play(live, markets, N_TRAIN + N_LIVE, N_TRAIN + N_LIVE + N_AFTER)
 
-    published, tapes = [], []
+    published, recordings = [], []
     for life in (first_life, second_life):
         live = Session(config, markets)
         live.run(life)
         published.append(live.enriched)
-        tapes.append(next(path for path in folder.glob("*.tape") if path not in tapes))
-    return Recorded(models, tapes, published, models.folder / "ledger.sqlite")
+        recordings.append(next(path for path in folder.glob("*.tape") if path not in recordings))
+    return Recorded(models, recordings, published, models.folder / "ledger.sqlite")
 
 
 def fields_of(answer: Any) -> dict[str, Any]:
@@ -264,8 +264,8 @@ def answers_on(path: Path) -> list[AnswerFrame]:
     return [frame for frame in read_recording(path)[1] if isinstance(frame, AnswerFrame)]
 
 
-def test_each_answer_that_was_published_is_on_the_tape(recorded):
-    for path, published in zip(recorded.tapes, recorded.published, strict=True):
+def test_each_answer_that_was_published_is_on_the_recording(recorded):
+    for path, published in zip(recorded.recordings, recorded.published, strict=True):
         assert [fields_of(answer) for answer in answers_on(path)] == [fields_of(e) for e in published]
         assert isinstance(list(read_recording(path)[1])[-1], EndFrame)
     statuses = {e.status for published in recorded.published for e in published}
@@ -273,30 +273,30 @@ def test_each_answer_that_was_published_is_on_the_tape(recorded):
 
 
 def test_a_live_session_is_answered_the_same_in_a_backtest_to_the_last_bit(recorded):
-    report = replay(recorded.tapes[0])
+    report = replay(recorded.recordings[0])
     assert report.differences == []
     assert (report.identical, report.compared) == (len(recorded.published[0]),) * 2
     assert report.compared > 1_000
     assert report.is_identical
-    assert report.taken["models"] == 4
+    assert report.counts["models"] == 4
     assert report.notes == ["answered without publishing, and so not compared: 1"]
     assert "1,205 of 1,205 signals identical, to the last bit of every field" in report.text()
 
 
 def test_a_life_that_continues_from_a_saved_state_is_the_same_too(recorded):
     assert {e.status for e in recorded.published[1]} == {Status.OK}  # warm from its first bar on
-    report = replay(recorded.tapes[1])
-    assert report.taken["states"] == 2
+    report = replay(recorded.recordings[1])
+    assert report.counts["states"] == 2
     assert report.is_identical
     assert report.compared == 2 * N_AFTER
 
 
 def test_the_ledger_is_compared_too(recorded, tmp_path):
-    report = replay(recorded.tapes[0], ledger=recorded.ledger)
+    report = replay(recorded.recordings[0], ledger=recorded.ledger)
     assert report.is_identical
     assert report.in_ledger == report.compared
     with pytest.raises(LedgerError):
-        replay(recorded.tapes[0], ledger=tmp_path / "none.sqlite")
+        replay(recorded.recordings[0], ledger=tmp_path / "none.sqlite")
 
 
 class Answering(ML4TActor):
@@ -381,7 +381,7 @@ def test_history_open_stamps_and_bars_of_ones_own_making_are_the_same(tmp_path, 
 def altered(
     recorded: Recorded, tmp_path: Path, alter: Callable[[list[Any]], None], life: int = 0
 ) -> ReplayReport:
-    header, frames = read_recording(recorded.tapes[life])
+    header, frames = read_recording(recorded.recordings[life])
     changed = list(frames)
     alter(changed)
     write_recording(tmp_path / "altered.tape", header, changed)
@@ -452,7 +452,7 @@ def answers_in_another_order(frames: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("alter", "fields", "likely"),
     [
-        (a_price, {"volatility"}, "a bar on the tape is missing, altered"),
+        (a_price, {"volatility"}, "a bar in the recording is missing, altered"),
         (a_taker, {"vpin"}, "a trade, or the volume of a bar"),
         (a_missing_trade, {"vpin"}, "frames are missing, or were added: there are -1"),
         (a_missing_bar, {"volatility"}, "frames are missing, or were added: there are -1"),
@@ -463,10 +463,10 @@ def answers_in_another_order(frames: list[Any]) -> None:
             {"volatility"},
             "frames before the time of the one that precedes them: 1;",
         ),
-        (another_strength, {"strength"}, "a signal on the tape is not the one that was answered"),
+        (another_strength, {"strength"}, "a signal in the recording is not the one that was answered"),
         (a_missing_signal, {"answer"}, "frames are missing, or were added: there are -1"),
         (the_last_bit_of_an_answer, {"toxicity"}, "a trade, or the volume of a bar"),
-        (answers_in_another_order, {"order"}, "not in the order in which they were taken"),
+        (answers_in_another_order, {"order"}, "not in the order in which they were handled"),
     ],
 )
 def test_what_is_not_the_same_is_found_and_explained(recorded, tmp_path, alter, fields, likely):
@@ -483,7 +483,7 @@ def test_what_is_not_the_same_is_found_and_explained(recorded, tmp_path, alter, 
 def test_a_difference_tells_the_signal_and_both_values(recorded, tmp_path):
     report = altered(recorded, tmp_path, the_last_bit_of_an_answer)
     (difference,) = report.differences
-    frames = list(read_recording(recorded.tapes[0])[1])
+    frames = list(read_recording(recorded.recordings[0])[1])
     answer = frames[middle(frames, AnswerFrame)]
     assert difference.replayed == answer.toxicity
     assert difference.live == np.nextafter(answer.toxicity, 2.0)
@@ -492,11 +492,11 @@ def test_a_difference_tells_the_signal_and_both_values(recorded, tmp_path):
     assert (report.compared, report.identical) == (len(recorded.published[0]), len(recorded.published[0]) - 1)
 
 
-def test_an_answer_that_the_tape_lacks_is_told(recorded, tmp_path):
+def test_an_answer_that_the_recording_lacks_is_reported(recorded, tmp_path):
     report = altered(recorded, tmp_path, a_missing_answer)
     assert report.is_identical  # of those that are there
     assert "answered without publishing, and so not compared: 2" in report.notes
-    assert "the tape has -1 frames against what was written" in report.notes
+    assert "the recording has -1 frames against what was written" in report.notes
 
 
 def test_a_life_without_its_state_is_found(recorded, tmp_path):
@@ -509,7 +509,7 @@ def test_a_life_without_its_state_is_found(recorded, tmp_path):
 
 
 def test_another_library_is_named_where_answers_differ(recorded, tmp_path):
-    header, frames = read_recording(recorded.tapes[1])
+    header, frames = read_recording(recorded.recordings[1])
     changed = list(frames)
     changed[middle(changed, AnswerFrame)].vpin = 0.123
     other = {**header.versions, "numpy": "1.0.0"}
@@ -522,11 +522,11 @@ def test_another_library_is_named_where_answers_differ(recorded, tmp_path):
 
 
 def test_the_command_gives_its_verdict_and_code(recorded, tmp_path, capsys):
-    assert main([str(recorded.tapes[1]), "--ledger", str(recorded.ledger)]) == 0
+    assert main([str(recorded.recordings[1]), "--ledger", str(recorded.ledger)]) == 0
     out = capsys.readouterr().out
     assert "120 of 120 signals identical" in out
     assert "120 of them were compared with the ledger too" in out
-    header, frames = read_recording(recorded.tapes[1])
+    header, frames = read_recording(recorded.recordings[1])
     changed = list(frames)
     the_last_bit_of_an_answer(changed)
     write_recording(tmp_path / "a.tape", header, changed)
@@ -538,14 +538,14 @@ def test_the_command_gives_its_verdict_and_code(recorded, tmp_path, capsys):
 
 
 def test_what_cannot_be_replayed_is_said_plainly(recorded, tmp_path, capsys):
-    assert main([str(recorded.tapes[1]), "--models", str(tmp_path)]) == 2
+    assert main([str(recorded.recordings[1]), "--models", str(tmp_path)]) == 2
     version = recorded.models.newest.version
     error = capsys.readouterr().err
     assert f"model {version}, which served in the session, cannot be loaded" in error
     assert "--models" in error
     assert main([str(recorded.ledger)]) == 2
-    assert "is no tape" in capsys.readouterr().err
-    raw = bytearray(recorded.tapes[1].read_bytes())
+    assert "is no recording" in capsys.readouterr().err
+    raw = bytearray(recorded.recordings[1].read_bytes())
     raw[-20] ^= 1
     (tmp_path / "damaged.tape").write_bytes(raw)
     assert main([str(tmp_path / "damaged.tape")]) == 2
@@ -555,25 +555,25 @@ def test_what_cannot_be_replayed_is_said_plainly(recorded, tmp_path, capsys):
 
 
 def test_a_configuration_of_another_version_is_refused(recorded, tmp_path):
-    header, _ = read_recording(recorded.tapes[1])
+    header, _ = read_recording(recorded.recordings[1])
     other = msgspec.structs.replace(header, config='{"of_next_year": 1}')
     write_recording(tmp_path / "a.tape", other, [])
     with pytest.raises(ReplayError, match=r"none of this version of ml4t_actor: .*of_next_year"):
         replay(tmp_path / "a.tape")
 
 
-def test_the_tape_of_a_killed_process_is_replayed_as_far_as_it_goes(recorded, tmp_path):
-    raw = recorded.tapes[0].read_bytes()
+def test_the_recording_of_a_killed_process_is_replayed_as_far_as_it_goes(recorded, tmp_path):
+    raw = recorded.recordings[0].read_bytes()
     (tmp_path / "a.tape").write_bytes(raw[: len(raw) * 9 // 10])
     report = replay(tmp_path / "a.tape")
     assert report.is_identical
     assert 1_000 < report.compared < len(recorded.published[0])
-    assert "the tape has no end: the process was killed, or is still running" in report.notes
+    assert "the recording has no end: the process was killed, or is still running" in report.notes
 
 
 @pytest.mark.slow
 def test_the_command_runs_in_a_process_of_its_own(recorded):
-    command = [sys.executable, "-m", "ml4t_actor.replay", str(recorded.tapes[1])]
+    command = [sys.executable, "-m", "ml4t_actor.replay", str(recorded.recordings[1])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "120 of 120 signals identical, to the last bit of every field"

@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 class Collector:
-    """Takes batches as the actor does, and remembers what came."""
+    """Accepts batches as the actor does, and keeps what came."""
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
@@ -57,21 +57,21 @@ class Collector:
 
 
 class Reading:
-    """An inlet that runs for the length of a `with`, and its collector."""
+    """An consumer that runs for the length of a `with`, and its collector."""
 
     def __init__(self, server: RedisServer, **options: Any) -> None:
         self.collector = Collector()
         given = {"position": None, "begin_ns": 0, "parse": SignalData.from_dict}
         given |= {"deliver": self.collector.deliver, "warn": self.collector.warnings.append}
         settings = options.pop("settings", None) or server.settings()
-        self.inlet = SignalConsumer(settings, options.pop("stream", STREAM), **{**given, **options})
+        self.consumer = SignalConsumer(settings, options.pop("stream", STREAM), **{**given, **options})
 
     def __enter__(self) -> tuple[SignalConsumer, Collector]:
-        self.inlet.start()
-        return self.inlet, self.collector
+        self.consumer.start()
+        return self.consumer, self.collector
 
     def __exit__(self, *_: object) -> None:
-        assert self.inlet.stop(10.0)
+        assert self.consumer.stop(10.0)
 
 
 def values_of(name: str, **changes: Any) -> dict[str, Any]:
@@ -93,19 +93,19 @@ def names(n: int, start: int = 0) -> list[str]:
 def test_each_once_in_order_and_from_where_it_left_off(server: RedisServer) -> None:
     with server.client() as client:
         add(client, *names(50))
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             until(lambda: len(collector.ids) == 50)
             add(client, *names(50, 50))
             until(lambda: len(collector.ids) == 100)
-            assert inlet.connected
-            assert inlet.last_error == ""
+            assert consumer.connected
+            assert consumer.last_error == ""
         assert collector.ids == names(100)
         assert [a.entry_id for a in collector.arrivals] == [i.decode() for i, _ in client.xrange(STREAM)]
         add(client, *names(30, 100))
-        with Reading(server, position=collector.last_id) as (inlet, after):
+        with Reading(server, position=collector.last_id) as (consumer, after):
             until(lambda: len(after.ids) == 30)
         assert after.ids == names(30, 100)
-        assert +inlet.counts == {"received": 30}
+        assert +consumer.counts == {"received": 30}
     assert collector.warnings == after.warnings == []
 
 
@@ -123,8 +123,8 @@ def test_what_is_written_after_the_start_is_read_though_the_clock_of_redis_is_be
 ) -> None:
     with server.client() as client:
         add(client, "old", entry_id="1000-0")
-        with Reading(server, begin_ns=60_000_000_000) as (inlet, collector):
-            until(lambda: inlet.connected)
+        with Reading(server, begin_ns=60_000_000_000) as (consumer, collector):
+            until(lambda: consumer.connected)
             add(client, "new", entry_id="2000-0")
             until(lambda: collector.ids)
             time.sleep(1.2)  # past the next look at the stream
@@ -137,7 +137,7 @@ def test_one_batch_at_a_time(server: RedisServer) -> None:
     batches: list[Batch] = []
     with server.client() as client:
         add(client, *names(100))
-        with Reading(server, deliver=batches.append, batch_size=8) as (inlet, _):
+        with Reading(server, deliver=batches.append, batch_size=8) as (consumer, _):
             for n in range(1, 5):
                 until(lambda n=n: len(batches) == n)
                 time.sleep(0.1)
@@ -146,9 +146,9 @@ def test_one_batch_at_a_time(server: RedisServer) -> None:
                 batches[-1].done()  # twice is once
                 batches[0].done()
             until(lambda: len(batches) == 5)
-            assert inlet.counts["received"] <= 6 * 8  # what waits behind a slow reader is bounded
+            assert consumer.counts["received"] <= 6 * 8  # what waits behind a slow reader is bounded
             started = time.monotonic()
-            assert inlet.stop(10.0)
+            assert consumer.stop(10.0)
             assert time.monotonic() - started < 5.0
     delivered = [a.signal.signal_id for batch in batches for a in batch.arrivals]
     assert delivered == names(40)
@@ -172,11 +172,11 @@ def test_no_signal_is_one_with_its_kind_and_the_good_ones_between_arrive(server:
             add(client, f"x{i}")
             client.xadd(STREAM, fields)
         add(client, "x5")
-        with Reading(server, parse=parse) as (inlet, collector):
+        with Reading(server, parse=parse) as (consumer, collector):
             until(lambda: len(collector.arrivals) == 11)
     assert collector.ids == names(6)
     assert [a.problem for a in collector.arrivals[1::2]] == [*bad, "malformed"]
-    assert +inlet.counts == {"received": 11, "malformed": 2, "unknown_type": 1, "oversized": 1, "error": 1}
+    assert +consumer.counts == {"received": 11, "malformed": 2, "unknown_type": 1, "oversized": 1, "error": 1}
     assert "`strength` was 2.0" in collector.arrivals[9].message
 
 
@@ -191,13 +191,13 @@ def test_an_entry_of_many_megabytes_is_stepped_over_in_little_memory(
         add(client, *names(40, position))
         before = rss_bytes()
         peak = before
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             while len(collector.arrivals) < position + 41:
                 peak = max(peak, rss_bytes())
                 time.sleep(0.001)
     assert collector.ids == names(position + 40)
     assert collector.problems == {"oversized": 1}
-    assert inlet.counts["connection_errors"] == 0
+    assert consumer.counts["connection_errors"] == 0
     assert peak - before < megabytes * 2**20 / 5
 
 
@@ -214,24 +214,24 @@ def test_oversized_entries_at_both_ends_do_not_hide_where_the_stream_begins(serv
         client.xadd(STREAM, big)
         add(client, "x1")
         client.xadd(STREAM, big)
-        with Reading(server, position=last) as (inlet, after):
+        with Reading(server, position=last) as (consumer, after):
             until(lambda: len(after.arrivals) == 3)
     assert after.ids == ["x1"]
-    assert inlet.counts["gap"] == 1
+    assert consumer.counts["gap"] == 1
 
 
 def test_a_stream_that_was_cut_beyond_the_position_is_a_gap(server: RedisServer) -> None:
     with server.client() as client:
         add(client, *names(10))
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             until(lambda: len(collector.ids) == 10)
-        assert inlet.counts["gap"] == 0
+        assert consumer.counts["gap"] == 0
         add(client, *names(10, 10))
         client.xtrim(STREAM, maxlen=5, approximate=False)
-        with Reading(server, position=collector.last_id) as (inlet, after):
+        with Reading(server, position=collector.last_id) as (consumer, after):
             until(lambda: len(after.ids) == 5)
             time.sleep(1.2)  # past the next look at the stream
-            assert inlet.counts["gap"] == 1
+            assert consumer.counts["gap"] == 1
     assert after.ids == names(5, 15)
     assert len(after.warnings) == 1
     assert "has been cut beyond" in after.warnings[0]
@@ -240,31 +240,31 @@ def test_a_stream_that_was_cut_beyond_the_position_is_a_gap(server: RedisServer)
 def test_cutting_off_what_was_read_is_no_gap(server: RedisServer) -> None:
     with server.client() as client:
         add(client, *names(10))
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             until(lambda: len(collector.ids) == 10)
             client.xtrim(STREAM, maxlen=0, approximate=False)
             time.sleep(1.2)
             add(client, "x10")
             until(lambda: len(collector.ids) == 11)
-            assert inlet.counts["gap"] == 0
+            assert consumer.counts["gap"] == 0
 
 
 def test_another_stream_under_the_key_is_read_from_its_beginning(server: RedisServer) -> None:
     with server.client() as client:
         add(client, "x0", entry_id="5000-0")
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             until(lambda: collector.ids == ["x0"])
             client.delete(STREAM)  # while it reads
             add(client, "x1", entry_id="7-0")
             until(lambda: collector.ids == ["x0", "x1"])
-            assert inlet.counts["recreated"] == 1
+            assert consumer.counts["recreated"] == 1
         client.flushall()
         add(client, "x2", entry_id="3-0")
         with Reading(server, position=collector.last_id) as (_, after):
             until(lambda: after.ids == ["x2"])
         client.flushall()
-        with Reading(server, position=collector.last_id) as (inlet, after):
-            until(lambda: inlet.connected)
+        with Reading(server, position=collector.last_id) as (consumer, after):
+            until(lambda: consumer.connected)
             add(client, "x3", entry_id="1-0")
             until(lambda: after.ids == ["x3"])
 
@@ -274,7 +274,7 @@ def test_a_stream_that_lost_its_end_is_not_read_twice(server: RedisServer) -> No
     with server.client() as client:
         for i in range(1, 11):
             add(client, f"x{i}", entry_id=f"{i}-0")
-        with Reading(server) as (inlet, collector):
+        with Reading(server) as (consumer, collector):
             until(lambda: len(collector.ids) == 10)
             kept = client.xrange(STREAM, max="8-0")
             with client.pipeline() as pipe:
@@ -282,7 +282,7 @@ def test_a_stream_that_lost_its_end_is_not_read_twice(server: RedisServer) -> No
                 for entry_id, fields in kept:
                     pipe.xadd(STREAM, fields, id=entry_id)
                 pipe.execute()
-            until(lambda: inlet.counts["recreated"])
+            until(lambda: consumer.counts["recreated"])
             add(client, "new", entry_id="9-5")
             until(lambda: len(collector.ids) == 11)
             time.sleep(0.2)
@@ -291,42 +291,42 @@ def test_a_stream_that_lost_its_end_is_not_read_twice(server: RedisServer) -> No
 
 def test_redis_absent_at_the_start_and_gone_for_a_while(server: RedisServer) -> None:
     server.kill()
-    with Reading(server) as (inlet, collector):
-        until(lambda: inlet.counts["connection_errors"] >= 2)
-        assert not inlet.connected
-        assert "refused" in inlet.last_error
+    with Reading(server) as (consumer, collector):
+        until(lambda: consumer.counts["connection_errors"] >= 2)
+        assert not consumer.connected
+        assert "refused" in consumer.last_error
         server.start()
         with server.client() as client:
-            until(lambda: inlet.connected)
+            until(lambda: consumer.connected)
             add(client, "x0")
             until(lambda: collector.ids == ["x0"])
         server.stop()
-        until(lambda: not inlet.connected)
+        until(lambda: not consumer.connected)
         server.start()
         with server.client() as client:
             add(client, "x1")
             until(lambda: collector.ids == ["x0", "x1"])
-        assert inlet.last_error == ""
+        assert consumer.last_error == ""
     assert len(collector.warnings) <= 4  # not one for each attempt
 
 
 def test_it_pauses_between_attempts(server: RedisServer) -> None:
     server.kill()
-    with Reading(server, settings=server.settings(retry_max_seconds=0.5)) as (inlet, _):
+    with Reading(server, settings=server.settings(retry_max_seconds=0.5)) as (consumer, _):
         time.sleep(2.0)
-        assert 2 <= inlet.counts["connection_errors"] <= 8  # 0.05, 0.1, 0.2, 0.4, 0.5, 0.5, ...
+        assert 2 <= consumer.counts["connection_errors"] <= 8  # 0.05, 0.1, 0.2, 0.4, 0.5, 0.5, ...
 
 
 def test_a_paused_redis(server: RedisServer) -> None:
     with (
         server.client() as client,
-        Reading(server, settings=server.settings(timeout_seconds=0.3)) as (inlet, collector),
+        Reading(server, settings=server.settings(timeout_seconds=0.3)) as (consumer, collector),
     ):
         add(client, *names(5))
         until(lambda: len(collector.ids) == 5)
         server.pause()
-        until(lambda: not inlet.connected)
-        assert "imeout" in inlet.last_error
+        until(lambda: not consumer.connected)
+        assert "imeout" in consumer.last_error
         server.resume()
         add(client, *names(5, 5))
         until(lambda: len(collector.ids) == 10)
@@ -337,19 +337,19 @@ def test_a_paused_redis(server: RedisServer) -> None:
 def test_stop_is_quick_and_nothing_is_delivered_after_it(server: RedisServer, state: str) -> None:
     settings = server.settings(timeout_seconds=30.0, retry_max_seconds=30.0)
     reading = Reading(server, settings=settings)
-    inlet = reading.inlet
+    consumer = reading.consumer
     if state == "absent":
         server.kill()
     if state == "paused at start":
         server.pause()
-    inlet.start()
+    consumer.start()
     if state in ("reading", "paused"):
-        until(lambda: inlet.connected)
+        until(lambda: consumer.connected)
     if state == "paused":
         server.pause()
     time.sleep(0.6)
     started = time.monotonic()
-    assert inlet.stop(10.0)
+    assert consumer.stop(10.0)
     assert time.monotonic() - started < 5.0  # rather than 30
     if state == "reading":
         with server.client() as client:
@@ -359,11 +359,11 @@ def test_stop_is_quick_and_nothing_is_delivered_after_it(server: RedisServer, st
 
 
 def test_a_key_that_holds_no_stream(server: RedisServer) -> None:
-    with server.client() as client, Reading(server) as (inlet, collector):
+    with server.client() as client, Reading(server) as (consumer, collector):
         client.delete(STREAM)
         client.set(STREAM, "x")
-        until(lambda: "WRONGTYPE" in inlet.last_error)
-        assert not inlet.connected
+        until(lambda: "WRONGTYPE" in consumer.last_error)
+        assert not consumer.connected
         client.delete(STREAM)
         add(client, "x0")
         until(lambda: collector.ids == ["x0"])
@@ -378,12 +378,12 @@ def test_a_delivery_that_fails_is_repeated(server: RedisServer) -> None:
             raise failure
         collector.deliver(batch)
 
-    with server.client() as client, Reading(server, deliver=deliver) as (inlet, _):
+    with server.client() as client, Reading(server, deliver=deliver) as (consumer, _):
         add(client, "x0")
         until(lambda: collector.ids == ["x0"])
         add(client, "x1")
         until(lambda: collector.ids == ["x0", "x1"])
-        assert inlet.counts["delivery_errors"] == 2
+        assert consumer.counts["delivery_errors"] == 2
 
 
 def test_answers_of_a_process_before_are_recognised(server: RedisServer) -> None:
@@ -402,11 +402,11 @@ def test_answers_of_a_process_before_are_recognised(server: RedisServer) -> None
         client.xadd(ENRICHED, {"topic": "t", "payload": b"x" * 2**20, "node": "A"})
         client.xadd(ENRICHED, {"rubbish": b"\xff"})
         answer("x5")
-        with Reading(server, answered=(ENRICHED, recorded), node="A") as (inlet, collector):
+        with Reading(server, answered=(ENRICHED, recorded), node="A") as (consumer, collector):
             until(lambda: len(collector.ids) == 7)
             add(client, "x2")
             until(lambda: len(collector.ids) == 8)
-            assert inlet.counts["answered"] == 2
+            assert consumer.counts["answered"] == 2
         with Reading(server, answered=(ENRICHED, None), node="A") as (_, all_of_them):
             until(lambda: len(all_of_them.ids) == 8)
         with Reading(server, answered=("absent", None), node="A") as (_, none_of_them):
@@ -430,23 +430,23 @@ def test_a_password_and_that_it_stays_secret(
     with RedisServer(tmp_path, password=PASSWORD) as server, server.client() as client:
         settings = server.settings(password_env="TEST_REDIS_PASSWORD")
         monkeypatch.delenv("TEST_REDIS_PASSWORD", raising=False)
-        with Reading(server, settings=settings) as (inlet, collector):
-            until(lambda: "NOAUTH" in inlet.last_error)
+        with Reading(server, settings=settings) as (consumer, collector):
+            until(lambda: "NOAUTH" in consumer.last_error)
             monkeypatch.setenv("TEST_REDIS_PASSWORD", f"wrong-{PASSWORD}")
-            until(lambda: "WRONGPASS" in inlet.last_error)
+            until(lambda: "WRONGPASS" in consumer.last_error)
             with pytest.raises(RedisDeniedError) as caught:
                 connect(settings)
             seen += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
             monkeypatch.setenv("TEST_REDIS_PASSWORD", PASSWORD)
-            until(lambda: inlet.connected)
+            until(lambda: consumer.connected)
             add(client, "x0")
             until(lambda: collector.ids == ["x0"])
-            seen += [repr(inlet), inlet.last_error, *collector.warnings]
+            seen += [repr(consumer), consumer.last_error, *collector.warnings]
         with connect(settings) as link:
             seen += [repr(link), repr(settings)]
             # Redis repeats the arguments of what it does not know.
             with pytest.raises(RedisRefusedError) as refused:
-                link.ask("NONSENSE", PASSWORD)
+                link.execute("NONSENSE", PASSWORD)
             assert "***" in str(refused.value)
             seen += [str(refused.value), repr(refused.value)]
     assert not [text for text in [*seen, caplog.text] if PASSWORD in text]
@@ -471,8 +471,8 @@ def test_tls_is_verified(tmp_path: Path) -> None:
             connect(server.settings(ssl_ca="nowhere.pem"))
         with pytest.raises(RedisAwayError):
             connect(server.settings(ssl=False))
-        with Reading(server, settings=server.settings(ssl_ca=str(wrong_ca))) as (inlet, nothing):
-            until(lambda: inlet.counts["connection_errors"] >= 2)
+        with Reading(server, settings=server.settings(ssl_ca=str(wrong_ca))) as (consumer, nothing):
+            until(lambda: consumer.counts["connection_errors"] >= 2)
     assert nothing.arrivals == []
 
 
@@ -543,7 +543,7 @@ def test_no_mess_does_any_harm(tmp_path: Path, n: int) -> None:
     """Entries go in by pieces, so that Redis's memory is not what is measured."""
     mess, expected, n_good, piece = Mess(n), Counter[str](), 0, 500
     after: list[int] = []
-    with RedisServer(tmp_path) as server, server.client() as client, Reading(server) as (inlet, collector):
+    with RedisServer(tmp_path) as server, server.client() as client, Reading(server) as (consumer, collector):
         seen, ids = Counter[str](), []
         for _ in range(0, n, piece):
             with client.pipeline(transaction=False) as pipe:
@@ -560,12 +560,12 @@ def test_no_mess_does_any_harm(tmp_path: Path, n: int) -> None:
             ids += collector.ids
             collector.arrivals.clear()
             after.append(rss_bytes())
-        assert inlet.connected
+        assert consumer.connected
     assert seen == expected
-    assert seen == Counter({kind: inlet.counts[kind] for kind in expected})
+    assert seen == Counter({kind: consumer.counts[kind] for kind in expected})
     assert ids == names(n_good)
     assert after[-1] - after[len(after) // 3] < 20 * 2**20
-    assert inlet.counts["gap"] == 0
+    assert consumer.counts["gap"] == 0
 
 
 @pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -578,7 +578,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
         with SignalPublisher(port=server.port, timeout_seconds=2.0, retry_seconds=60.0) as publisher:
             published.extend(publisher.publish(INSTRUMENT, 1, 0.5, "s", name) for name in names(n))
 
-    with RedisServer(tmp_path) as server, Reading(server, batch_size=4) as (inlet, collector):
+    with RedisServer(tmp_path) as server, Reading(server, batch_size=4) as (consumer, collector):
         thread = threading.Thread(target=publish)
         thread.start()
         for part in range(1, 6):
@@ -603,4 +603,4 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
         time.sleep(0.1)
     assert collector.ids == names(n)
     assert [a.entry_id for a in collector.arrivals] == published
-    assert inlet.counts["gap"] == inlet.counts["recreated"] == 0
+    assert consumer.counts["gap"] == consumer.counts["recreated"] == 0

@@ -1,7 +1,6 @@
 """`EnrichedSignalProducer` on a real Redis: each message once, in order, across broken connections, refusals, kills."""
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import redis
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.streams.codec import decode, encode, node_of
 from ml4t_actor.streams.producer import EnrichedSignalProducer
+from tests.support.redis_proxy import HoldingProxy
 from tests.support.redis_server import RedisServer, until
 
 STREAM = "nautilus:enriched"
@@ -44,7 +44,7 @@ def written(server: RedisServer, node: str = "A") -> list[str]:
     return [str(decode(fields)["signal_id"]) for _, fields in entries if node_of(fields) == node]
 
 
-def outlet_to(
+def producer_to(
     server: RedisServer, *, settings: dict[str, Any] | None = None, **options: Any
 ) -> EnrichedSignalProducer:
     given = {"encode": dict, "node": "A", "warn": lambda text: None}
@@ -53,31 +53,31 @@ def outlet_to(
 
 @contextlib.contextmanager
 def writing(server: RedisServer, **options: Any) -> Iterator[EnrichedSignalProducer]:
-    outlet = outlet_to(server, **options)
-    outlet.start()
+    producer = producer_to(server, **options)
+    producer.start()
     try:
-        yield outlet
+        yield producer
     finally:
-        outlet.stop(10.0)
+        producer.stop(10.0)
 
 
-def put_all(outlet: EnrichedSignalProducer, what: list[dict[str, Any]]) -> None:
+def put_all(producer: EnrichedSignalProducer, what: list[dict[str, Any]]) -> None:
     for one in what:
-        outlet.put(one)
+        producer.put(one)
 
 
 def test_each_once_in_order_and_acknowledged(server: RedisServer) -> None:
-    told: list[tuple[str, str]] = []
-    with writing(server, acknowledged=lambda i, m: told.append((i, m["signal_id"]))) as outlet:
-        put_all(outlet, messages(1_000))
-        until(lambda: outlet.depth == 0 and outlet.counts["written"] == 1_000)
-        assert outlet.connected
-        until(lambda: told and told[-1][1] == "x999")
+    acknowledged: list[tuple[str, str]] = []
+    with writing(server, acknowledged=lambda i, m: acknowledged.append((i, m["signal_id"]))) as producer:
+        put_all(producer, messages(1_000))
+        until(lambda: producer.depth == 0 and producer.counts["written"] == 1_000)
+        assert producer.connected
+        until(lambda: acknowledged and acknowledged[-1][1] == "x999")
     assert written(server) == names(1_000)
     with server.client() as client:
         ids = {str(decode(fields)["signal_id"]): i.decode() for i, fields in client.xrange(STREAM)}
-    assert told == [(ids[name], name) for _, name in told]
-    assert [int(name[1:]) for _, name in told] == sorted(int(name[1:]) for _, name in told)
+    assert acknowledged == [(ids[name], name) for _, name in acknowledged]
+    assert [int(name[1:]) for _, name in acknowledged] == sorted(int(name[1:]) for _, name in acknowledged)
 
 
 @pytest.mark.parametrize("encoding", ["msgpack", "json"])
@@ -91,8 +91,8 @@ def test_an_enriched_signal_as_nautilus_would_write_it(server: RedisServer, enco
         ts_event=7,
     )
     enriched = EnrichedSignal.from_signal(signal, meta_confidence=0.6, status="ok")
-    with writing(server, encode=EnrichedSignal.to_dict, encoding=encoding) as outlet:
-        outlet.put(enriched)
+    with writing(server, encode=EnrichedSignal.to_dict, encoding=encoding) as producer:
+        producer.put(enriched)
     with server.client() as client:
         ((_, fields),) = client.xrange(STREAM)
     assert fields[b"topic"] == b"data.EnrichedSignal.HYPERLIQUID.BTC-USD-PERP"
@@ -103,66 +103,66 @@ def test_an_enriched_signal_as_nautilus_would_write_it(server: RedisServer, enco
 
 
 def test_the_stream_is_bounded(server: RedisServer) -> None:
-    with writing(server, settings={"stream_length": 100}) as outlet:
-        put_all(outlet, messages(2_000))
+    with writing(server, settings={"stream_length": 100}) as producer:
+        put_all(producer, messages(2_000))
     with server.client() as client:
         assert 100 <= client.xlen(STREAM) < 400  # about
     assert written(server)[-100:] == names(100, 1_900)
 
 
 def test_stop_writes_what_waits(server: RedisServer) -> None:
-    outlet = outlet_to(server)
-    put_all(outlet, messages(3_000))
-    outlet.start()
-    assert outlet.stop(30.0)
+    producer = producer_to(server)
+    put_all(producer, messages(3_000))
+    producer.start()
+    assert producer.stop(30.0)
     assert written(server) == names(3_000)
 
 
 def test_stop_without_redis_is_quick_and_keeps_count(server: RedisServer) -> None:
     server.kill()
-    with writing(server, settings={"retry_max_seconds": 60.0}) as outlet:
-        put_all(outlet, messages(10))
-        until(lambda: outlet.counts["connection_errors"] >= 2)
+    with writing(server, settings={"retry_max_seconds": 60.0}) as producer:
+        put_all(producer, messages(10))
+        until(lambda: producer.counts["connection_errors"] >= 2)
         started = time.monotonic()
-        assert not outlet.stop(30.0)
+        assert not producer.stop(30.0)
         assert time.monotonic() - started < 10.0
-        assert outlet.depth == 10
+        assert producer.depth == 10
 
 
 def test_redis_absent_and_gone(server: RedisServer) -> None:
     server.kill()
-    with writing(server) as outlet:
-        put_all(outlet, messages(10))
-        until(lambda: "refused" in outlet.last_error)
-        assert not outlet.connected
+    with writing(server) as producer:
+        put_all(producer, messages(10))
+        until(lambda: "refused" in producer.last_error)
+        assert not producer.connected
         server.start()
-        until(lambda: outlet.depth == 0)
+        until(lambda: producer.depth == 0)
         server.kill()
-        until(lambda: not outlet.connected)  # with nothing to write
+        until(lambda: not producer.connected)  # with nothing to write
         server.start()
-        until(lambda: outlet.connected)
-        assert outlet.last_error == ""
-        put_all(outlet, messages(10, 10))
+        until(lambda: producer.connected)
+        assert producer.last_error == ""
+        put_all(producer, messages(10, 10))
     assert written(server) == names(20)
 
 
 def test_overflow_drops_the_oldest_and_counts_them(server: RedisServer) -> None:
     server.kill()
-    with writing(server, settings={"outbox": 100}) as outlet:
-        until(lambda: outlet.last_error)
-        put_all(outlet, messages(250))
-        assert outlet.depth <= 100
+    with writing(server, settings={"outbox": 100}) as producer:
+        until(lambda: producer.last_error)
+        put_all(producer, messages(250))
+        assert producer.depth <= 100
         server.start()
-        until(lambda: outlet.depth == 0)
-    assert outlet.counts["dropped"] == 150
+        until(lambda: producer.depth == 0)
+    assert producer.counts["dropped"] == 150
     assert written(server) == names(100, 150)
 
 
 def test_a_message_that_cannot_be_encoded_is_counted_and_passed_over(server: RedisServer) -> None:
-    with writing(server) as outlet:
-        put_all(outlet, [message("x0"), {"no": "type"}, {"type": "T", "x": object()}, message("x1")])
-        until(lambda: outlet.counts["written"] == 2)
-        assert outlet.counts["refused"] == 2
+    with writing(server) as producer:
+        put_all(producer, [message("x0"), {"no": "type"}, {"type": "T", "x": object()}, message("x1")])
+        until(lambda: producer.counts["written"] == 2)
+        assert producer.counts["refused"] == 2
     assert written(server) == names(2)
 
 
@@ -193,33 +193,33 @@ REFUSALS: dict[str, tuple[Callable[[redis.Redis], Any], Callable[[redis.Redis], 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_what_redis_refuses_is_kept_and_written_later(server: RedisServer, refusal: str) -> None:
     begin, end, words = REFUSALS[refusal]
-    with server.client() as client, writing(server) as outlet:
-        outlet.put(message("x0"))
-        until(lambda: outlet.counts["written"] == 1)
+    with server.client() as client, writing(server) as producer:
+        producer.put(message("x0"))
+        until(lambda: producer.counts["written"] == 1)
         begin(client)
-        put_all(outlet, messages(599, 1))
-        until(lambda: outlet.counts["connection_errors"] >= 3)
-        assert words in outlet.last_error
-        assert not outlet.connected
-        assert outlet.depth == 599
+        put_all(producer, messages(599, 1))
+        until(lambda: producer.counts["connection_errors"] >= 3)
+        assert words in producer.last_error
+        assert not producer.connected
+        assert producer.depth == 599
         end(client)
-        until(lambda: outlet.depth == 0)
-        assert outlet.last_error == ""
+        until(lambda: producer.depth == 0)
+        assert producer.last_error == ""
     assert written(server) == names(600)
 
 
 def test_a_server_of_little_memory_takes_what_it_can_in_order(tmp_path: Path) -> None:
-    with RedisServer(tmp_path, maxmemory="3mb") as server, writing(server) as outlet:
-        put_all(outlet, messages(30_000))
-        until(lambda: "maxmemory" in outlet.last_error)
+    with RedisServer(tmp_path, maxmemory="3mb") as server, writing(server) as producer:
+        put_all(producer, messages(30_000))
+        until(lambda: "maxmemory" in producer.last_error)
         with server.client() as client:
             client.config_set("maxmemory", 0)
-        until(lambda: outlet.depth == 0)
+        until(lambda: producer.depth == 0)
         assert written(server) == names(30_000)
 
 
 def test_what_a_process_before_has_written_is_not_written_again(server: RedisServer) -> None:
-    told: list[tuple[str, str]] = []
+    acknowledged: list[tuple[str, str]] = []
     with server.client() as client:
 
         def add(name: str, node: str = "A", **changes: Any) -> str:
@@ -237,127 +237,78 @@ def test_what_a_process_before_has_written_is_not_written_again(server: RedisSer
             server,
             pending=messages(6, 1),
             after=recorded,
-            acknowledged=lambda i, m: told.append((i, m["signal_id"])),
-        ) as outlet:
-            outlet.put(message("x7"))
-            until(lambda: outlet.depth == 0)
-        assert outlet.counts["found"] == 2
+            acknowledged=lambda i, m: acknowledged.append((i, m["signal_id"])),
+        ) as producer:
+            producer.put(message("x7"))
+            until(lambda: producer.depth == 0)
+        assert producer.counts["found"] == 2
     ours = [name for name in written(server) if name]
     assert ours == ["x5", "x0", "x1", "x3", "x2", "x3", "x4", "x5", "x6", "x7"]
-    assert told[0] == (last, "x2")
-    assert told[-1][1] == "x7"
+    assert acknowledged[0] == (last, "x2")
+    assert acknowledged[-1][1] == "x7"
 
 
 def test_pending_messages_without_a_recorded_entry_are_looked_for_from_a_time(server: RedisServer) -> None:
     with server.client() as client:
         client.xadd(STREAM, encode(message("x0"), "t", node="A"), id="1000-0")
         client.xadd(STREAM, encode(message("x1"), "t", node="A"), id="2000-0")
-    with writing(server, pending=messages(3), begin_ns=1_500_000_000) as outlet:
-        until(lambda: outlet.depth == 0)
+    with writing(server, pending=messages(3), begin_ns=1_500_000_000) as producer:
+        until(lambda: producer.depth == 0)
     assert written(server) == ["x0", "x1", "x0", "x2"]
-    with writing(server, pending=messages(3), begin_ns=0) as outlet:
-        until(lambda: outlet.depth == 0)
-        assert outlet.counts["found"] == 3
+    with writing(server, pending=messages(3), begin_ns=0) as producer:
+        until(lambda: producer.depth == 0)
+        assert producer.counts["found"] == 3
     assert written(server) == ["x0", "x1", "x0", "x2"]
 
 
 def test_pending_messages_and_a_stream_that_is_another_one(server: RedisServer) -> None:
     with server.client() as client:
         client.xadd(STREAM, encode(message("x0"), "t", node="A"), id="5-0")
-    with writing(server, pending=messages(2), after="9999-0") as outlet:
-        until(lambda: outlet.depth == 0)
+    with writing(server, pending=messages(2), after="9999-0") as producer:
+        until(lambda: producer.depth == 0)
     assert written(server) == ["x0", "x1"]
-
-
-class HoldingProxy:
-    """Passes bytes on, but can hold back what clients send, even beyond their connection, and can swallow answers."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.hold: Callable[[bytes], bool] = lambda data: False
-        self.held: list[tuple[socket.socket, bytes]] = []
-        self.lose_answers = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def release(self) -> None:
-        for server, data in self.held:
-            server.sendall(data)
-        time.sleep(0.3)
-        for server, _ in self.held:
-            server.close()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._target_port))
-            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._down, args=(client, server), daemon=True).start()
-
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(65_536):
-                if self.hold(data):
-                    self.hold = lambda data: False
-                    self.held.append((server, data))
-                    return  # and the client hears nothing any more
-                server.sendall(data)
-        server.close()
-
-    def _down(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(65_536):
-                if self.lose_answers.is_set() and b"QUEUED" in data:
-                    self.lose_answers.clear()
-                    client.shutdown(
-                        socket.SHUT_RDWR
-                    )  # closing it would be no news while another thread reads it
-                    return
-                client.sendall(data)
-            client.close()
 
 
 def test_what_was_written_though_its_answer_was_lost_is_not_written_again(server: RedisServer) -> None:
     proxy = HoldingProxy(server.port)
-    with writing(server, settings={"port": proxy.port}) as outlet:
-        outlet.put(message("x0"))
-        until(lambda: outlet.counts["written"] == 1)
+    with writing(server, settings={"port": proxy.port}) as producer:
+        producer.put(message("x0"))
+        until(lambda: producer.counts["written"] == 1)
         for i in range(1, 6):
             proxy.lose_answers.set()
-            outlet.put(message(f"x{i}"))
-            until(lambda i=i: outlet.counts["found"] == i)
-        outlet.put(message("x6"))
-        until(lambda: outlet.depth == 0)
-        assert outlet.counts["written"] == 2
+            producer.put(message(f"x{i}"))
+            until(lambda i=i: producer.counts["found"] == i)
+        producer.put(message("x6"))
+        until(lambda: producer.depth == 0)
+        assert producer.counts["written"] == 2
     assert written(server) == names(7)
 
 
 def test_what_arrives_after_it_was_given_up_is_not_written_twice(server: RedisServer) -> None:
     """Bytes of the old connection reach Redis after the new one has looked, missed them and written them anew."""
     proxy = HoldingProxy(server.port)
-    with writing(server, settings={"port": proxy.port, "timeout_seconds": 0.5}) as outlet:
-        outlet.put(message("x0"))
-        until(lambda: outlet.counts["written"] == 1)
+    with writing(server, settings={"port": proxy.port, "timeout_seconds": 0.5}) as producer:
+        producer.put(message("x0"))
+        until(lambda: producer.counts["written"] == 1)
         proxy.hold = lambda data: b"XADD" in data
-        outlet.put(message("x1"))
-        until(lambda: outlet.counts["written"] == 2)
+        producer.put(message("x1"))
+        until(lambda: producer.counts["written"] == 2)
         assert len(proxy.held) == 1
         proxy.release()
-        outlet.put(message("x2"))
-        until(lambda: outlet.depth == 0)
+        producer.put(message("x2"))
+        until(lambda: producer.depth == 0)
     assert written(server) == names(3)
 
 
 def test_a_flushed_redis_stops_nothing(server: RedisServer) -> None:
     proxy = HoldingProxy(server.port)
-    with server.client() as client, writing(server, settings={"port": proxy.port}) as outlet:
+    with server.client() as client, writing(server, settings={"port": proxy.port}) as producer:
         proxy.lose_answers.set()  # so that there is a fence
-        outlet.put(message("x0"))
-        until(lambda: outlet.depth == 0)
+        producer.put(message("x0"))
+        until(lambda: producer.depth == 0)
         client.flushall()
-        outlet.put(message("x1"))
-        until(lambda: outlet.depth == 0)
+        producer.put(message("x1"))
+        until(lambda: producer.depth == 0)
     assert written(server) == ["x1"]
 
 
@@ -379,20 +330,23 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
     acknowledged: list[str] = []
     with (
         RedisServer(tmp_path) as server,
-        writing(server, acknowledged=lambda i, m: acknowledged.append(m["signal_id"])) as outlet,
+        writing(server, acknowledged=lambda i, m: acknowledged.append(m["signal_id"])) as producer,
     ):
         stopped = threading.Event()
 
         def put() -> None:
             for i, one in enumerate(messages(n)):
-                outlet.put(one)
+                producer.put(one)
                 if i % 5 == 0:
                     stopped.wait(0.002)
 
         thread = threading.Thread(target=put)
         thread.start()
         for part in range(1, 6):
-            until(lambda part=part: outlet.counts["written"] + outlet.depth >= n * part // 6, timeout_s=120.0)
+            until(
+                lambda part=part: producer.counts["written"] + producer.depth >= n * part // 6,
+                timeout_s=120.0,
+            )
             match part:
                 case 1 | 4:
                     server.kill()
@@ -407,11 +361,11 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                     time.sleep(2.5)  # longer than any timeout here
                     server.resume()
         thread.join(60.0)
-        until(lambda: outlet.depth == 0, timeout_s=60.0)
-        assert outlet.counts["dropped"] == 0
+        until(lambda: producer.depth == 0, timeout_s=60.0)
+        assert producer.counts["dropped"] == 0
         until(lambda: acknowledged[-1] == f"x{n - 1}")
         assert written(server) == names(n)
-        assert outlet.counts["written"] + outlet.counts["found"] == n
+        assert producer.counts["written"] + producer.counts["found"] == n
 
 
 def hold_after(n: int) -> Callable[[bytes], bool]:
@@ -438,36 +392,36 @@ def test_a_process_killed_in_the_middle_leaves_what_the_next_one_completes(serve
         proxy = HoldingProxy(server.port)
         if run < 5:
             proxy.hold = hold_after(run)
-        outlet = outlet_to(
+        producer = producer_to(
             server,
             settings={"port": proxy.port},
             pending=left,
             after=recorded[-1][0] if recorded else None,
             acknowledged=acknowledged,
         )
-        outlet.start()
-        until(lambda outlet=outlet: outlet.connected)
+        producer.start()
+        until(lambda producer=producer: producer.connected)
         if before is not None:
             before.release()
         before = proxy
         if run < 5:
             until(lambda proxy=proxy: proxy.held)
-            outlet.stop(0.0)
+            producer.stop(0.0)
             left = messages(2_000)[int(recorded[-1][1][1:]) + 1 if recorded else 0 :]
         else:
-            until(lambda outlet=outlet: outlet.depth == 0)
-            outlet.stop(10.0)
+            until(lambda producer=producer: producer.depth == 0)
+            producer.stop(10.0)
     assert written(server) == names(2_000)
 
 
 def test_it_can_be_woken_once_for_all_that_is_put_together(server: RedisServer) -> None:
     later: list[Callable[[], None]] = []
-    with writing(server, later=later.append) as outlet:
+    with writing(server, later=later.append) as producer:
         for start in (0, 50):
-            put_all(outlet, messages(50, start))
+            put_all(producer, messages(50, start))
             (wake_up,) = later
             later.clear()
             wake_up()
-            until(lambda n=start + 50: outlet.counts["written"] == n)
-        outlet.put(message("x100"))  # whose wake-up never comes
+            until(lambda n=start + 50: producer.counts["written"] == n)
+        producer.put(message("x100"))  # whose wake-up never comes
     assert written(server) == names(101)
