@@ -124,7 +124,7 @@ class LiveExecution(OrderExecution):
 
         def on_event(event: OrderEvent) -> None:
             if not strategy.is_running:
-                self._loop.call_soon(self._guard, on_order_event, event)
+                self._loop.call_soon_threadsafe(self._guard, on_order_event, event)
 
         strategy.msgbus.subscribe(topic=f"events.order.{strategy.id}", handler=on_event)
 

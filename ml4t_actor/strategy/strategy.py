@@ -107,16 +107,21 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._guard(self._process_bar, bar)
 
     def on_data(self, data: Data) -> None:
-        """Decide about an enriched signal and order."""
-        if isinstance(data, EnrichedSignal):  # a topic is a prefix pattern
+        """Decide about an enriched signal and order, on the event thread wherever it comes from."""
+        if not isinstance(data, EnrichedSignal):
+            return  # a topic is a prefix pattern
+        if self._event_loop is None or threading.get_ident() == self._event_thread:
             self._guard(self._process_signal, data)
+        elif not self._event_loop.is_closed():
+            # An external stream delivers on its own thread. By the handler: the strategy may have stopped meanwhile.
+            self._event_loop.call_soon_threadsafe(self._guard, self.handle_data, data)
 
     def on_order_event(self, event: OrderEvent) -> None:
         """Follow up when an order is done: a signal may wait for it."""
         if self._event_loop is None:
             self._guard(self._process_order_event, event)
         else:  # Nautilus publishes a fill before it changes the position
-            self._event_loop.call_soon(self._guard, self._process_order_event, event)
+            self._event_loop.call_soon_threadsafe(self._guard, self._process_order_event, event)
 
     def on_position_closed(self, event: PositionClosed) -> None:
         """Settle its profit, which a live account's balance does not show until the venue is queried."""
