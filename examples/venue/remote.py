@@ -130,7 +130,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         return {
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),
-            "busy": [str(i) for i, trade in strategy._desk.trades.items() if trade.in_flight],
+            "busy": [str(i) for i, trade in strategy._execution.trades.items() if trade.in_flight],
             "balances": {} if account is None else {str(k): str(v) for k, v in account.balances().items()},
             "positions": {
                 str(p.instrument_id): [str(p.strategy_id), float(p.signed_qty)]

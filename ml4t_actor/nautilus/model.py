@@ -1,6 +1,6 @@
 """Market data, identifiers, enumerations and numbers of NautilusTrader."""
 
-from nautilus_trader.model.data import Bar, BarType, CustomData, DataType, TradeTick
+from nautilus_trader.model.data import Bar, BarType, CustomData, DataType, QuoteTick, TradeTick
 from nautilus_trader.model.enums import (
     AccountType,
     AggregationSource,
@@ -47,6 +47,7 @@ __all__ = [
     "PositionSide",
     "Price",
     "Quantity",
+    "QuoteTick",
     "StrategyId",
     "Symbol",
     "TimeInForce",

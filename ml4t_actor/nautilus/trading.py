@@ -1,5 +1,6 @@
 """Instruments, orders, positions, their events, and the base of strategies."""
 
+from nautilus_trader.accounting.accounts.base import Account
 from nautilus_trader.execution.reports import PositionStatusReport
 from nautilus_trader.model.events import (
     OrderAccepted,
@@ -17,6 +18,7 @@ from nautilus_trader.trading.config import StrategyConfig
 from nautilus_trader.trading.strategy import Strategy
 
 __all__ = [
+    "Account",
     "Instrument",
     "Order",
     "OrderAccepted",

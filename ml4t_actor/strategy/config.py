@@ -1,6 +1,6 @@
 """The strategy's configuration."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -21,13 +21,13 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     `msgspec.ValidationError` with the same text. An unknown key is refused by name.
 
     Nautilus's `external_order_claims` are by default the instruments of `bar_types`: that is how a position and its
-    orders are taken up again after a restart. Only one strategy of an engine can claim an instrument; give a second
+    orders are resumed after a restart. Only one strategy of an engine can claim an instrument; give a second
     one an empty list.
 
     Parameters
     ----------
     bar_types : list[str], default []
-        Bars of the instruments to trade, one time-based type per instrument; signals for others are left alone.
+        Bars of the instruments to trade, one time-based type per instrument; signals for others are ignored.
     sizing : {'enriched', 'flat'}, default 'enriched'
         'flat' trades every signal at `fraction`, whatever its confidence: the baseline of the account.
     fraction : float, default 1.0
@@ -37,17 +37,17 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     limits : RiskLimits
         Hard limits.
     stamped_at : {'open', 'close'}, optional
-        Which end of a bar its `ts_event` tells; see `FeedSettings`.
+        Which end of a bar its `ts_event` marks; see `FeedSettings`.
     max_quote_age : float, default 15.0
         Live, seconds: without a quote that is younger nothing is opened.
     order_timeout : float, default 10.0
-        Live, seconds: an order that the venue has not answered by then is taken for lost. Longer than the adapter
+        Live, seconds: an order that the venue has not answered by then counts as lost. Longer than the adapter
         waits for an answer.
     check_interval : float, default 30.0
-        Live, seconds: how often the venue is asked whether stop and target are still there.
+        Live, seconds: how often the venue is queried about stop and target.
     close_on_stop : bool, default True
-        Close positions when the strategy stops; otherwise they are left with their stops and targets at the venue,
-        and taken up again at the next start.
+        Close positions when the strategy stops; otherwise they stay, with their stops and targets at the venue,
+        and are resumed at the next start.
 
     Examples
     --------
@@ -86,11 +86,11 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "external_order_claims", list(instruments))
 
 
-def time_bars(texts: Any) -> dict[InstrumentId, BarType]:
+def time_bars(texts: object) -> dict[InstrumentId, BarType]:
     """Return the bar type of each instrument; `ValueError` if the texts are not one time-based type for each."""
     if not isinstance(texts, list | tuple):
         raise ValueError(f"`bar_types` was {texts!r}, must be a list of bar types")
-    found: dict[InstrumentId, BarType] = {}
+    bar_type_of: dict[InstrumentId, BarType] = {}
     for i, text in enumerate(texts):
         try:
             bar_type = BarType.from_str(text)
@@ -98,14 +98,14 @@ def time_bars(texts: Any) -> dict[InstrumentId, BarType]:
             raise ValueError(f"`bar_types[{i}]` was {text!r}, must be a bar type ({e})") from None
         if not bar_type.spec.is_time_aggregated():
             raise ValueError(f"`bar_types[{i}]` was {text!r}, must be of time bars: the horizon is a time")
-        if (other := found.get(bar_type.instrument_id)) is not None:
+        if (other := bar_type_of.get(bar_type.instrument_id)) is not None:
             raise ValueError(
                 f"`bar_types[{i}]` was {text!r}, must be the only one of its instrument, which has '{other}'"
             )
-        found[bar_type.instrument_id] = bar_type
-    return found
+        bar_type_of[bar_type.instrument_id] = bar_type
+    return bar_type_of
 
 
-def _check_number(name: str, value: Any, rule: str, most: float) -> None:
+def _check_number(name: str, value: object, rule: str, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= most:
         raise ValueError(f"`{name}` was {value!r}, must be {rule}")

@@ -7,14 +7,14 @@ import math
 import sys
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
 
 from ml4t_actor.settings import Settings
 from ml4t_actor.strategy.sizing import DirectedSignal, IntegratedSizer, as_number
+from ml4t_actor.strategy.views import AccountView, InstrumentView, Number, PositionView
 
-Number = float | Decimal
 Action = Literal["open", "close", "reduce", "reverse", "hold", "refuse"]
 
 FinitePositive = Annotated[float, Meta(gt=0.0, le=sys.float_info.max)]
@@ -50,67 +50,6 @@ class RiskLimits(Settings, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class AccountView:
-    """The account at the time of a decision, in its currency.
-
-    Attributes
-    ----------
-    equity : float or Decimal
-        Balance and unrealised profit.
-    day_open_equity : float or Decimal
-        Equity at the day's opening.
-    gross_notional : float or Decimal
-        Sum of the absolute notionals of all open positions at current prices, this instrument's included.
-    """
-
-    equity: Number
-    day_open_equity: Number
-    gross_notional: Number
-
-
-@dataclass(frozen=True, slots=True)
-class PositionView:
-    """The open position in the signal's instrument.
-
-    Attributes
-    ----------
-    signed_quantity : float or Decimal
-        Positive long, negative short, 0 flat.
-    entry_price : float or Decimal
-        Average price of entry.
-    """
-
-    signed_quantity: Number
-    entry_price: Number
-
-
-@dataclass(frozen=True, slots=True)
-class InstrumentView:
-    """The signal's instrument: linear, so that notional is quantity * price * multiplier.
-
-    Attributes
-    ----------
-    price : float or Decimal
-        Current price.
-    size_increment : float or Decimal
-        Smallest step of a quantity.
-    min_quantity, max_quantity : float or Decimal, optional
-        Bounds of one order's quantity.
-    min_notional : float or Decimal, optional
-        Lower bound of one order's notional.
-    multiplier : float or Decimal, default 1.0
-        Contract multiplier.
-    """
-
-    price: Number
-    size_increment: Number
-    min_quantity: Number | None = None
-    max_quantity: Number | None = None
-    min_notional: Number | None = None
-    multiplier: Number = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class RiskDecision:
     """What to do about one signal.
 
@@ -139,19 +78,19 @@ class Enriched(DirectedSignal, Protocol):
     """What the stage reads of an enriched signal."""
 
     @property
-    def meta_confidence(self) -> Any:
+    def meta_confidence(self) -> float:
         """Probability that the signal pays."""
 
     @property
-    def regime_weight(self) -> Any:
+    def regime_weight(self) -> float:
         """How well signals fare in this regime."""
 
     @property
-    def toxicity(self) -> Any:
+    def toxicity(self) -> float:
         """Percentile of VPIN."""
 
     @property
-    def status(self) -> Any:
+    def status(self) -> str:
         """Why a value is a default."""
 
 
@@ -431,7 +370,7 @@ def _optional(name: str, value: Number | None) -> Decimal | None:
     return number
 
 
-def _decimal(value: Any) -> Decimal | None:
+def _decimal(value: object) -> Decimal | None:
     """Return a number as the decimal that it prints as, None where it is not finite (or no float's size)."""
     number = value if isinstance(value, Decimal) else _exact(as_number(value))
     return number if number.is_finite() and abs(number.adjusted()) <= _LARGEST_EXPONENT else None

@@ -2,18 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 
 class DirectedSignal(Protocol):
     """What the sizer reads of a signal: `SignalData` and `EnrichedSignal` fit."""
 
     @property
-    def signal(self) -> Any:
+    def signal(self) -> float:
         """Side: its sign counts."""
 
     @property
-    def strength(self) -> Any:
+    def strength(self) -> float:
         """Strength in [0, 1]."""
 
 
@@ -131,11 +131,11 @@ class IntegratedSizer:
             In [-1, 1]. Inputs out of range count as their nearest bound; 0.0 if any is NaN, infinite or no
             number.
         """
-        given: Any = signal
-        if hasattr(given, "strength"):
-            side, strength = as_number(given.signal), as_number(given.strength)
+        if hasattr(signal, "strength"):
+            directed = cast("DirectedSignal", signal)
+            side, strength = as_number(directed.signal), as_number(directed.strength)
         else:
-            side = as_number(given)
+            side = as_number(signal)
             strength = abs(side)
         inputs = (
             strength,
@@ -154,9 +154,9 @@ class IntegratedSizer:
         return math.copysign(size, side) if size > 0.0 else 0.0
 
 
-def as_number(value: Any) -> float:
+def as_number(value: object) -> float:
     """Return `value` as a float, NaN where it is none: a model's output must not raise in a handler."""
     try:
-        return float(value)
+        return float(cast("float", value))  # whatever it is: `float` decides
     except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -1,26 +1,29 @@
-"""The strategy: decides about each signal, and what is to be left."""
+"""The strategy: decides about each signal, and which positions are to be closed."""
 
 import asyncio
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from ml4t_actor.feed.bar_times import bar_close_ns
 from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.messages import EnrichedSignal, Status
-from ml4t_actor.nautilus.components import TestClock
+from ml4t_actor.nautilus.components import is_live
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
-from ml4t_actor.strategy.account import Equity, account_key
+from ml4t_actor.strategy.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
-from ml4t_actor.strategy.desk import Desk
-from ml4t_actor.strategy.live import LiveDesk
-from ml4t_actor.strategy.risk import RiskDecision, RiskStage
+from ml4t_actor.strategy.equity import Equity, LiveEquity, account_key
+from ml4t_actor.strategy.execution import OrderExecution
+from ml4t_actor.strategy.live_execution import LiveExecution
+from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
-from ml4t_actor.strategy.trade import Plan, barriers, instrument_view
+from ml4t_actor.strategy.trade import Plan, Trade, barriers, instrument_view
+from ml4t_actor.strategy.views import PositionView
 
 # Only these carry a model's answer; every other status means that values are defaults.
 _ANSWERED = frozenset({Status.OK, Status.LATE})
@@ -28,8 +31,8 @@ _TOPIC = f"data.{EnrichedSignal.__name__}*"
 
 
 @dataclass(frozen=True, slots=True)
-class _Flat:
-    """A signal traded at full size, as if nothing were known about it."""
+class _FullSizeSignal:
+    """A signal to be traded at full size, as if nothing were known about it."""
 
     signal: int
     status: str
@@ -50,11 +53,11 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     With `sizing='enriched'` only a model's answer opens a position (status `ok` or `late`). An expired signal does
     nothing at all. Once the daily loss limit is reached nothing is opened until the next UTC day, even if the loss is
-    made good. `counts` says what became of the signals and why positions were left.
+    made good. `counts` says what became of the signals and why positions were closed.
 
-    In a backtest entry, stop and target are one bracket, whose linked orders the engine's exchange carries out. Live
-    they are single orders: see `LiveDesk`, which also says what happens when the venue refuses one, does not answer or
-    tells nothing of prices, and when the node is restarted. Orders of other strategies are never touched, but a venue
+    In a backtest entry, stop and target are one bracket, whose linked orders the engine's venue carries out. Live they
+    are single orders: see `LiveExecution`, which also says what happens when the venue refuses one, does not answer or
+    sends no prices, and when the node is restarted. Orders of other strategies are never touched, but a venue
     that nets positions by account, as Hyperliquid does, can only be traded by one strategy an instrument.
 
     Parameters
@@ -71,17 +74,18 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     def _reset_state(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._live = False
+        self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
+        self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
-        self._price: dict[InstrumentId, float] = {}
+        self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
         self._day = -1
-        self._desk = Desk(self, self.counts)
-        self._equity = Equity(self, self._price, self.config.limits.max_daily_loss, live=False)
+        max_daily_loss = self.config.limits.max_daily_loss
+        self._equity = Equity(self, self._last_close, max_daily_loss)
+        self._execution: OrderExecution = BacktestExecution(self, self.counts)
 
     def on_start(self) -> None:
-        """Find the instruments and subscribe; live, take up positions that are there."""
-        self._live = not isinstance(self.clock, TestClock)
+        """Look up the instruments and subscribe; live, resume positions that are there."""
         for instrument_id in self._bar_types:
             instrument = self.cache.instrument(instrument_id)
             if instrument is None:
@@ -89,82 +93,96 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
                 continue
             self._instruments[instrument_id] = instrument
             self.subscribe_bars(self._bar_types[instrument_id])
-        if self._live:
-            self._equity = Equity(self, self._price, self.config.limits.max_daily_loss, live=True)
-            self._desk = LiveDesk(self, self.counts, self._guard, asyncio.get_running_loop(), self._bar_types)
-            self._guard(self._desk.start, self._instruments)
+        if is_live(self.clock):
+            self._event_loop, self._event_thread = asyncio.get_running_loop(), threading.get_ident()
+            self._equity = LiveEquity(self, self._last_close, self.config.limits.max_daily_loss)
+            self._execution = LiveExecution(
+                self, self.config, self.counts, self._guard, self._event_loop, self._bar_types
+            )
+        self._guard(self._execution.start, self._instruments)
         self.msgbus.subscribe(topic=_TOPIC, handler=self.handle_data)
 
     def on_bar(self, bar: Bar) -> None:
         """Close what has reached its horizon or the risk limit, or has lost its stop."""
-        self._guard(self._take_bar, bar)
+        self._guard(self._process_bar, bar)
 
     def on_data(self, data: Data) -> None:
-        """Decide about an enriched signal and order."""
-        if isinstance(data, EnrichedSignal):  # a topic is a prefix pattern
-            self._guard(self._take_signal, data)
+        """Decide about an enriched signal and order, on the event thread wherever it comes from."""
+        if not isinstance(data, EnrichedSignal):
+            return  # a topic is a prefix pattern
+        if self._event_loop is None or threading.get_ident() == self._event_thread:
+            self._guard(self._process_signal, data)
+        elif not self._event_loop.is_closed():
+            # An external stream delivers on its own thread. By the handler: the strategy may have stopped meanwhile.
+            self._event_loop.call_soon_threadsafe(self._guard, self.handle_data, data)
 
     def on_order_event(self, event: OrderEvent) -> None:
         """Follow up when an order is done: a signal may wait for it."""
-        if self._live:
-            # Nautilus tells of a fill before it changes the position.
-            asyncio.get_running_loop().call_soon(self._guard, self._follow_up, event)
-        else:
-            self._guard(self._follow_up, event)
+        if self._event_loop is None:
+            self._guard(self._process_order_event, event)
+        else:  # Nautilus publishes a fill before it changes the position
+            self._event_loop.call_soon_threadsafe(self._guard, self._process_order_event, event)
 
     def on_position_closed(self, event: PositionClosed) -> None:
-        """Note its profit, which a live account's balance does not show until the venue is asked."""
-        if isinstance(self._desk, LiveDesk):
-            self._guard(self._equity.closed, event)
-            self._guard(self._desk.ask_account)
+        """Settle its profit, which a live account's balance does not show until the venue is queried."""
+        self._guard(self._equity.on_position_closed, event)
+        self._guard(self._execution.on_position_closed)
 
     def on_stop(self) -> None:
-        """Cancel what is open and close the positions, unless they are to be left."""
+        """Cancel what is open and close the positions, unless they are to stay."""
         self.msgbus.unsubscribe(topic=_TOPIC, handler=self.handle_data)
         self._waiting.clear()
-        if isinstance(self._desk, LiveDesk):
-            self._guard(self._desk.finish, self._follow_up)
+        self._guard(self._execution.stop, self._process_order_event)
         if self.config.close_on_stop:
             for instrument_id in self._instruments:
-                self._desk.stop(instrument_id)
+                self._execution.flatten(instrument_id)
         self.log.info(f"signals and exits: {dict(self.counts)}")
 
     def on_reset(self) -> None:
         """Forget everything but the configuration."""
         self._reset_state()
 
-    def _take_bar(self, bar: Bar) -> None:
+    def _process_bar(self, bar: Bar) -> None:
         self._roll_day()
-        instrument_id = bar.bar_type.instrument_id
-        closed_ns = bar_close_ns(bar, self.config.stamped_at, self._live)
-        if isinstance(self._desk, LiveDesk) and not self._desk.market.is_news(instrument_id, closed_ns):
+        instrument_id, closed_ns = bar.bar_type.instrument_id, self._close_ns(bar)
+        if not self._execution.accept_bar(instrument_id, closed_ns):
             return
-        price = self._price[instrument_id] = bar.close.as_double()
+        price = self._last_close[instrument_id] = bar.close.as_double()
+        self._drop_overtaken_signal(instrument_id, closed_ns)
+        trade = self._execution.trades.get(instrument_id)
+        if trade is not None and trade.in_flight:
+            return
+        position = self._execution.position(instrument_id)
+        if position is None:
+            if trade is not None and not self._execution.cancel_exits(trade):
+                del self._execution.trades[instrument_id]
+            return
+        self._equity.view(self._instruments[instrument_id])  # to notice a daily loss when it is reached
+        if trade is None:
+            trade = self._execution.adopt(instrument_id, closed_ns + self._horizon_ns(instrument_id))
+        reason = self._exit_reason(trade, position, price, closed_ns)
+        if reason is not None:
+            self._execution.exit(instrument_id, reason)
+
+    def _drop_overtaken_signal(self, instrument_id: InstrumentId, closed_ns: int) -> None:
         waiting = self._waiting.get(instrument_id)
         if waiting is not None and waiting.ts_event < closed_ns:
             del self._waiting[instrument_id]
             self.counts["overtaken"] += 1
-        trade = self._desk.trades.get(instrument_id)
-        if trade is not None and trade.in_flight:
-            return
-        position = self._desk.position(instrument_id)
-        if position is None:
-            if trade is not None and not self._desk.cancel_exits(trade):
-                del self._desk.trades[instrument_id]
-            return
-        self._equity.view(self._instruments[instrument_id])  # to notice a daily loss when it is reached
-        if trade is None:
-            trade = self._desk.found(instrument_id, closed_ns + self._horizon_ns(instrument_id))
-        if trade.leaving:
-            self._desk.exit(instrument_id, "again")
-        elif closed_ns >= trade.deadline_ns:
-            self._desk.exit(instrument_id, "horizon")
-        elif self.stage.must_stop(position, price):
-            self._desk.exit(instrument_id, "stop_loss")
-        elif trade.stop is not None and trade.stop.is_closed:
-            self._desk.exit(instrument_id, "no_stop")
 
-    def _take_signal(self, enriched: EnrichedSignal) -> None:
+    def _exit_reason(
+        self, trade: Trade, position: PositionView, price: float, closed_ns: int
+    ) -> Literal["again", "horizon", "stop_loss", "no_stop"] | None:
+        """Return why a bar ends a position, or None."""
+        if trade.exit_decided:
+            return "again"
+        if closed_ns >= trade.deadline_ns:
+            return "horizon"
+        if self.stage.must_stop(position, price):
+            return "stop_loss"
+        return "no_stop" if trade.stop is not None and trade.stop.is_closed else None
+
+    def _process_signal(self, enriched: EnrichedSignal) -> None:
         instrument_id = enriched.instrument_id
         if instrument_id not in self._instruments:
             self.counts["not_traded_here"] += 1
@@ -172,18 +190,18 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if enriched.status == Status.EXPIRED:  # what its source wants by now is not known
             self.counts["expired"] += 1
             return
-        trade = self._desk.trades.get(instrument_id)
+        trade = self._execution.trades.get(instrument_id)
         if trade is not None and trade.in_flight:
             self.counts["overtaken"] += instrument_id in self._waiting
             self._waiting[instrument_id] = enriched
         else:
             self._decide(enriched)
 
-    def _follow_up(self, event: OrderEvent) -> None:
+    def _process_order_event(self, event: OrderEvent) -> None:
         instrument_id = event.instrument_id
-        if instrument_id not in self._desk.trades or self._desk.take_event(event):
+        if instrument_id not in self._execution.trades or self._execution.on_order_event(event):
             return
-        trade = self._desk.trades.get(instrument_id)
+        trade = self._execution.trades.get(instrument_id)
         if trade is not None and trade.in_flight:
             return
         waiting = self._waiting.pop(instrument_id, None)
@@ -192,45 +210,47 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     def _decide(self, enriched: EnrichedSignal) -> None:
         self._roll_day()
-        instrument_id = enriched.instrument_id
-        instrument = self._instruments[instrument_id]
-        bar = self.cache.bar(self._bar_types[instrument_id])
-        if bar is not None:  # the signal may come out of a bar that is not delivered here yet
-            self._price[instrument_id] = bar.close.as_double()
-        price = self._price.get(instrument_id, math.nan)
-        decision = self._ask_stage(enriched, instrument, price)
-        action, why = decision.action, decision.reason
-        plan = None
+        instrument = self._instruments[enriched.instrument_id]
+        price = self._current_price(instrument.id)
+        decision = self._evaluate_risk(enriched, instrument, price)
+        action, reason, plan = decision.action, decision.reason, None
         if action in ("open", "reverse"):
-            barred = self._barred(enriched, instrument)
-            if not barred:
-                plan = self._plan(decision, enriched, instrument, price)
-                barred = "" if plan else "no_room_for_barriers"
-            if plan is not None and isinstance(self._desk, LiveDesk):
-                barred = self._desk.market.barred(instrument_id, plan)
-            if barred:
-                self.counts[barred] += 1
-                action, why = ("refuse" if action == "open" else "close"), barred
+            plan = self._plan_entry(decision, enriched, instrument, price)
+        if isinstance(plan, str):
+            self.counts[plan] += 1
+            action, reason, plan = ("refuse" if action == "open" else "close"), plan, None
         self.counts[action] += 1
-        self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument_id}: {action}, {why}")
+        self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument.id}: {action}, {reason}")
+        self._order(action, decision, plan, enriched, instrument)
+
+    def _order(
+        self,
+        action: Action,
+        decision: RiskDecision,
+        plan: Plan | None,
+        enriched: EnrichedSignal,
+        instrument: Instrument,
+    ) -> None:
+        """Have an action carried out."""
         if action == "open":
             assert plan is not None
-            self._desk.enter(instrument, plan)
+            self._execution.enter(instrument, plan)
         elif action == "reverse":
-            self._waiting[instrument_id] = enriched  # decided again, as an entry, when the exit is filled
-            self._desk.exit(instrument_id, "signal")
+            self._waiting[instrument.id] = enriched  # decided again, as an entry, when the exit is filled
+            self._execution.exit(instrument.id, "signal")
         elif action == "close":
-            self._desk.exit(instrument_id, "signal")
+            self._execution.exit(instrument.id, "signal")
         elif action == "reduce":
-            self._desk.reduce(instrument, decision.side, decision.quantity, self._horizon_ns(instrument_id))
+            horizon_ns = self._horizon_ns(instrument.id)
+            self._execution.reduce(instrument, decision.side, decision.quantity, horizon_ns)
 
-    def _ask_stage(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
+    def _evaluate_risk(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
         labels = self.config.labels
         flat = self.config.sizing == "flat"
         return self.stage.execute(
-            _Flat(enriched.signal, enriched.status) if flat else enriched,
+            _FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
             self._equity.view(instrument),
-            self._desk.position(instrument.id),
+            self._execution.position(instrument.id),
             instrument_view(instrument, price),
             break_even=None
             if flat or enriched.signal == 0
@@ -239,23 +259,19 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             ),
         )
 
-    def _barred(self, enriched: EnrichedSignal, instrument: Instrument) -> str:
-        """Return why nothing may be opened whatever the size, or an empty string."""
+    def _plan_entry(
+        self, decision: RiskDecision, enriched: EnrichedSignal, instrument: Instrument, price: float
+    ) -> Plan | str:
+        """Return the entry with its exits, or why nothing may be opened."""
+        account, labels = account_key(instrument), self.config.labels
         if enriched.volatility <= 0.0:
             return "no_volatility"
         if self.config.sizing == "enriched" and enriched.status not in _ANSWERED:
             return "no_answer"
-        if account_key(instrument) in self._equity.halted:
+        if account in self._equity.halted:
             return "daily_loss"
-        if account_key(instrument) in self._equity.unknown:
+        if account in self._equity.unknown:
             return "unknown_equity"
-        return ""
-
-    def _plan(
-        self, decision: RiskDecision, enriched: EnrichedSignal, instrument: Instrument, price: float
-    ) -> Plan | None:
-        """Return the entry with its exits, or None where rounding leaves no room for barriers around the price."""
-        labels = self.config.labels
         prices = barriers(
             instrument,
             price,
@@ -264,19 +280,25 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             labels.profit_barrier * enriched.volatility,
         )
         if prices is None:
-            return None
-        bar = self.cache.bar(self._bar_types[instrument.id])
-        entered_ns = (
-            self.clock.timestamp_ns()
-            if bar is None
-            else bar_close_ns(bar, self.config.stamped_at, self._live)
-        )
-        return Plan(
-            enriched.signal,
-            abs(decision.target),
-            *prices,
-            entered_ns + self._horizon_ns(instrument.id),
-        )
+            return "no_room_for_barriers"
+        plan = Plan(enriched.signal, abs(decision.target), *prices, self._deadline_ns(instrument.id))
+        return self._execution.pre_trade_check(instrument.id, plan) or plan
+
+    def _current_price(self, instrument_id: InstrumentId) -> float:
+        """Return the last close, of a bar that may not be delivered here yet: the signal may come out of it."""
+        bar = self.cache.bar(self._bar_types[instrument_id])
+        if bar is not None:
+            self._last_close[instrument_id] = bar.close.as_double()
+        return self._last_close.get(instrument_id, math.nan)
+
+    def _deadline_ns(self, instrument_id: InstrumentId) -> int:
+        """Return when the horizon of an entry ends, by the bars' closes."""
+        bar = self.cache.bar(self._bar_types[instrument_id])
+        entered_ns: int = self.clock.timestamp_ns() if bar is None else self._close_ns(bar)
+        return entered_ns + self._horizon_ns(instrument_id)
+
+    def _close_ns(self, bar: Bar) -> int:
+        return bar_close_ns(bar, self.config.stamped_at, live=self._event_loop is not None)
 
     def _horizon_ns(self, instrument_id: InstrumentId) -> int:
         horizon: int = self.config.labels.horizon_bars
@@ -291,7 +313,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             for instrument in self._instruments.values():
                 self._equity.view(instrument)
 
-    def _guard(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def _guard[*Arguments](self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """Call; an exception that left a handler would end a live node's process."""
         try:
             function(*arguments)

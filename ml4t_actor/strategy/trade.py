@@ -1,15 +1,54 @@
-"""One position from its entry to its exit, and the prices of its barriers."""
+"""One position from its entry to its exit, the phases of its life, and the prices of its barriers."""
 
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from enum import Enum, auto
 
-from ml4t_actor.nautilus.model import Price
+from ml4t_actor.nautilus.model import InstrumentId, Money, Price, Quantity
 from ml4t_actor.nautilus.trading import Instrument, Order
-from ml4t_actor.strategy.risk import InstrumentView
+from ml4t_actor.strategy.views import InstrumentView
 
 NEVER_NS = 2**62
+
+
+class Phase(Enum):
+    """Where a trade is in its life, and what it may become.
+
+    ============  ======================================================  ============================================
+    phase         what is the case                                        next
+    ============  ======================================================  ============================================
+    `ENTERING`    the entry is on its way                                 `PROTECTING`, with what is filled; `DONE`,
+                                                                          with nothing; `UNWINDING`, not answered
+    `UNWINDING`   what the entry may have opened is being reverted        `DONE`, when the venue has no position
+    `PROTECTING`  a position; no stop at the venue for all of it yet      `PROTECTED`; `EXITING`, without a stop in time
+    `PROTECTED`   a position, with its stop at the venue                  `CLEARING`, when stop or target is filled;
+                                                                          `EXITING`, when an exit is decided or the
+                                                                          stop is cancelled
+    `EXITING`     orders that close or reduce are on their way            `CLEARING`, when the position is gone;
+                                                                          `EXIT_DUE`, when it is not; `DISPUTED`, when
+                                                                          the venue says that there is none; after a
+                                                                          reduction `PROTECTED`
+    `EXIT_DUE`    an exit was decided, and no order is on its way         `EXITING`
+    `DISPUTED`    the cache has a position, and the venue says that       `CLEARING`, when a fill arrives late; `DONE`,
+                  there is none                                           when the cache is reconciled
+    `CLEARING`    no position; stop or target is still open               `DONE`
+    `DONE`        no position and no order                                `ENTERING`, in a new trade
+    ============  ======================================================  ============================================
+
+    Orders and position say which it is (`Trade.phase`), not what was remembered: so a trade that is resumed after a
+    restart is in the phase that the venue left it in.
+    """
+
+    ENTERING = auto()
+    UNWINDING = auto()
+    PROTECTING = auto()
+    PROTECTED = auto()
+    EXITING = auto()
+    EXIT_DUE = auto()
+    DISPUTED = auto()
+    CLEARING = auto()
+    DONE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +80,31 @@ class Trade:
 
     Attributes
     ----------
+    instrument_id : InstrumentId
+        What is traded.
     deadline_ns, expires_ns : int
         When the horizon ends, by the bars' closes and by the clock.
-    leaving : bool
-        An exit was decided, and is asked for again until the position is gone.
-    entered : bool
-        The entry is done, even where its end was never told.
-    unknown : bool
+    plan : Plan, optional
+        What it was entered by; None for a position that was there before.
+    entry, stop, target : Order, optional
+        As far as they were sent.
+    closing : list[Order]
+        Those of the last exit or reduction.
+    exit_decided : bool
+        The exit is sent again until the position is gone.
+    entry_done : bool
+        The entry is done, even where its end was never reported.
+    unwinding : bool
         The venue did not say what became of the entry.
     clearing : bool
         The position is gone, and what is left of its exits is being cancelled.
     sent_ns : int
-        When an order was last sent.
-    refused_ns : int
+        When an order was last sent, or the venue last queried.
+    disputed_ns : int
         When the venue said that there is no position to close; 0 if it did not.
     """
 
+    instrument_id: InstrumentId
     deadline_ns: int
     expires_ns: int = NEVER_NS
     plan: Plan | None = None
@@ -64,24 +112,56 @@ class Trade:
     stop: Order | None = None
     target: Order | None = None
     closing: list[Order] = field(default_factory=list)
-    leaving: bool = False
-    entered: bool = False
-    unknown: bool = False
+    exit_decided: bool = False
+    entry_done: bool = False
+    unwinding: bool = False
     clearing: bool = False
     sent_ns: int = 0
-    refused_ns: int = 0
+    disputed_ns: int = 0
+
+    def phase(self, held: Decimal) -> Phase:
+        """Return the phase of a live trade whose position has this quantity, 0 where there is none."""
+        if self.unwinding:
+            return Phase.UNWINDING
+        if self._is_entering:
+            return Phase.ENTERING
+        if held == 0:
+            return Phase.CLEARING if self.exits else Phase.DONE
+        if self.disputed_ns:
+            return Phase.DISPUTED
+        if self.in_flight:
+            return Phase.EXITING
+        if self.exit_decided:
+            return Phase.EXIT_DUE
+        return Phase.PROTECTED if self._is_protected(held) else Phase.PROTECTING
 
     @property
     def in_flight(self) -> bool:
         """Whether orders are on their way, so that the position shown may not be what it will be."""
-        entering = self.entry is not None and not self.entry.is_closed and not self.entered
         clearing = self.clearing and bool(self.exits)
-        return self.unknown or entering or clearing or any(not order.is_closed for order in self.closing)
+        return self.unwinding or self._is_entering or clearing or self.is_closing
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether an order that closes or reduces is on its way."""
+        return any(not order.is_closed for order in self.closing)
 
     @property
     def exits(self) -> list[Order]:
         """Stop and target, as far as they are not done."""
         return [order for order in (self.stop, self.target) if order is not None and not order.is_closed]
+
+    @property
+    def _is_entering(self) -> bool:
+        return self.entry is not None and not self.entry.is_closed and not self.entry_done
+
+    def _is_protected(self, held: Decimal) -> bool:
+        stop = self.stop
+        return (
+            stop is not None
+            and stop.is_open
+            and stop.quantity.as_decimal() - stop.filled_qty.as_decimal() >= held
+        )
 
 
 def barriers(
@@ -89,8 +169,8 @@ def barriers(
 ) -> tuple[Price, Price] | None:
     """Return stop and target at these log distances, or None where rounding leaves no room for them."""
     try:
-        stop = _tick(instrument, price * math.exp(-side * stop_distance))
-        target = _tick(instrument, price * math.exp(side * target_distance))
+        stop = _nearest_tick(instrument, price * math.exp(-side * stop_distance))
+        target = _nearest_tick(instrument, price * math.exp(side * target_distance))
     except (ArithmeticError, ValueError):  # out of the range of prices
         return None
     low, high = sorted((stop.as_double(), target.as_double()))
@@ -99,21 +179,21 @@ def barriers(
 
 def instrument_view(instrument: Instrument, price: float) -> InstrumentView:
     """Return what the risk stage needs to know of an instrument."""
-
-    def number(value: Any) -> Any:
-        return None if value is None else value.as_decimal()
-
     return InstrumentView(
         price=price,
         size_increment=instrument.size_increment.as_decimal(),
-        min_quantity=number(instrument.min_quantity),
-        max_quantity=number(instrument.max_quantity),
-        min_notional=number(instrument.min_notional),
+        min_quantity=_as_decimal(instrument.min_quantity),
+        max_quantity=_as_decimal(instrument.max_quantity),
+        min_notional=_as_decimal(instrument.min_notional),
         multiplier=instrument.multiplier.as_decimal(),
     )
 
 
-def _tick(instrument: Instrument, value: float) -> Price:
-    """Return the price on the instrument's grid that is nearest; `make_price` knows only its decimals."""
+def _as_decimal(value: Quantity | Money | None) -> Decimal | None:
+    return None if value is None else value.as_decimal()
+
+
+def _nearest_tick(instrument: Instrument, value: float) -> Price:
+    """Return the nearest price on the instrument's grid; `make_price` knows only its decimals."""
     increment: Decimal = instrument.price_increment.as_decimal()
     return instrument.make_price((Decimal(value) / increment).to_integral_value() * increment)

@@ -1,15 +1,14 @@
-"""What is known of the market now, live: whether it is fresh, and at what price a position can be left."""
+"""What is known of the market now, live: whether it is fresh, and at what price a position can be closed."""
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
-from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, Quantity, TimeInForce
+from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, Quantity, QuoteTick, TimeInForce
 from ml4t_actor.nautilus.trading import Order, Strategy
 from ml4t_actor.strategy.trade import Plan
 
-_BAR_SLACK_NS = 10_000_000_000
-_BLIND_SLIPPAGE = 0.05
+_BAR_DELAY_NS = 10_000_000_000
+_STALE_QUOTE_SLIPPAGE = 0.05
 
 
 class LiveMarket:
@@ -19,50 +18,56 @@ class LiveMarket:
     ----------
     strategy : Strategy
         For its cache, clock and orders.
+    max_quote_age : float
+        Seconds after which a quote is not fresh any more.
     counts : Counter[str]
-        Of bars that were passed over.
+        Of bars that were ignored.
     bar_types : Mapping[InstrumentId, BarType]
         Of each instrument.
     """
 
     def __init__(
-        self, strategy: Strategy, counts: "Counter[str]", bar_types: Mapping[InstrumentId, BarType]
+        self,
+        strategy: Strategy,
+        max_quote_age: float,
+        counts: Counter[str],
+        bar_types: Mapping[InstrumentId, BarType],
     ) -> None:
         self._strategy, self._counts, self._bar_types = strategy, counts, bar_types
-        self._quote_ns = int(strategy.config.max_quote_age * 1e9)
-        self._closed_ns: dict[InstrumentId, int] = {}
-        self._seen_ns: dict[InstrumentId, int] = {}
+        self._max_quote_age_ns = int(max_quote_age * 1e9)
+        self._last_close_ns: dict[InstrumentId, int] = {}
+        self._bar_arrival_ns: dict[InstrumentId, int] = {}
 
-    def begin(self, instrument_id: InstrumentId) -> None:
-        """Subscribe to quotes, and give bars time to come."""
-        self._seen_ns[instrument_id] = self._strategy.clock.timestamp_ns()
+    def subscribe(self, instrument_id: InstrumentId) -> None:
+        """Subscribe to quotes; the first bar is due from now on."""
+        self._bar_arrival_ns[instrument_id] = self._strategy.clock.timestamp_ns()
         self._strategy.subscribe_quote_ticks(instrument_id)
 
-    def is_news(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
-        """Note that a bar came; whether it is newer than those before."""
-        self._seen_ns[instrument_id] = self._strategy.clock.timestamp_ns()
-        if closed_ns <= self._closed_ns.get(instrument_id, 0):
+    def accept_bar(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
+        """Record that a bar came; whether it is newer than those before."""
+        self._bar_arrival_ns[instrument_id] = self._strategy.clock.timestamp_ns()
+        if closed_ns <= self._last_close_ns.get(instrument_id, 0):
             self._counts["old_bar"] += 1
             return False
-        self._closed_ns[instrument_id] = closed_ns
+        self._last_close_ns[instrument_id] = closed_ns
         return True
 
-    def barred(self, instrument_id: InstrumentId, plan: Plan) -> str:
+    def pre_trade_check(self, instrument_id: InstrumentId, plan: Plan) -> str:
         """Return why the market does not allow an entry now, or an empty string."""
         interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
-        silent_ns = self._strategy.clock.timestamp_ns() - self._seen_ns.get(instrument_id, 0)
-        if silent_ns > 2 * interval_ns + _BAR_SLACK_NS:
+        silent_ns = self._strategy.clock.timestamp_ns() - self._bar_arrival_ns.get(instrument_id, 0)
+        if silent_ns > 2 * interval_ns + _BAR_DELAY_NS:
             return "stale_bars"
-        quote = self.quote(instrument_id)
+        quote = self.fresh_quote(instrument_id)
         if quote is None:
             return "no_quote"
         low, high = sorted((plan.stop, plan.target))
         return "" if low < quote.bid_price <= quote.ask_price < high else "left_barriers"
 
-    def quote(self, instrument_id: InstrumentId) -> Any:
-        """Return the last quote if it is fresh and makes sense, else None."""
+    def fresh_quote(self, instrument_id: InstrumentId) -> QuoteTick | None:
+        """Return the last quote if it is fresh and valid, else None."""
         quote = self._strategy.cache.quote_tick(instrument_id)
-        if quote is None or self._strategy.clock.timestamp_ns() - quote.ts_init > self._quote_ns:
+        if quote is None or self._strategy.clock.timestamp_ns() - quote.ts_init > self._max_quote_age_ns:
             return None
         return quote if 0 < quote.bid_price <= quote.ask_price else None
 
@@ -74,10 +79,12 @@ class LiveMarket:
         """
         factory = self._strategy.order_factory
         price = self._last_price(instrument_id)
-        if price is None or self.quote(instrument_id) is not None:
+        if price is None or self.fresh_quote(instrument_id) is not None:
             return factory.market(instrument_id, side, quantity, reduce_only=True)
         instrument = self._strategy.cache.instrument(instrument_id)
-        limit = price * (1.0 + _BLIND_SLIPPAGE if side == OrderSide.BUY else 1.0 - _BLIND_SLIPPAGE)
+        limit = price * (
+            1.0 + _STALE_QUOTE_SLIPPAGE if side == OrderSide.BUY else 1.0 - _STALE_QUOTE_SLIPPAGE
+        )
         return factory.limit(
             instrument_id,
             side,

@@ -1,0 +1,402 @@
+"""Orders at a real venue, which may refuse them, not answer, or leave a fill unreported."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+
+from ml4t_actor.market_data import SECOND_NS
+from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderStatus, Quantity
+from ml4t_actor.nautilus.trading import (
+    Instrument,
+    Order,
+    OrderAccepted,
+    OrderCancelRejected,
+    OrderEvent,
+    OrderFilled,
+    OrderRejected,
+    Strategy,
+)
+from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
+from ml4t_actor.strategy.execution import Guard, OrderExecution
+from ml4t_actor.strategy.live_market import LiveMarket
+from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity, match_exits
+from ml4t_actor.strategy.trade import Phase, Plan, Trade
+
+_CHECK_SECONDS = 1.0
+_SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partial one may never be reported
+_RETRY_NS = 2 * SECOND_NS
+_QUERY_NS = 2 * SECOND_NS
+_FLAT_NS = 6 * SECOND_NS
+_ACCOUNT_NS = 60 * SECOND_NS
+_NO_POSITION = "reduce only order would increase position"
+_UNANSWERED = "UNKNOWN"
+
+
+class LiveExecution(OrderExecution):
+    """Sends the entry alone, and its stop and target when it is filled, for the quantity that is filled.
+
+    Nautilus's adapter for Hyperliquid sends a market entry within an order list at a price of zero, which the venue
+    refuses; its other live adapters leave linked orders to the strategy as well.
+
+    `Phase` lists the life of a trade. Events of its orders move it on at once; once a second each trade is checked too,
+    by the phase that it is in, since the event that would move it on may never come.
+
+    - Stop and target are reduce-only and stay at the venue whatever becomes of the node. When the position is closed,
+      what is left of them is cancelled, not before.
+    - A position without a stop is closed: when the stop is refused, cancelled or not answered, and when a position of
+      an earlier run has none.
+    - Whatever has to be exited is exited with an order that reduces only, sent again until the position is gone; at the
+      market, or without a fresh quote with an immediate limit order 5 % beyond the last known price.
+    - The horizon ends by the bars' closes or by the clock, whichever comes first, so that a feed that has gone silent
+      holds up no exit.
+    - An entry that the venue did not answer in time may have been filled. It is unwound with an order that reduces
+      only, until the venue says that there is no position.
+    - The venue is queried about stop and target now and then, since what happens while the connection is cut is not
+      reported later.
+    - At the start, positions and orders that Nautilus's reconciliation brought back are resumed; the horizon runs from
+      when the stop was placed.
+    - Nothing is opened without fresh quotes and bars, nor when the market has left the barriers.
+
+    Everything here runs on the event thread.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Whose orders these are.
+    config : EnrichedSignalStrategyConfig
+        Its configuration.
+    counts : Counter[str]
+        Of the exits by reason, of entries that were not answered, and of what was reconciled.
+    guard : Guard
+        Calls what the event loop calls back.
+    loop : asyncio.AbstractEventLoop
+        Of the event thread.
+    bar_types : Mapping[InstrumentId, BarType]
+        Of each instrument.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        config: EnrichedSignalStrategyConfig,
+        counts: Counter[str],
+        guard: Guard,
+        loop: asyncio.AbstractEventLoop,
+        bar_types: Mapping[InstrumentId, BarType],
+    ) -> None:
+        super().__init__(strategy, counts)
+        self._config, self._guard, self._loop, self._bar_types = config, guard, loop, bar_types
+        self._timeout_ns = int(config.order_timeout * SECOND_NS)
+        self._query_interval_ns = int(config.check_interval * SECOND_NS)
+        self._instrument_ids: list[InstrumentId] = []
+        self._market = LiveMarket(strategy, config.max_quote_age, counts, bar_types)
+        self._orders = LiveOrders(strategy, self._market)
+        self._account_query_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._check_in_phase: dict[Phase, Callable[[Trade, int], None]] = {
+            Phase.ENTERING: self._check_entering,
+            Phase.UNWINDING: self._check_unwinding,
+            Phase.PROTECTING: self._check_protecting,
+            Phase.PROTECTED: self._check_protected,
+            Phase.EXITING: self._check_exiting,
+            Phase.EXIT_DUE: self._check_exit_due,
+            Phase.DISPUTED: self._check_disputed,
+            Phase.CLEARING: self._check_clearing,
+            Phase.DONE: self._check_done,
+        }
+
+    def start(self, instrument_ids: Iterable[InstrumentId]) -> None:
+        """Subscribe to quotes, resume what an earlier run has left, and begin to check."""
+        for instrument_id in instrument_ids:
+            self._instrument_ids.append(instrument_id)
+            self._market.subscribe(instrument_id)
+            self._reconcile(instrument_id)
+        self._timer = self._loop.call_later(_CHECK_SECONDS, self._on_timer)
+
+    def stop(self, on_order_event: Callable[[OrderEvent], None]) -> None:
+        """Follow up orders beyond the strategy's stop, after which Nautilus passes it no event any more."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        strategy = self._strategy
+
+        def on_event(event: OrderEvent) -> None:
+            if not strategy.is_running:
+                self._loop.call_soon_threadsafe(self._guard, on_order_event, event)
+
+        strategy.msgbus.subscribe(topic=f"events.order.{strategy.id}", handler=on_event)
+
+    def accept_bar(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
+        """Return whether a bar that closed then is newer than those before; a reconnection may repeat some."""
+        return self._market.accept_bar(instrument_id, closed_ns)
+
+    def pre_trade_check(self, instrument_id: InstrumentId, plan: Plan) -> str:
+        """Return why the market does not allow an entry now, or an empty string."""
+        return self._market.pre_trade_check(instrument_id, plan)
+
+    def enter(self, instrument: Instrument, plan: Plan) -> None:
+        """Send the entry; its exits follow when it is filled."""
+        last = self.trades.get(instrument.id)
+        if last is not None:
+            self.cancel_exits(last)
+        entry, now = self._orders.make_entry(instrument, plan), self._now_ns()
+        self.trades[instrument.id] = Trade(
+            instrument.id,
+            plan.deadline_ns,
+            now + self._horizon_ns(instrument.id),
+            plan=plan,
+            entry=entry,
+            sent_ns=now,
+        )
+        self._strategy.submit_order(entry)
+
+    def exit(self, instrument_id: InstrumentId, reason: str) -> None:
+        """Close the position; its stop and target stay until that is done."""
+        trade = self._begin_exit(instrument_id, reason)
+        positions = self.positions(instrument_id)
+        if reason in ("no_stop", "again") and positions:
+            self._strategy.log.error(f"{positions[0]} is left: {reason}")
+        self._orders.close(trade, positions)
+
+    def reduce(self, instrument: Instrument, side: int, quantity: Decimal, horizon_ns: int) -> None:
+        """Close a part of the position."""
+        super().reduce(instrument, side, quantity, horizon_ns)
+        self._orders.stamp(self.trades[instrument.id])
+
+    def flatten(self, instrument_id: InstrumentId) -> None:
+        """Close the position; an entry on its way is followed up."""
+        trade = self.trades.get(instrument_id)
+        if trade is None or not trade.in_flight:
+            self.exit(instrument_id, "stop")
+
+    def cancel_exits(self, trade: Trade) -> bool:
+        """Cancel what is left of stop and target; whether there was any."""
+        for order in trade.exits:
+            if order.status != OrderStatus.PENDING_CANCEL:
+                self._strategy.cancel_order(order)
+        return bool(trade.exits)
+
+    def adopt(self, instrument_id: InstrumentId, deadline_ns: int) -> Trade:
+        """Return a trade for a position that has come from elsewhere while the node runs."""
+        self._reconcile(instrument_id)
+        return self.trades[instrument_id]
+
+    def on_position_closed(self) -> None:
+        """Query the account, whose balance does not show the profit until then."""
+        self._query_accounts()
+
+    def on_order_event(self, event: OrderEvent) -> bool:
+        """Follow up what became of an order; whether a signal that waits for it has to wait on."""
+        trade = self.trades[event.instrument_id]
+        if trade.unwinding:
+            return self._on_unwinding_event(trade, event)
+        if _concerns(event, trade.entry):
+            return self._on_entry_event(trade, event)
+        if _denies_position(event) and trade.disputed_ns == 0:
+            trade.disputed_ns = self._now_ns()
+        if not self.positions(trade.instrument_id):
+            self._on_event_without_position(trade, event)
+        elif _concerns(event, trade.stop):
+            return self._on_stop_event(trade, event)
+        elif _concerns(event, trade.target):
+            self._on_target_event(trade, event)
+        return False
+
+    def _on_entry_event(self, trade: Trade, event: OrderEvent) -> bool:
+        entry = trade.entry
+        if isinstance(event, OrderRejected) and event.reason == _UNANSWERED:
+            self._begin_unwinding(trade)
+        elif entry is not None and entry.is_closed:
+            self._on_entry_done(trade)
+        elif isinstance(event, OrderFilled):
+            self._loop.call_later(_SETTLE_SECONDS, self._guard, self._on_entry_done, trade)
+        return trade.in_flight
+
+    def _on_entry_done(self, trade: Trade) -> None:
+        """Protect what the entry has opened."""
+        instrument_id = trade.instrument_id
+        if trade.entry_done or self.trades.get(instrument_id) is not trade:
+            return
+        trade.entry_done = True
+        positions = self.positions(instrument_id)
+        if not positions:
+            del self.trades[instrument_id]
+        elif self._stopping and self._config.close_on_stop:
+            self.exit(instrument_id, "stop")
+        else:
+            assert trade.plan is not None
+            quantity = Quantity(held_quantity(positions), positions[0].size_precision)
+            self._orders.send_stop(trade, trade.plan, quantity)
+
+    def _on_stop_event(self, trade: Trade, event: OrderEvent) -> bool:
+        """Exit when the stop is gone; send the target when the venue has the stop."""
+        stop, plan = trade.stop, trade.plan
+        if stop is None or trade.exit_decided:
+            return False
+        if stop.is_closed:
+            self.exit(trade.instrument_id, "no_stop")
+            return True
+        if isinstance(event, OrderAccepted) and trade.target is None and plan is not None:
+            self._orders.send_target(trade, plan, stop)
+        return False
+
+    def _on_target_event(self, trade: Trade, event: OrderEvent) -> None:
+        if trade.target is not None and trade.target.status == OrderStatus.REJECTED:
+            self._counts["no_target"] += 1
+            self._strategy.log.error(f"no target at the venue: {event}")
+
+    def _on_event_without_position(self, trade: Trade, event: OrderEvent) -> None:
+        """Cancel the exits that are left."""
+        if isinstance(event, OrderCancelRejected):  # it is done already, and its end was not reported
+            trade.stop = None if _concerns(event, trade.stop) else trade.stop
+            trade.target = None if _concerns(event, trade.target) else trade.target
+        if not trade.clearing and not trade.in_flight:
+            self._orders.clear(trade)
+
+    def _begin_unwinding(self, trade: Trade) -> None:
+        """See to it that there is no position: the venue did not say what became of the entry."""
+        trade.unwinding = trade.entry_done = True
+        self._counts["unknown_entry"] += 1
+        self._strategy.log.error(
+            f"{trade.instrument_id}: the venue did not answer {trade.entry}; it is unwound"
+        )
+        self._orders.unwind(trade)
+
+    def _on_unwinding_event(self, trade: Trade, event: OrderEvent) -> bool:
+        if _denies_position(event) and any(_concerns(event, order) for order in trade.closing):
+            self._reconcile_flat(trade.instrument_id)
+            self._query_accounts()  # for what it has cost
+        return trade.instrument_id in self.trades
+
+    def _reconcile_flat(self, instrument_id: InstrumentId) -> None:
+        """Forget the trade, and close in the cache the position that the venue does not have."""
+        strategy = self._strategy
+        trade = self.trades.pop(instrument_id, None)
+        if trade is not None:
+            self.cancel_exits(trade)
+        positions = strategy.cache.positions_open(instrument_id=instrument_id)
+        account = strategy.portfolio.account(instrument_id.venue)
+        if not self.positions(instrument_id) or account is None:
+            return
+        if any(position.strategy_id != strategy.id for position in positions):
+            strategy.log.error(
+                f"{instrument_id} is held by several strategies: restart the node to reconcile"
+            )
+            return
+        self._counts["not_at_venue"] += 1
+        self._orders.report_flat(instrument_id, account.id, positions)
+
+    def _reconcile(self, instrument_id: InstrumentId) -> None:
+        """Resume position and orders that are in the cache: after a start, or come from elsewhere."""
+        self._orders.warn_of_foreign_position(instrument_id)
+        cache, strategy = self._strategy.cache, self._strategy
+        orders: list[Order] = cache.orders_open(instrument_id=instrument_id, strategy_id=strategy.id)
+        positions = self.positions(instrument_id)
+        if not positions and not orders:
+            return
+        trade = self.trades[instrument_id] = Trade(instrument_id, 0, entry_done=True, sent_ns=self._now_ns())
+        if positions:
+            self._counts["taken_up"] += 1
+            trade.stop, trade.target = match_exits(positions[0], orders)
+        else:
+            trade.stop, trade.target = (*orders, None)[:2]
+        for order in orders:
+            if order is not trade.stop and order is not trade.target:
+                strategy.cancel_order(order)
+        if not positions:
+            self._orders.clear(trade)
+        elif trade.stop is None or trade.stop.quantity.as_decimal() < held_quantity(positions):
+            self.exit(instrument_id, "no_stop")
+        else:
+            self._resume_horizon(trade, trade.stop.ts_accepted)
+            strategy.log.warning(f"{positions[0]} is resumed with {trade.stop} and {trade.target}")
+
+    def _resume_horizon(self, trade: Trade, placed_ns: int) -> None:
+        interval_ns: int = self._bar_types[trade.instrument_id].spec.get_interval_ns()
+        horizon_ns = self._horizon_ns(trade.instrument_id)
+        trade.expires_ns = placed_ns + horizon_ns
+        trade.deadline_ns = placed_ns // interval_ns * interval_ns + horizon_ns
+
+    def _on_timer(self) -> None:
+        self._timer = self._loop.call_later(_CHECK_SECONDS, self._on_timer)
+        now = self._now_ns()
+        for instrument_id in self._instrument_ids:
+            self._guard(self._check, instrument_id, now)
+        if now - self._account_query_ns > _ACCOUNT_NS:
+            self._account_query_ns = now
+            self._guard(self._query_accounts)
+
+    def _check(self, instrument_id: InstrumentId, now: int) -> None:
+        """Move a trade on whose events stay away."""
+        trade, held = self.trades.get(instrument_id), held_quantity(self.positions(instrument_id))
+        if trade is not None:
+            self._check_in_phase[trade.phase(held)](trade, now)
+        elif held:
+            self._reconcile(instrument_id)
+
+    def _check_entering(self, trade: Trade, now: int) -> None:
+        if now - trade.sent_ns > self._timeout_ns:
+            self._begin_unwinding(trade)
+
+    def _check_unwinding(self, trade: Trade, now: int) -> None:
+        if now - trade.sent_ns > (self._timeout_ns if trade.is_closing else _RETRY_NS):
+            self._orders.unwind(trade)
+
+    def _check_protecting(self, trade: Trade, now: int) -> None:
+        if now >= trade.expires_ns:
+            self.exit(trade.instrument_id, "horizon")
+        elif now - trade.sent_ns > self._timeout_ns:
+            self.exit(trade.instrument_id, "no_stop")
+
+    def _check_protected(self, trade: Trade, now: int) -> None:
+        if now >= trade.expires_ns:
+            self.exit(trade.instrument_id, "horizon")
+        elif now - trade.sent_ns > self._query_interval_ns:
+            trade.sent_ns = now
+            self._orders.query_exits(trade)
+
+    def _check_exiting(self, trade: Trade, now: int) -> None:
+        if now - trade.sent_ns > self._timeout_ns:
+            self.exit(trade.instrument_id, "again")
+
+    def _check_exit_due(self, trade: Trade, now: int) -> None:
+        if now - trade.sent_ns > _RETRY_NS:
+            self.exit(trade.instrument_id, "again")
+
+    def _check_disputed(self, trade: Trade, now: int) -> None:
+        """Query the exits: a fill may be on its way, or was never reported."""
+        waited = now - trade.disputed_ns
+        if waited > _FLAT_NS:
+            self._reconcile_flat(trade.instrument_id)
+        elif waited > _QUERY_NS:
+            self._orders.query_exits(trade)
+
+    def _check_clearing(self, trade: Trade, now: int) -> None:
+        if not trade.clearing or now - trade.sent_ns > self._timeout_ns:
+            self._orders.clear(trade)
+
+    def _check_done(self, trade: Trade, now: int) -> None:
+        del self.trades[trade.instrument_id]
+
+    def _query_accounts(self) -> None:
+        self._orders.query_accounts({instrument_id.venue for instrument_id in self._instrument_ids})
+
+    def _horizon_ns(self, instrument_id: InstrumentId) -> int:
+        interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
+        return self._config.labels.horizon_bars * interval_ns
+
+    def _now_ns(self) -> int:
+        now_ns: int = self._strategy.clock.timestamp_ns()
+        return now_ns
+
+
+def _concerns(event: OrderEvent, order: Order | None) -> bool:
+    """Return whether the event is one of this order."""
+    return order is not None and bool(order.client_order_id == event.client_order_id)
+
+
+def _denies_position(event: OrderEvent) -> bool:
+    """Return whether the venue refused to close, since it has no position."""
+    return isinstance(event, OrderRejected) and _NO_POSITION in event.reason.lower()
