@@ -292,11 +292,11 @@ def replay_facts(report: ReplayReport) -> dict[str, Any]:
         "trader_id": report.header.trader_id,
         "actor_id": report.header.actor_id,
         "written_by": report.header.versions["ml4t_actor"],
-        "taken": dict(report.taken),
+        "taken": dict(report.counts),
         "compared": report.compared,
         "identical": report.identical,
         "in_ledger": report.in_ledger,
         "from": report.first_ns,
         "to": report.last_ns,
-        "notes": report.notes,
+        "n_notes": len(report.notes),
     }
