@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from ml4t_actor.meta_model import MetaModel
     from ml4t_actor.monitoring import RetrainMonitor
+    from ml4t_actor.orchestrator import ML4TOrchestrator
     from ml4t_actor.publisher import SignalPublisher
     from ml4t_actor.registry import ModelBundle, ModelStore
     from ml4t_actor.settings import (
@@ -56,6 +57,7 @@ _MODULE_OF = {
     "LedgerSettings": "settings",
     "ML4TActor": "actor",
     "ML4TActorConfig": "config",
+    "ML4TOrchestrator": "orchestrator",
     "MetaModel": "meta_model",
     "ModelBundle": "registry",
     "ModelStore": "registry",
@@ -92,6 +94,7 @@ __all__ = [
     "LedgerSettings",
     "ML4TActor",
     "ML4TActorConfig",
+    "ML4TOrchestrator",
     "MetaModel",
     "ModelBundle",
     "ModelStore",

@@ -104,7 +104,6 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             cache=self.cache,
             request=self._request_history,
         )
-        self._host.call_every("checking", self.config.retraining.check_seconds, self.orchestrator.check)
         if live:
             self._start_live_services(self._intake)
         self._subscribe()

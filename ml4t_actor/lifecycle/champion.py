@@ -133,8 +133,9 @@ class ChampionLifecycle:
         self._restore_evidence(events)
 
     def add_instrument(self) -> None:
-        """Count time by the bars of the instruments that the inference loop has now."""
+        """Count time by the bars of the instruments that the inference loop has now, and know their features."""
         self._interval_ns = self.monitor.bar_interval_ns = _shortest_interval_ns(self._inference)
+        self._find_columns()
 
     def on_signal(self, answer: Answer) -> None:
         """Show the monitor what a signal was judged by."""
@@ -407,9 +408,7 @@ class ChampionLifecycle:
     def _watch_active_model(self, now_ns: int) -> None:
         bundle = self._inference.bundle
         baseline = None if bundle is None else MonitorBaseline.from_metrics(bundle.metrics)
-        if bundle is not None and self._inference.instruments:
-            names = self._inference.features(self._inference.instruments[0]).served_names
-            self._columns = np.array([names.index(name) for name in bundle.feature_names])
+        self._find_columns()
         self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
         self._n_unseen = 0
         self._unseen = []
@@ -420,6 +419,12 @@ class ChampionLifecycle:
                 self._unseen.append(end)
         heapify(self._unseen)
         self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
+
+    def _find_columns(self) -> None:
+        bundle = self._inference.bundle
+        if bundle is not None and self._inference.instruments:
+            names = self._inference.features(self._inference.instruments[0]).served_names
+            self._columns = np.array([names.index(name) for name in bundle.feature_names])
 
     def _publish_update(
         self,

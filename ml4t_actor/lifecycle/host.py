@@ -53,3 +53,11 @@ class Host(Protocol):
     def call_later(self, task: str, seconds: float, function: Callable[[], None]) -> None:
         """Call on the loops' thread after so many seconds of the clock."""
         ...
+
+    def call_every(self, task: str, seconds: float, function: Callable[[], None]) -> None:
+        """Call on the loops' thread every so many seconds of the clock, until `cancel_timers`."""
+        ...
+
+    def cancel_timers(self) -> None:
+        """Call no more what `call_every` was given."""
+        ...

@@ -74,7 +74,6 @@ class ML4TOrchestrator:
         self.store = ModelStore(self.config.model_path)
         self._lifecycle: LifecycleLoop | None = None
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._next_check_ns = 0
 
     @property
     def is_started(self) -> bool:
@@ -115,9 +114,11 @@ class ML4TOrchestrator:
         if self._host.live:
             for key in ledger.recent_ids(self.config.dedup_capacity):
                 self._seen[key] = None
+        self._host.call_every("checking", self.config.retraining.check_seconds, self.check)
 
     def stop(self) -> None:
         """End a retraining that is under way, and write everything to its end."""
+        self._host.cancel_timers()
         self.lifecycle.stop()
 
     def save(self) -> dict[str, bytes]:
@@ -154,6 +155,8 @@ class ML4TOrchestrator:
         instrument_id, ts_event, open, high, low, close, volume, buy_volume, historical, alive
             See `InferenceLoop.update_bar`.
         """
+        if self._direct is not None:
+            self._direct.advance(ts_event)
         instrument_id = identifier(instrument_id)
         accepted = self.inference.update_bar(
             instrument_id,
@@ -169,14 +172,14 @@ class ML4TOrchestrator:
         )
         if accepted and self._lifecycle is not None:
             self._lifecycle.on_bar(instrument_id, ts_event, high, low, close)
-        if self._direct is not None:
-            self._pass_time(self._direct, ts_event)
         return accepted
 
     def update_trade(
         self, instrument_id: InstrumentId | str, ts_event: int, price: float, size: float, side: int
     ) -> None:
         """Handle one trade (`side`: 1 buyer, -1 seller, 0 not known)."""
+        if self._direct is not None:
+            self._direct.advance(ts_event)
         self.inference.update_trade(instrument_id, ts_event, price, size, side)
 
     def process_signal(
@@ -201,7 +204,7 @@ class ML4TOrchestrator:
         if now_ns is None:
             now_ns = self._host.now() if self._host.live else signal.ts_event
         if self._direct is not None:
-            self._pass_time(self._direct, now_ns)
+            self._direct.advance(now_ns)
         answer = self.answer(signal, now_ns)
         if self.is_repeated(signal):
             self.problems.report(
@@ -319,8 +322,7 @@ class ML4TOrchestrator:
     def check(self) -> None:
         """Look after what no bar resolved, the ledger's troubles, and whether to retrain.
 
-        An actor does so on a timer. Called directly, the orchestrator does it every `retraining.check_seconds` of its
-        clock while events come.
+        It happens every `retraining.check_seconds` of the clock; without an engine, while events come.
         """
         self.lifecycle.check()
 
@@ -330,12 +332,3 @@ class ML4TOrchestrator:
             self.add_instrument(instrument_id, bars.interval_ns())
         for bar in self.inference.unseen(instrument_id, bars, signal.ts_event).tuples():
             self.update_bar(instrument_id, *bar)
-
-    def _pass_time(self, host: DirectHost, ts_event: int) -> None:
-        """Do what is due by now, as the clock of an engine would."""
-        host.advance(ts_event)
-        if self._lifecycle is None or host.now() < self._next_check_ns:
-            return
-        if self._next_check_ns:
-            self._lifecycle.check()
-        self._next_check_ns = host.now() + round(self.config.retraining.check_seconds * 1e9)

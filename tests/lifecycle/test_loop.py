@@ -15,6 +15,7 @@ from ml4t_actor.labeling.dataset import build_dataset
 from ml4t_actor.labeling.triple_barrier import triple_barrier_labels
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import ModelUpdate, SignalData, SignalOutcome
+from ml4t_actor.orchestrator import DirectHost, ML4TOrchestrator
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import (
     GateSettings,
@@ -407,3 +408,27 @@ def test_without_a_model_a_first_one_is_trained(market, signals, tmp_path):
     assert after.count("ok") > 0.9 * len(after)
     assert set(after) <= {"ok", "novel_input"}
     assert not (tmp_path / "none").exists()
+
+
+def test_called_directly_without_an_engine_all_is_the_same_to_the_last_bit(
+    market, signals, model_path, learned
+):
+    enriched, outcomes, updates = [], [], []
+    kept = {SignalOutcome: outcomes, ModelUpdate: updates}
+    orchestrator = ML4TOrchestrator(
+        config_of(market, model_path),
+        DirectHost(publish=lambda data: kept[type(data)].append(data)),
+    )
+    orchestrator.start()
+    make = emitter(market, signals).make
+    for bar, columns in zip(nautilus_bars(live_part(market)), live_part(market).bars.tuples(), strict=True):
+        assert orchestrator.update_bar(market.instrument.id, *columns)
+        if (signal := make(bar)) is not None:
+            enriched.append(orchestrator.process_signal(signal))
+    orchestrator.stop()
+    hearer = learned[1]
+    assert without_latency(enriched) == without_latency(learned[0])
+    assert [o.to_bytes() for o in outcomes] == [o.to_bytes() for o in hearer.outcomes]
+    assert [u.to_bytes() for u in updates] == [u.to_bytes() for u in hearer.updates]
+    assert {"retired", "promoted"} <= {u.action for u in updates}
+    assert orchestrator.inference.counts == learned[2].inference.counts
