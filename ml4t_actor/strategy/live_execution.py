@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import assert_never
 
 from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderStatus, Quantity
@@ -95,17 +96,6 @@ class LiveExecution(OrderExecution):
         self._account_query_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._check_in_phase: dict[Phase, Callable[[Trade, int], None]] = {
-            Phase.ENTERING: self._check_entering,
-            Phase.UNWINDING: self._check_unwinding,
-            Phase.PROTECTING: self._check_protecting,
-            Phase.PROTECTED: self._check_protected,
-            Phase.EXITING: self._check_exiting,
-            Phase.EXIT_DUE: self._check_exit_due,
-            Phase.DISPUTED: self._check_disputed,
-            Phase.CLEARING: self._check_clearing,
-            Phase.DONE: self._check_done,
-        }
 
     def start(self, instrument_ids: Iterable[InstrumentId]) -> None:
         """Subscribe to quotes, resume what an earlier run has left, and begin to check."""
@@ -332,9 +322,32 @@ class LiveExecution(OrderExecution):
         """Move a trade on whose events stay away."""
         trade, held = self.trades.get(instrument_id), held_quantity(self.positions(instrument_id))
         if trade is not None:
-            self._check_in_phase[trade.phase(held)](trade, now)
+            self._check_trade(trade, trade.phase(held), now)
         elif held:
             self._reconcile(instrument_id)
+
+    def _check_trade(self, trade: Trade, phase: Phase, now: int) -> None:
+        match phase:
+            case Phase.ENTERING:
+                self._check_entering(trade, now)
+            case Phase.UNWINDING:
+                self._check_unwinding(trade, now)
+            case Phase.PROTECTING:
+                self._check_protecting(trade, now)
+            case Phase.PROTECTED:
+                self._check_protected(trade, now)
+            case Phase.EXITING:
+                self._check_exiting(trade, now)
+            case Phase.EXIT_DUE:
+                self._check_exit_due(trade, now)
+            case Phase.DISPUTED:
+                self._check_disputed(trade, now)
+            case Phase.CLEARING:
+                self._check_clearing(trade, now)
+            case Phase.DONE:
+                del self.trades[trade.instrument_id]
+            case _:
+                assert_never(phase)
 
     def _check_entering(self, trade: Trade, now: int) -> None:
         if now - trade.sent_ns > self._timeout_ns:
@@ -376,9 +389,6 @@ class LiveExecution(OrderExecution):
     def _check_clearing(self, trade: Trade, now: int) -> None:
         if not trade.clearing or now - trade.sent_ns > self._timeout_ns:
             self._orders.clear(trade)
-
-    def _check_done(self, trade: Trade, now: int) -> None:
-        del self.trades[trade.instrument_id]
 
     def _query_accounts(self) -> None:
         self._orders.query_accounts({instrument_id.venue for instrument_id in self._instrument_ids})

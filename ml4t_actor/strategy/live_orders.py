@@ -1,4 +1,4 @@
-"""The orders of a live trade, sent one by one, and what the venue is asked about them."""
+"""The orders of a live trade, sent one by one, and the queries about them."""
 
 from collections.abc import Iterable
 from decimal import Decimal
