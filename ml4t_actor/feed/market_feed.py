@@ -1,11 +1,15 @@
 """The bars and trades of all instruments on their way in."""
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ml4t_actor.feed.instrument import InstrumentFeed
 from ml4t_actor.feed.ports import Ports
 from ml4t_actor.nautilus.model import Bar, BarType, InstrumentId, TradeTick
 from ml4t_actor.settings import FeedSettings
+
+_log = logging.getLogger(__name__)
 
 
 class MarketFeed:
@@ -56,6 +60,7 @@ class MarketFeed:
         live: bool,
         max_clock_skew_ns: int = 1_000_000_000,
     ) -> None:
+        ports = replace(ports, report_problem=_never_raising(ports.report_problem))
         self._report_problem = ports.report_problem
         self._feeds = {
             bar_type.instrument_id: InstrumentFeed(
@@ -127,3 +132,15 @@ class MarketFeed:
             function(*args, **kwargs)
         except Exception as e:
             self._report_problem(f"error in {where}", f"{where} failed: {e!r}")
+
+
+def _never_raising(report_problem: Callable[[str, str], None]) -> Callable[[str, str], None]:
+    """Return a `report_problem` whose own failure is logged: it must not keep what is behind from being delivered."""
+
+    def report(kind: str, message: str) -> None:
+        try:
+            report_problem(kind, message)
+        except Exception:
+            _log.exception("a problem could not be reported: %s: %s", kind, message)
+
+    return report

@@ -511,6 +511,27 @@ def test_nothing_is_raised_into_the_caller():
     assert not rig.feed.is_warming_up(other.instrument_id)
 
 
+def test_a_report_that_fails_is_logged_and_what_follows_is_delivered(caplog):
+    rig = started(now=at(0), trades=True)
+
+    def fail(*args):
+        raise RuntimeError("planted")
+
+    rig.report_problem = fail
+    rig.now = at(0.5)
+    rig.trade(1, at(0) + 2 * S)
+    rig.trade(1, at(0) + 2 * S)  # repeated
+    rig.trade(2, at(9))  # from the future
+    rig.trade(3, at(0) + 3 * S)
+    rig.now = at(1)
+    rig.live_bar(at(9))  # not closed yet
+    rig.on_bar = fail
+    rig.live_bar(at(1))
+    assert rig.trade_ids == [1, 3]
+    for kind in ("repeated_trade", "future_trade", "unclosed_bar", "error in on_bar"):
+        assert f"a problem could not be reported: {kind}: " in caplog.text
+
+
 def test_a_failing_bar_does_not_lose_what_is_buffered_behind_it():
     rig = Rig()
     rig.feed.start()
