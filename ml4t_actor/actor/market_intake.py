@@ -52,12 +52,12 @@ class MarketIntake:
         ports = Ports(
             cache=cache,
             now=host.now,
-            take_bar=self.on_bar,
-            take_trade=self.on_trade,
+            on_bar=self.on_bar,
+            on_trade=self.on_trade,
             last_close=lambda instrument_id: inference.features(instrument_id).last_ts,
             last_trade_ns=lambda instrument_id: inference.vpin(instrument_id).last_ns,
-            request=request,
-            note=orchestrator.problems.report,
+            request_bars=request,
+            report_problem=orchestrator.problems.report,
             warmup_bars=self._warmup_bars,
         )
         self.feed = MarketFeed(

@@ -9,7 +9,7 @@ _OPEN_STAMPING_VENUE = "HYPERLIQUID"
 
 
 def stamped_at_open(bar_type: BarType, stamped_at: Literal["open", "close"] | None, live: bool) -> bool:
-    """Return whether `ts_event` of a bar of this type tells the bar's open.
+    """Return whether `ts_event` of a bar of this type is the bar's open.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def bar_interval_ns(bar_type: BarType) -> int:
 def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     """Return when a bar closed, in UNIX nanoseconds.
 
-    Where the stamp tells the open it is rounded to the millisecond: such stamps have passed through a float, which
+    Where the stamp is the open it is rounded to the millisecond: such stamps have passed through a float, which
     puts them off by up to 128 ns. A close that is stamped with the last millisecond within the bar, as Binance does, is
     that of the bar's end.
 
@@ -63,7 +63,7 @@ def close_ns(ts_event: int, interval_ns: int, at_open: bool) -> int:
     interval_ns : int
         The bar's length, in nanoseconds.
     at_open : bool
-        Whether the stamp tells the open.
+        Whether the stamp is the open.
 
     Examples
     --------

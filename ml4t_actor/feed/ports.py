@@ -27,16 +27,16 @@ class Ports:
         Of the engine.
     now : callable () -> int
         The engine's time, UNIX nanoseconds.
-    take_bar : callable (InstrumentId, int, Bar, bool) -> bool
+    on_bar : callable (InstrumentId, int, Bar, bool) -> bool
         Given the close in UNIX nanoseconds, the bar, and whether its volume stands for trades that were missed;
         returns whether it was accepted.
-    take_trade : callable (TradeTick, int) -> None
+    on_trade : callable (TradeTick, int) -> None
         Given the trade and its time in UNIX nanoseconds.
     last_close, last_trade_ns : callable (InstrumentId) -> int
-        Close of the last bar, and time of the last trade, that were taken, also before a restart; 0 if none.
-    request : callable (BarType, int, callable () -> None) -> None
-        Asks for closed bars from a time on; calls back when all have been delivered.
-    note : callable (str, str) -> None
+        Close of the last bar, and time of the last trade, that were handled, also before a restart; 0 if none.
+    request_bars : callable (BarType, int, callable () -> None) -> None
+        Requests closed bars from a time on; calls back when all have been delivered.
+    report_problem : callable (str, str) -> None
         Given the kind of an incident and what happened.
     warmup_bars : callable (InstrumentId) -> int
         How much history is needed.
@@ -44,10 +44,10 @@ class Ports:
 
     cache: MarketCache
     now: Callable[[], int]
-    take_bar: Callable[[InstrumentId, int, Bar, bool], bool]
-    take_trade: Callable[[TradeTick, int], None]
+    on_bar: Callable[[InstrumentId, int, Bar, bool], bool]
+    on_trade: Callable[[TradeTick, int], None]
     last_close: Callable[[InstrumentId], int]
     last_trade_ns: Callable[[InstrumentId], int]
-    request: Callable[[BarType, int, Callable[[], None]], None]
-    note: Callable[[str, str], None]
+    request_bars: Callable[[BarType, int, Callable[[], None]], None]
+    report_problem: Callable[[str, str], None]
     warmup_bars: Callable[[InstrumentId], int]

@@ -2,9 +2,9 @@
 
 
 class RecentIds:
-    """Remembers at least the `capacity` newest identifiers, and at most twice as many, in O(1) each.
+    """Holds at least the `capacity` newest identifiers, and at most twice as many, in O(1) each.
 
-    Two sets take turns: when one is full the other, older one is forgotten.
+    Two sets take turns: when one is full the other, older one is dropped.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class RecentIds:
         self._old: set[str] = set()
 
     def add(self, value: str) -> bool:
-        """Remember `value`; return whether it was not remembered."""
+        """Add `value`; return whether it was not there."""
         new = self._new
         if value in new or value in self._old:
             return False

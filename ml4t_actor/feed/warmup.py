@@ -11,11 +11,11 @@ MAX_HISTORY_BARS = 5_000  # what Hyperliquid keeps
 # Buckets take longer where volume falls after their size was learnt. From 780 random starts in thirteen recorded
 # markets (1-minute and 5-minute bars of perpetuals and spot) the slowest took 1.73 times the bars of steady volume.
 _SLOWEST = 2.0
-_MISSING = 1.25  # bars asked for over bars needed, since a quiet market has none for some intervals
+_MISSING = 1.25  # bars requested over bars needed, since a quiet market has none for some intervals
 
 
 def needed_bars(features_warmup: int, vpin: VPINSettings, interval_ns: int) -> int:
-    """Return how many past bars to ask for, so that features, VPIN and toxicity are valid after them.
+    """Return how many past bars to request, so that features, VPIN and toxicity are valid after them.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from nautilus_trader.test_kit.stubs.component import TestComponentStubs
 
 from backtests.market import load_markets
 from ml4t_actor.feed import MAX_HISTORY_BARS, needed_bars
-from ml4t_actor.feed.pacing import MAX_UNANSWERED
+from ml4t_actor.feed.pacing import MAX_TIMEOUTS
 from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.settings import FeedSettings, VPINSettings
@@ -96,13 +96,13 @@ def test_times_of_trades_are_rounded_where_they_passed_through_a_float(bar_type)
     rig = started(bar_type=bar_type, now=at(1), trades=True)
     rig.trade(1, at(1) - 128)
     rig.trade(2, at(1) + 1_000_000 + 128)
-    assert [ts for _, ts in rig.took] == [at(1), at(1) + 1_000_000]
+    assert [ts for _, ts in rig.given_trades] == [at(1), at(1) + 1_000_000]
 
 
 def test_times_of_trades_elsewhere_are_left_alone():
     rig = started(bar_type=BITFINEX, now=at(1), trades=True)
     rig.trade(1, at(1) - 128)
-    assert [ts for _, ts in rig.took] == [at(1) - 128]
+    assert [ts for _, ts in rig.given_trades] == [at(1) - 128]
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -126,11 +126,11 @@ def test_bars_stamped_and_delivered_at_their_open_are_refused_in_a_backtest():
         rig.cache.add_bar(bar)
         rig.feed.catch_up(ID)
         rig.feed.on_bar(bar)
-    assert rig.taken == []
+    assert rig.given_bars == []
     assert rig.counts["unclosed_bar"] == 5
 
 
-def test_history_comes_first_then_what_was_held_back_and_nothing_twice():
+def test_history_comes_first_then_what_was_buffered_and_nothing_twice():
     rig = Rig(trades=True, now=at(10) + 30 * S)
     rig.feed.start()
     (_, start, _, _) = rig.requests[0]
@@ -153,9 +153,9 @@ def test_history_comes_first_then_what_was_held_back_and_nothing_twice():
     rig.trade(4, at(9.9))  # replayed later
     rig.live_bar(at(11))
     assert rig.trade_ids == [2, 3]
-    assert len(rig.taken) == 11
+    assert len(rig.given_bars) == 11
     rig.feed.catch_up(ID)
-    assert len(rig.taken) == 11
+    assert len(rig.given_bars) == 11
 
 
 def test_a_request_that_is_never_answered_is_given_up_and_repeated():
@@ -164,7 +164,7 @@ def test_a_request_that_is_never_answered_is_given_up_and_repeated():
     rig.trade(1, at(0))
     rig.tick_to(at(0) + 9 * S)
     assert rig.warming
-    assert rig.took == []
+    assert rig.given_trades == []
     rig.tick_to(at(0) + 10 * S)
     assert not rig.warming
     assert rig.trade_ids == [1]
@@ -185,15 +185,15 @@ def test_a_bar_waits_for_the_next_attempt_but_not_for_ever():
     rig.now = at(0) + 12 * S
     rig.live_bar(at(0))
     assert rig.warming
-    assert rig.taken == []
+    assert rig.given_bars == []
     for second in range(13, 300):
         rig.tick_to(at(0) + second * S)
     assert rig.closes == [at(0)]
-    assert len(rig.requests) == MAX_UNANSWERED == rig.counts["no_history"]
+    assert len(rig.requests) == MAX_TIMEOUTS == rig.counts["no_history"]
     assert not rig.warming
     rig.now = at(5)
     rig.live_bar(at(5))
-    assert len(rig.requests) == MAX_UNANSWERED + 1
+    assert len(rig.requests) == MAX_TIMEOUTS + 1
     rig.tick_to(at(5) + 10 * S)
     assert rig.closes == [at(0), at(5)]
     rig.now = at(7)
@@ -227,7 +227,7 @@ def test_a_request_that_fails_or_answers_at_once_is_no_trouble():
     def request(bar_type, start, done):
         raise ValueError("no such client")
 
-    object.__setattr__(rig.feed._feeds[ID]._ports, "request", request)
+    rig.request_bars = request
     rig.feed.start()
     assert not rig.warming
     assert rig.counts["error in requesting bars"] == 1
@@ -236,7 +236,7 @@ def test_a_request_that_fails_or_answers_at_once_is_no_trouble():
         real((bar_type, start, done, rig.now))
         rig.answer([at(0)])
 
-    object.__setattr__(rig.feed._feeds[ID]._ports, "request", at_once)
+    rig.request_bars = at_once
     rig.tick_to(at(0) + 30 * S)
     assert rig.closes == [at(0)]
     assert not rig.warming
@@ -290,7 +290,7 @@ def test_a_gap_is_filled_before_the_bar_after_it():
     assert rig.closes == [at(m) for m in range(5)]
     assert rig.standing == [at(0), at(2), at(3)]  # of the others' time, trades were taken
     assert rig.trade_ids == [1, 2, 3]
-    assert rig.taken[-1][1].close == 200.0
+    assert rig.given_bars[-1][1].close == 200.0
     assert not rig.warming
 
 
@@ -301,10 +301,10 @@ def test_what_was_known_before_an_outage_is_replaced_by_what_the_venue_says():
     assert rig.closes == [at(0)]
     assert rig.counts["late_bar"] == 1
     rig.answer([at(1)], price=101.0)
-    assert [(close, bar.close.as_double()) for close, bar, _, _ in rig.taken[1:]] == [(at(1), 101.0)]
+    assert [(close, bar.close.as_double()) for close, bar, _, _ in rig.given_bars[1:]] == [(at(1), 101.0)]
 
 
-def test_a_gap_that_the_answer_leaves_is_taken_for_real():
+def test_a_gap_that_the_response_leaves_is_accepted_as_real():
     rig = started(now=at(0))
     rig.now = at(4)
     rig.live_bar(at(4))
@@ -323,7 +323,7 @@ def test_a_trade_at_a_close_belongs_to_the_bar_that_closes():
     assert rig.standing == [at(0), at(3)]
 
 
-def test_a_bar_held_back_for_long_is_not_late_for_it():
+def test_a_bar_buffered_for_long_is_not_late_for_it():
     rig = Rig(settings=FeedSettings(timeout_seconds=300.0))
     rig.feed.start()
     rig.now = at(1) + S
@@ -348,7 +348,7 @@ def test_bars_of_the_repair_itself_are_repaired_in_turn():
 
 
 @pytest.mark.parametrize("gap_every", [2, 5])
-def test_a_market_with_quiet_minutes_neither_starves_nor_asks_without_end(gap_every):
+def test_a_market_with_quiet_minutes_neither_starves_nor_requests_without_end(gap_every):
     rig = started(bar_type=BITFINEX, now=at(0))
     delivered = []
     for minute in range(1, 601):
@@ -381,7 +381,7 @@ def test_the_first_bar_that_nautilus_aggregates_is_partial():
     rig.live_bar(at(1), price=99.0)
     assert rig.closes == [at(-1), at(0)]
     rig.answer([at(1)], price=101.0)
-    assert rig.taken[-1][1].close == 101.0
+    assert rig.given_bars[-1][1].close == 101.0
     rig.now = at(2)
     rig.live_bar(at(2))
     assert rig.closes[-1] == at(2)
@@ -399,11 +399,11 @@ def test_an_open_candle_that_another_requested_is_not_taken_from_the_cache():
     rig.feed.catch_up(ID)
     assert rig.closes == [at(0), at(1)]
     rig.feed.on_bar(rig.cache.bar(EXTERNAL))
-    assert [bar.close.as_double() for _, bar, _, _ in rig.taken[1:]] == [101.0]
+    assert [bar.close.as_double() for _, bar, _, _ in rig.given_bars[1:]] == [101.0]
     assert rig.counts["repeated_bar"] == 0
 
 
-def test_an_open_candle_that_another_requested_is_not_taken_for_an_answer():
+def test_an_open_candle_that_another_requested_is_no_response():
     rig = Rig(now=at(0) + 30 * S)
     rig.feed.start()
     rig.feed.on_historical_bar(make_bar(EXTERNAL, at(0), at(0), price=99.0))
@@ -411,7 +411,7 @@ def test_an_open_candle_that_another_requested_is_not_taken_for_an_answer():
     rig.tick_to(at(1) + S)
     assert len(rig.requests) == 2
     rig.answer([])
-    assert rig.taken == []
+    assert rig.given_bars == []
 
 
 def test_a_stale_partial_bar_is_not_taken_from_the_cache():
@@ -423,7 +423,7 @@ def test_a_stale_partial_bar_is_not_taken_from_the_cache():
     rig.feed.on_bar(bar)
     rig.answer([at(1)], price=101.0)
     rig.feed.catch_up(ID)
-    assert [bar.close.as_double() for _, bar, _, _ in rig.taken[1:]] == [101.0]
+    assert [bar.close.as_double() for _, bar, _, _ in rig.given_bars[1:]] == [101.0]
 
 
 def test_a_refused_bar_is_tried_once_and_its_correction_again():
@@ -441,15 +441,15 @@ def test_a_refused_bar_is_tried_once_and_its_correction_again():
     assert rig.closes == [at(0), at(1)]
 
 
-def test_a_signal_asked_for_from_within_a_bar_does_not_take_the_bar_twice():
+def test_a_signal_from_within_a_bar_does_not_deliver_the_bar_twice():
     rig = Rig(live=False, now=at(1))
-    take = rig.take_bar
+    accept = rig.on_bar
 
-    def take_and_ask(*args):
+    def catch_up_and_accept(*args):
         rig.feed.catch_up(ID)
-        return take(*args)
+        return accept(*args)
 
-    object.__setattr__(rig.feed._feeds[ID]._ports, "take_bar", take_and_ask)
+    rig.on_bar = catch_up_and_accept
     rig.live_bar(at(1))
     assert rig.closes == [at(1)]
 
@@ -490,15 +490,13 @@ def test_nothing_is_raised_into_the_caller():
     def fail(*args):
         raise RuntimeError("planted")
 
-    for name in ("take_bar", "take_trade"):
-        object.__setattr__(rig.feed._feeds[ID]._ports, name, fail)
+    rig.on_bar = rig.on_trade = fail
     rig.now = at(1)
     rig.live_bar(at(1))
     rig.trade(1, at(1))
     assert rig.counts["error in on_bar"] == rig.counts["error in on_trade_tick"] == 1
-    for name in ("now", "note_", "request", "last_close", "cache"):
-        if hasattr(rig.feed._feeds[ID]._ports, name):
-            object.__setattr__(rig.feed._feeds[ID]._ports, name, fail)
+    rig.clock = rig.request_bars = rig.newest_close = fail
+    rig.on_cache_read = fail
     rig.feed.start()
     rig.live_bar(at(9))
     rig.trade(2, at(1))
@@ -513,21 +511,42 @@ def test_nothing_is_raised_into_the_caller():
     assert not rig.feed.is_warming_up(other.instrument_id)
 
 
-def test_a_failing_bar_does_not_lose_what_is_held_back_behind_it():
+def test_a_report_that_fails_is_logged_and_what_follows_is_delivered(caplog):
+    rig = started(now=at(0), trades=True)
+
+    def fail(*args):
+        raise RuntimeError("planted")
+
+    rig.report_problem = fail
+    rig.now = at(0.5)
+    rig.trade(1, at(0) + 2 * S)
+    rig.trade(1, at(0) + 2 * S)  # repeated
+    rig.trade(2, at(9))  # from the future
+    rig.trade(3, at(0) + 3 * S)
+    rig.now = at(1)
+    rig.live_bar(at(9))  # not closed yet
+    rig.on_bar = fail
+    rig.live_bar(at(1))
+    assert rig.trade_ids == [1, 3]
+    for kind in ("repeated_trade", "future_trade", "unclosed_bar", "error in on_bar"):
+        assert f"a problem could not be reported: {kind}: " in caplog.text
+
+
+def test_a_failing_bar_does_not_lose_what_is_buffered_behind_it():
     rig = Rig()
     rig.feed.start()
     for minute in (1, 2, 3):
         rig.now = at(minute)
         rig.live_bar(at(minute), price=99.0 if minute == 2 else 100.0)
 
-    take = rig.take_bar
+    accept = rig.on_bar
 
     def fail_once(*args):
         if args[2].close == 99.0:
             raise RuntimeError("planted")
-        return take(*args)
+        return accept(*args)
 
-    object.__setattr__(rig.feed._feeds[ID]._ports, "take_bar", fail_once)
+    rig.on_bar = fail_once
     rig.answer([at(0)])
     rig.answer([])  # about the gap that the failure left
     assert rig.closes == [at(0), at(1), at(3)]
@@ -543,7 +562,7 @@ def test_remembered_trade_ids_are_bounded_and_the_newest():
     assert len(rig.feed._feeds[ID]._ids) <= 100
 
 
-def test_needed_bars_are_bounded_and_grow_with_what_is_asked():
+def test_needed_bars_are_bounded_and_grow_with_what_is_needed():
     vpin = VPINSettings()
     for interval in (S, MINUTE, 5 * MINUTE, 60 * MINUTE, 1440 * MINUTE):
         assert 240 < needed_bars(240, vpin, interval) <= MAX_HISTORY_BARS
@@ -584,7 +603,7 @@ def test_after_the_needed_bars_signals_are_answered(universe, synthetic, vpin):
             assert np.isfinite([loop.vpin(name).value, loop.vpin(name).toxicity]).all()
 
 
-def test_a_trade_told_again_tells_of_a_new_subscription_and_the_bar_before_is_asked_for():
+def test_a_repeated_trade_shows_a_new_subscription_and_the_bar_before_is_requested():
     feed = started(now=at(0), trades=True)
     feed.now = at(0.5)
     feed.trade(1, feed.now)
@@ -593,10 +612,10 @@ def test_a_trade_told_again_tells_of_a_new_subscription_and_the_bar_before_is_as
     feed.live_bar(at(1), price=99.0)  # what the adapter knew before
     assert feed.counts["reconnected"] == 1
     feed.answer([at(1)], price=101.0)
-    assert [bar.close.as_double() for _, bar, _, _ in feed.taken[1:]] == [101.0]
+    assert [bar.close.as_double() for _, bar, _, _ in feed.given_bars[1:]] == [101.0]
 
 
-def test_after_a_trade_told_again_in_its_midst_a_bar_is_taken_as_it_comes():
+def test_after_a_repeated_trade_in_its_midst_a_bar_is_accepted_as_it_comes():
     feed = started(now=at(0), trades=True)
     feed.now = at(0.5)
     feed.trade(1, feed.now)
@@ -608,7 +627,7 @@ def test_after_a_trade_told_again_in_its_midst_a_bar_is_taken_as_it_comes():
     assert feed.closes == [at(0), at(1), at(2)]
 
 
-def test_asking_in_vain_after_a_trade_told_again_does_not_keep_a_gap_from_being_filled():
+def test_a_vain_request_after_a_repeated_trade_does_not_keep_a_gap_from_being_filled():
     feed = started(now=at(0), trades=True)
     feed.now = at(0.5)
     feed.trade(1, feed.now)

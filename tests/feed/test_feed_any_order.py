@@ -23,7 +23,7 @@ def backtests(draw):
 
 
 @given(steps=backtests())
-def test_in_a_backtest_everything_is_taken_once_and_as_soon_as_it_is_cached(steps):
+def test_in_a_backtest_everything_is_delivered_once_and_as_soon_as_it_is_cached(steps):
     rig = Rig(live=False, trades=True)
     expected: list[Bar | TradeTick] = []
     last = 0
@@ -151,7 +151,7 @@ def test_live_nothing_is_lost_repeated_early_or_out_of_order(steps, quiet, resto
     closes = rig.closes
     assert closes == sorted(set(closes))
     assert all(close % MINUTE == EPOCH % MINUTE for close in closes)
-    assert all(close <= now + SKEW for close, _, _, now in rig.taken)
+    assert all(close <= now + SKEW for close, _, _, now in rig.given_bars)
     assert not closes or closes[0] > rig.last_close
     # Live bars come in order, and an answer leaves out only quiet minutes: none that was delivered is lost.
     assert set(delivered) <= set(closes)
@@ -162,7 +162,7 @@ def test_live_nothing_is_lost_repeated_early_or_out_of_order(steps, quiet, resto
     expected = {int(t.trade_id.value) for ts, t in deliverable if ts > known_until}
     assert expected <= set(ids)
     standing = set(rig.standing)
-    for _, ts in rig.took:
+    for _, ts in rig.given_trades:
         close = -(-(ts - EPOCH) // MINUTE) * MINUTE + EPOCH
         assert close not in standing
     if not trades:
@@ -205,5 +205,5 @@ def test_with_a_venue_that_answers_the_features_see_every_bar_whole(steps, delay
         assert rig.closes[-1] == at(minute)
     first = rig.closes[0]
     assert rig.closes == list(range(first, at(minute) + 1, MINUTE))
-    assert {bar.close.as_double() for _, bar, _, _ in rig.taken} == {100.0}
+    assert {bar.close.as_double() for _, bar, _, _ in rig.given_bars} == {100.0}
     assert not rig.warming

@@ -39,6 +39,21 @@ def make_trade(number, ts, ts_init=None, instrument_id=ID, size=1.0):
     )
 
 
+class _Passing:
+    """Reads the cache of a rig, which may have it fail."""
+
+    def __init__(self, rig):
+        self._rig = rig
+
+    def bar(self, *args):
+        self._rig.on_cache_read()
+        return self._rig.cache.bar(*args)
+
+    def trade_tick(self, *args):
+        self._rig.on_cache_read()
+        return self._rig.cache.trade_tick(*args)
+
+
 @dataclass
 class Rig:
     """A feed with a clock, Nautilus's cache, and everything that goes in and out kept."""
@@ -54,8 +69,8 @@ class Rig:
 
     def __post_init__(self):
         self.cache = TestComponentStubs.cache()
-        self.taken: list[tuple[int, Bar, bool, int]] = []
-        self.took: list[tuple[TradeTick, int]] = []
+        self.given_bars: list[tuple[int, Bar, bool, int]] = []
+        self.given_trades: list[tuple[TradeTick, int]] = []
         self.order: list[Bar | TradeTick] = []
         self.requests: list[tuple[BarType, int, object, int]] = []
         self.counts: Counter[str] = Counter()
@@ -64,14 +79,14 @@ class Rig:
             [self.bar_type],
             self.settings,
             Ports(
-                cache=self.cache,
-                now=lambda: self.now,
-                take_bar=self.take_bar,
-                take_trade=lambda tick, ts: (self.took.append((tick, ts)), self.order.append(tick)),
-                last_close=lambda _: max([self.last_close, *(t[0] for t in self.taken)]),
+                cache=_Passing(self),
+                now=lambda: self.clock(),
+                on_bar=lambda *args: self.on_bar(*args),
+                on_trade=lambda *args: self.on_trade(*args),
+                last_close=lambda instrument_id: self.newest_close(instrument_id),
                 last_trade_ns=lambda _: self.last_trade,
-                request=lambda bar_type, start, done: self.requests.append((bar_type, start, done, self.now)),
-                note=lambda kind, message: self.counts.update([kind]),
+                request_bars=lambda *args: self.request_bars(*args),
+                report_problem=lambda *args: self.report_problem(*args),
                 warmup_bars=lambda _: self.warmup,
             ),
             trades=self.trades,
@@ -85,25 +100,46 @@ class Rig:
 
     @property
     def closes(self):
-        return [close for close, _, _, _ in self.taken]
+        return [close for close, _, _, _ in self.given_bars]
 
     @property
     def standing(self):
-        return [close for close, _, stands, _ in self.taken if stands]
+        return [close for close, _, stands, _ in self.given_bars if stands]
 
     @property
     def trade_ids(self):
-        return [int(tick.trade_id.value) for tick, _ in self.took]
+        return [int(tick.trade_id.value) for tick, _ in self.given_trades]
 
     @property
     def warming(self):
         return self.feed.is_warming_up(self.instrument_id)
 
-    def take_bar(self, instrument_id, close, bar, stands):
+    # What the feed is connected to; a test may put another function in its place.
+
+    def on_cache_read(self):
+        pass
+
+    def clock(self):
+        return self.now
+
+    def newest_close(self, _instrument_id):
+        return max([self.last_close, *self.closes])
+
+    def request_bars(self, bar_type, start, done):
+        self.requests.append((bar_type, start, done, self.now))
+
+    def report_problem(self, kind, _message):
+        self.counts[kind] += 1
+
+    def on_trade(self, tick, ts):
+        self.given_trades.append((tick, ts))
+        self.order.append(tick)
+
+    def on_bar(self, instrument_id, close, bar, stands):
         assert instrument_id == self.instrument_id
         if not self.accept(bar):
             return False
-        self.taken.append((close, bar, stands, self.now))
+        self.given_bars.append((close, bar, stands, self.now))
         self.order.append(bar)
         return True
 
@@ -145,5 +181,4 @@ def started(closes=(), **kwargs):
     rig = Rig(**kwargs)
     rig.feed.start()
     rig.answer([at(m) for m in closes] or [at(0)])
-    rig.taken_before = len(rig.taken)
     return rig
