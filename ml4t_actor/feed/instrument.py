@@ -338,7 +338,14 @@ class InstrumentFeed:
     def _on_answer(self, number: int, asked_ns: int) -> None:
         self._outstanding -= 1
         self._answers.append((asked_ns, number == self._requests))
-        self._pump()
+        try:
+            self._pump()
+        except (
+            Exception
+        ) as e:  # or it would be raised into the engine; without an answer the request times out
+            self._ports.note(
+                "error in requesting bars", f"taking an answer about {self._source} failed: {e!r}"
+            )
 
     def _give_up(self, now: int) -> None:
         self._ports.note(

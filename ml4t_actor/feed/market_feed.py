@@ -1,6 +1,8 @@
 """The bars and trades of all instruments on their way in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ml4t_actor.feed.instrument import InstrumentFeed
@@ -57,6 +59,7 @@ class MarketFeed:
         live: bool,
         max_clock_skew_ns: int = 1_000_000_000,
     ) -> None:
+        ports = replace(ports, note=_unfailing(ports.note))
         self._note = ports.note
         self._feeds = {
             bar_type.instrument_id: InstrumentFeed(
@@ -128,3 +131,13 @@ class MarketFeed:
             function(*args)
         except Exception as e:
             self._note(f"error in {where}", f"{where} failed: {e!r}")
+
+
+def _unfailing(note: Callable[[str, str], None]) -> Callable[[str, str], None]:
+    """Return the same, but for its failures: there is nobody left to report them to, and bars have to go on."""
+
+    def call(kind: str, message: str) -> None:
+        with suppress(Exception):
+            note(kind, message)
+
+    return call

@@ -1,7 +1,9 @@
 """A feed with a clock, Nautilus's real cache and everything that goes in and out kept, for tests."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from nautilus_trader.model.data import Bar, BarType, TradeTick
 from nautilus_trader.model.enums import AggressorSide
@@ -39,6 +41,14 @@ def make_trade(number, ts, ts_init=None, instrument_id=ID, size=1.0):
     )
 
 
+class _Cache:
+    """Nautilus's cache, through a port that can be made to fail."""
+
+    def __init__(self, cache, port: Callable[..., Any]) -> None:
+        self.bar = port("cache", cache.bar)
+        self.trade_tick = port("cache", cache.trade_tick)
+
+
 @dataclass
 class Rig:
     """A feed with a clock, Nautilus's cache, and everything that goes in and out kept."""
@@ -60,24 +70,38 @@ class Rig:
         self.requests: list[tuple[BarType, int, object, int]] = []
         self.counts: Counter[str] = Counter()
         self.accept = lambda bar: True
+        self._failing: set[str] = set()
         self.feed = MarketFeed(
             [self.bar_type],
             self.settings,
             Ports(
-                cache=self.cache,
-                now=lambda: self.now,
-                take_bar=self.take_bar,
-                take_trade=lambda tick, ts: (self.took.append((tick, ts)), self.order.append(tick)),
-                last_close=lambda _: max([self.last_close, *(t[0] for t in self.taken)]),
-                last_trade_ns=lambda _: self.last_trade,
-                request=lambda bar_type, start, done: self.requests.append((bar_type, start, done, self.now)),
-                note=lambda kind, message: self.counts.update([kind]),
-                warmup_bars=lambda _: self.warmup,
+                cache=_Cache(self.cache, self._port),
+                now=self._port("now", lambda: self.now),
+                take_bar=self._port("take_bar", lambda *given: self.take_bar(*given)),
+                take_trade=self._port("take_trade", lambda *given: self.take_trade(*given)),
+                last_close=self._port("last_close", lambda _: max([self.last_close, *self.closes])),
+                last_trade_ns=self._port("last_trade_ns", lambda _: self.last_trade),
+                request=self._port("request", lambda *given: self.request(*given)),
+                note=self._port("note", lambda kind, message: self.counts.update([kind])),
+                warmup_bars=self._port("warmup_bars", lambda _: self.warmup),
             ),
             trades=self.trades,
             live=self.live,
             max_clock_skew_ns=SKEW,
         )
+
+    def _port(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if name in self._failing:
+                raise RuntimeError(f"planted in {name}")
+            return function(*args)
+
+        return call
+
+    def fail_in(self, *ports: str) -> None:
+        """Let everything that the feed is connected to by these names raise from now on, and nothing else."""
+        assert {*ports} <= {port.name for port in fields(Ports)}
+        self._failing = {*ports}
 
     @property
     def instrument_id(self):
@@ -106,6 +130,13 @@ class Rig:
         self.taken.append((close, bar, stands, self.now))
         self.order.append(bar)
         return True
+
+    def take_trade(self, tick, ts):
+        self.took.append((tick, ts))
+        self.order.append(tick)
+
+    def request(self, bar_type, start, done):
+        self.requests.append((bar_type, start, done, self.now))
 
     def live_bar(self, close, *, deliver=True, **kwargs):
         """Let a bar that closed at `close` arrive now, stamped as its source does."""
