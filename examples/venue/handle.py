@@ -90,7 +90,7 @@ class Venue:
         return [entry for entry in entries if kind is None or entry["kind"] == kind]
 
     def state(self) -> Message:
-        """Return what the venue knows: positions, open orders, fills, prices, subscriptions."""
+        """Return what the venue knows: positions, orders, fills, prices, subscriptions, open times of candles."""
         with _open(f"{self.control_url}/state") as response:
             state: Message = json.load(response)
             return state

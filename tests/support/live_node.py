@@ -437,12 +437,12 @@ class Rig:
         After an outage the adapter tells as closed what it knew of a candle before. By its age that is found out, on
         the clock's own minutes; candles that are faster than time have none.
         """
-        self._cut |= self._in_the_making()
+        # Not from the history, whose answers may be made to take longer than many candles.
+        before = self.venue.state()["candles"]
         self.venue.control(what, **arguments)
-        self._cut |= self._in_the_making()
-
-    def _in_the_making(self) -> set[float]:
-        return {max(told_bars(self.venue, coin)) + 60_000.0 for coin in self.coins}
+        after = self.venue.state()["candles"]
+        for coin in self.coins:
+            self._cut |= {t + 60_000.0 for t in range(before[coin], after[coin] + 1, 60_000)}
 
     def reach(self, coin: str, barrier: str) -> None:
         """Move the price to the stop or the target, and a little beyond."""
