@@ -3,7 +3,7 @@ PYTHON ?=
 export PYTHON
 python := .venv/bin/python
 
-.PHONY: backtest test check bench lock install
+.PHONY: backtest test long check bench lock install
 
 install:
 	@.ci/bootstrap
@@ -11,8 +11,11 @@ install:
 backtest: install  ## train, backtest, print the account, write the tearsheets
 	$(python) -m backtests
 
-test: install  ## every test, the slow ones too, with coverage
-	$(python) -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=90
+test: install  ## every test but the long ones, with coverage
+	$(python) -m pytest -n 4 --dist worksteal --cov --cov-report=term --cov-fail-under=90  # many wait: -n beyond cores
+
+long: install  ## what takes many minutes: many kills, a hundred thousand messages, benchmarks, every command of the README
+	$(python) -m pytest -n 2 --dist worksteal -m long -o timeout=3600 -o faulthandler_timeout=4000
 
 check: install  ## format, lint, types
 	$(python) -m ruff format --check .

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +13,7 @@ from typing import Self
 from examples.venue.payloads import Addresses, Message
 
 _ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 30.0  # far more than either takes, for a busy machine
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # past any proxy
 
 
@@ -43,7 +43,7 @@ class Venue:
         self._errors = (path.parent / "errors").open("w+")
         self.process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=self._errors)
         try:
-            self.until(lambda: path.exists() or self.process.poll() is not None, 30, "the stub's addresses")
+            self._wait_for(path)
             if self.process.poll() is not None:
                 raise RuntimeError(f"the stub ended at its start: {self.errors()}")
         except BaseException:
@@ -60,10 +60,10 @@ class Venue:
     ) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(STOP_TIMEOUT_S)
         self._errors.close()
         self._folder.cleanup()
 
@@ -90,7 +90,7 @@ class Venue:
         return [entry for entry in entries if kind is None or entry["kind"] == kind]
 
     def state(self) -> Message:
-        """Return what the venue knows: positions, open orders, fills, prices, subscriptions."""
+        """Return what the venue knows: positions, orders, fills, prices, subscriptions, open times of candles."""
         with _open(f"{self.control_url}/state") as response:
             state: Message = json.load(response)
             return state
@@ -103,12 +103,10 @@ class Venue:
         with _open(request) as response:
             return json.load(response)
 
-    @staticmethod
-    def until[T](condition: Callable[[], T], seconds: float, what: str = "") -> T:
-        """Wait for a condition and return its value; `TimeoutError` if it does not come true in time."""
-        end = time.monotonic() + seconds
-        while not (value := condition()):
+    def _wait_for(self, path: Path) -> None:
+        """Wait until a file is there, as long as the process lives."""
+        end = time.monotonic() + START_TIMEOUT_S
+        while not path.exists() and self.process.poll() is None:
             if time.monotonic() > end:
-                raise TimeoutError(f"waited {seconds} s for {what or condition}")
+                raise TimeoutError(f"the stub's addresses are not there after {START_TIMEOUT_S:g} s")
             time.sleep(0.02)
-        return value

@@ -346,6 +346,7 @@ class Server:
                 "cash": float(exchange.cash),
                 "prices": {c: [float(x) for x in self.market.top(c)] for c in COINS},
                 "loops": self.market.loops,
+                "candles": {coin: candles.open_ms for coin, candles in self.market.candles.items()},
             }
         )
 

@@ -343,7 +343,14 @@ class InstrumentFeed:
     def _on_response(self, number: int, requested_ns: int) -> None:
         self._unanswered -= 1
         self._responses.append((requested_ns, number == self._requests))
-        self._drain()
+        try:
+            self._drain()
+        except (
+            Exception
+        ) as e:  # or it would be raised into the engine; without a response the request times out
+            self._ports.report_problem(
+                "error in requesting bars", f"processing a response about {self._backfill_type} failed: {e!r}"
+            )
 
     def _time_out(self, now: int) -> None:
         self._ports.report_problem(

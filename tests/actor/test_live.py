@@ -53,8 +53,9 @@ from ml4t_actor.settings import (
 )
 from ml4t_actor.training.loop import TrainingLoop
 from ml4t_actor.training.worker import RetrainWorker
-from tests.support.nodes import WAIT_S, Live, Step, Threads
-from tests.support.survival import children_of, is_alive
+from tests.support.nodes import Live, Step, Threads
+from tests.support.processes import children_cpu_ticks, children_of, is_alive
+from tests.support.waiting import Patience, join
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
 BAR_TYPE = BarType.from_str(f"{INSTRUMENT}-1-MINUTE-LAST-EXTERNAL")
@@ -248,12 +249,11 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
     bundles = {bundle.version: bundle for bundle in (planted.first, planted.second)}
     warm, more = planted.steps[:WARM_BARS], itertools.cycle(planted.steps[WARM_BARS:])
     sent: list[str] = []
-    over = threading.Event()
 
     def other() -> ModelBundle:
         return planted.first if actor.inference.bundle is planted.second else planted.second
 
-    def swap_from_outside() -> None:
+    def swap_from_outside(over: threading.Event) -> None:
         for bundle in itertools.cycle((planted.second, planted.first)):
             if over.wait(0.002):
                 return
@@ -268,11 +268,11 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
         return sum(a != b for a, b in itertools.pairwise(versions))
 
     async def fire(live: Live) -> None:
-        deadline = time.monotonic() + WAIT_S
+        patience = Patience("enough changes", lambda: (len(live.enriched), changes()))
         for k in itertools.count():
             if k % 100 == 0 and len(sent) >= 5_600 and changes() >= 220:
                 break
-            assert time.monotonic() < deadline
+            patience.check()
             step = next(more)
             batch = [
                 signal_of(step.bar.ts_event, 1 - 2 * (i % 2), (k * 0.37 + i * 0.11) % 1.0, f"{len(sent) + i}")
@@ -288,12 +288,8 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
     async def scenario(live: Live) -> None:
         await live.feed(Step(step.bar, []) for step in warm)
         live.node.kernel.msgbus.subscribe(topic="data.EnrichedSignal*", handler=swap_from_within)
-        swapping = asyncio.create_task(live.in_thread(swap_from_outside))
-        try:
+        async with live.beside(swap_from_outside):
             await fire(live)
-        finally:
-            over.set()
-            await swapping
 
     live.run(scenario)
     assert ids(live.enriched) == sent
@@ -328,7 +324,8 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
 
 
 def test_a_stop_ends_the_training_process_and_completes_the_ledger(planted, models):
-    live = Live(config_of(models))
+    unending = GateSettings(bootstrap_samples=10**6)
+    live = Live(config_of(models, retraining=RetrainSettings(check_seconds=0.1, gate=unending)))
     steps = planted.steps[:600]
     child: list[int] = []
 
@@ -340,11 +337,8 @@ def test_a_stop_ends_the_training_process_and_completes_the_ledger(planted, mode
         child.extend(set(children_of(os.getpid())) - before)
         live.send(*planted.steps[600].signals, *planted.steps[601].signals)
         await live.taken()
-        child.append(time.monotonic_ns())
 
     live.run(scenario)
-    stopped_s = (time.monotonic_ns() - child.pop()) / 1e9
-    assert stopped_s < 10.0
     assert len(child) == 1
     assert not is_alive(child[0])
     assert live.log.errors == []
@@ -364,7 +358,7 @@ def test_no_signal_is_answered_after_the_stop_that_completed_the_ledger(planted,
         await live.feed(steps)
         thread = threading.Thread(target=live.actor.on_data, args=(late,))
         thread.start()
-        thread.join()  # handed over to the event loop, which does not get to it
+        join(thread)  # handed over to the event loop, which does not get to it
         live.actor.stop()
         await asyncio.sleep(0.05)
 
@@ -515,9 +509,9 @@ def lives(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lives:
         def promoted() -> bool:
             return any(update.action == "promoted" for update in live.updates)
 
-        deadline = time.monotonic() + WAIT_S
+        patience = Patience("a promotion", lambda: (fed, len(live.updates), children_cpu_ticks()))
         while not promoted():
-            assert time.monotonic() < deadline, live.updates
+            patience.check()
             if fed < N_LIVE - 10 * N_AFTER:
                 await live.feed(steps[fed : fed + 1])
                 fed += 1

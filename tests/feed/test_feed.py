@@ -1,5 +1,7 @@
 """What the feed hands on: each trap of live data by name, with real bars and Nautilus's real cache."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from nautilus_trader.core.uuid import UUID4
@@ -10,7 +12,7 @@ from nautilus_trader.model.identifiers import ClientId
 from nautilus_trader.test_kit.stubs.component import TestComponentStubs
 
 from backtests.market import load_markets
-from ml4t_actor.feed import MAX_HISTORY_BARS, needed_bars
+from ml4t_actor.feed import MAX_HISTORY_BARS, Ports, needed_bars
 from ml4t_actor.feed.pacing import MAX_TIMEOUTS
 from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.inference import InferenceLoop
@@ -222,7 +224,7 @@ def test_an_answer_that_comes_late_still_counts():
 
 def test_a_request_that_fails_or_answers_at_once_is_no_trouble():
     rig = Rig()
-    real = rig.requests.append
+    real = rig.request_bars
 
     def request(bar_type, start, done):
         raise ValueError("no such client")
@@ -233,7 +235,7 @@ def test_a_request_that_fails_or_answers_at_once_is_no_trouble():
     assert rig.counts["error in requesting bars"] == 1
 
     def at_once(bar_type, start, done):
-        real((bar_type, start, done, rig.now))
+        real(bar_type, start, done)
         rig.answer([at(0)])
 
     rig.request_bars = at_once
@@ -484,31 +486,63 @@ def test_a_trade_from_the_future_is_refused_and_no_sign_of_life():
     assert rig.counts["future_trade"] == 1
 
 
-def test_nothing_is_raised_into_the_caller():
+def test_what_fails_in_taking_is_counted_and_nothing_is_raised_into_the_caller():
     rig = started(now=at(0), trades=True)
-
-    def fail(*args):
-        raise RuntimeError("planted")
-
-    rig.on_bar = rig.on_trade = fail
+    rig.fail_in("on_bar", "on_trade")
     rig.now = at(1)
     rig.live_bar(at(1))
     rig.trade(1, at(1))
     assert rig.counts["error in on_bar"] == rig.counts["error in on_trade_tick"] == 1
-    rig.clock = rig.request_bars = rig.newest_close = fail
-    rig.on_cache_read = fail
+
+
+PORTS = tuple(port.name for port in fields(Ports))
+
+
+@pytest.mark.parametrize("ports", [*((name,) for name in PORTS), PORTS], ids="-".join)
+@pytest.mark.parametrize("holding", [False, True])
+def test_whatever_fails_nothing_is_raised_into_the_caller(ports, holding):
+    rig = Rig(now=at(0), trades=True)
     rig.feed.start()
+    if not holding:
+        rig.answer([at(0)])
+    rig.fail_in(*ports)
+    rig.now = at(1)
+    rig.live_bar(at(1))
     rig.live_bar(at(9))
-    rig.trade(2, at(1))
+    rig.trade(1, at(1))
+    rig.trade(1, at(1))
+    rig.trade(2, at(60))
+    rig.live_bar(at(2), deliver=False)
+    rig.trade(3, at(1) + S, deliver=False)
     rig.feed.catch_up(ID)
     rig.feed.check(at(20))
     rig.feed.on_historical_bar(make_bar(EXTERNAL, at(0)))
+    rig.answer([at(3), at(4)], index=0)
+    rig.feed.check(at(40))
+    rig.feed.start()
+    rig.fail_in()
+    for minute in range(60, 75):  # and it goes on
+        n_requests = len(rig.requests)
+        rig.now = at(minute) + S
+        rig.live_bar(at(minute))
+        rig.feed.check(rig.now)
+        if len(rig.requests) > n_requests:
+            rig.answer([at(past) for past in range(30, minute + 1)])
+    assert rig.closes[-1] == at(74)
+    assert rig.closes == sorted({*rig.closes})
+
+
+def test_what_is_of_no_instrument_of_the_feed_is_ignored():
+    rig = started(now=at(0), trades=True)
     other = BarType.from_str("ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
     rig.feed.on_bar(make_bar(other, at(0)))
     rig.feed.on_historical_bar(make_bar(other, at(0)))
     rig.feed.on_trade(make_trade(1, at(0), instrument_id=other.instrument_id))
     rig.feed.catch_up(other.instrument_id)
     assert not rig.feed.is_warming_up(other.instrument_id)
+    assert rig.closes == [at(0)]
+    assert rig.trade_ids == []
+    assert not rig.counts
 
 
 def test_a_report_that_fails_is_logged_and_what_follows_is_delivered(caplog):

@@ -15,11 +15,10 @@ from ml4t_actor.health import prometheus
 from ml4t_actor.health.prometheus import MetricsServer
 from ml4t_actor.health.reporter import FeedVitals, HealthReporter, Latency, LinkVitals, Vitals
 from ml4t_actor.messages import ActorHealth, LinkState
-from tests.support.redis_server import until
+from tests.support.waiting import FAR_S, join, until
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
-WAIT_S = 20.0
 FOREVER_S = 3_600.0
 
 
@@ -55,7 +54,7 @@ def serve() -> Iterator[Callable[..., MetricsServer]]:
 
 
 def scrape(server: MetricsServer, accept: str = "text/plain") -> dict[tuple, float]:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=WAIT_S)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=FAR_S)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics", headers={"Accept": accept})
         response = connection.getresponse()
@@ -110,7 +109,7 @@ def test_openmetrics_is_spoken_too(serve):
     from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
     server = serve(healthy)
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=WAIT_S)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=FAR_S)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
         families = list(parse(connection.getresponse().read().decode()))
@@ -128,12 +127,11 @@ def test_stop_frees_the_port_though_a_client_is_connected(serve, monkeypatch):
     monkeypatch.setattr(prometheus, "SILENCE_MAX_S", FOREVER_S)
     server = serve(healthy)
     port = server.port
-    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S):
+    with socket.create_connection(("127.0.0.1", port), timeout=FAR_S):
         scrape(server)  # so that the idle one was accepted before
         stopping = threading.Thread(target=server.stop, daemon=True)
         stopping.start()
-        stopping.join(WAIT_S)
-        assert not stopping.is_alive()
+        join(stopping)
         server.stop()
         again = serve(healthy, port=port)
         assert again.port == port
@@ -175,7 +173,7 @@ def silent_clients(server: MetricsServer, n: int) -> Iterator[list[socket.socket
         clients = []
         for i in range(n):
             address = ("127.0.0.1", server.port)
-            clients.append(stack.enter_context(socket.create_connection(address, timeout=WAIT_S)))
+            clients.append(stack.enter_context(socket.create_connection(address, timeout=FAR_S)))
             if i % 2:
                 clients[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ")
             if i % 4 == 3:  # as many as may wait to be accepted
@@ -195,7 +193,7 @@ def test_garbage_is_answered_and_the_next_scrape_works(serve, capfd):
         b"POST / HTTP/9.9\r\n\r\n",
         b"\r\n",
     ):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=FAR_S) as client:
             with contextlib.suppress(OSError):
                 client.sendall(garbage)
                 client.shutdown(socket.SHUT_WR)
@@ -226,5 +224,5 @@ def test_without_the_client_library_the_extra_is_named():
 
 def test_only_the_address_named_is_bound(serve):
     server = serve(healthy)
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", server.port), timeout=WAIT_S):
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", server.port), timeout=FAR_S):
         pass

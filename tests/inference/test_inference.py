@@ -24,6 +24,7 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
+from tests.support.waiting import FAR_S
 
 MINUTE = 60_000_000_000
 ID = "BTCUSDT-PERP.BINANCE"
@@ -548,7 +549,7 @@ assert not compiled, compiled
 def test_once_compiled_no_signal_waits_for_a_compiler(training, tmp_path):
     ModelStore(tmp_path).save(dataclasses.replace(training.bundle, version=""))
     done = subprocess.run(
-        [sys.executable, "-c", COLD_START, str(tmp_path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", COLD_START, str(tmp_path)], capture_output=True, text=True, timeout=FAR_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

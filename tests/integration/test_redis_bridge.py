@@ -52,10 +52,10 @@ from tests.support.redis_node import (
     save_bars,
     signal_of,
     train,
-    wait_for,
     written,
 )
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import Patience, end_of, join, until
 
 OUTSIDE = "outside"
 OTHERS_PAUSE_S = 0.005
@@ -174,11 +174,15 @@ def another_process_publishes(server: RedisServer, names: Sequence[str]) -> Iter
             process.stdin.write(lines)
             process.stdin.close()
 
-        giving = threading.Thread(target=give)
+        giving = threading.Thread(target=give, daemon=True)
         giving.start()
-        yield
-        giving.join()
-        assert process.wait() == 0
+        try:
+            yield
+        except BaseException:
+            process.kill()  # or leaving would wait for it
+            raise
+        join(giving)
+        assert end_of(process) == 0
 
 
 @pytest.mark.parametrize("n", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -208,15 +212,14 @@ def test_signals_from_everywhere_are_answered_once_in_order_on_the_event_thread(
         health=HealthSettings(publish_seconds=0.02),
     )
     node = RedisNode(config)
-    over = threading.Event()
 
-    def swap_from_outside() -> None:
+    def swap_from_outside(over: threading.Event) -> None:
         for bundle in itertools.cycle(bundles):
             if over.wait(OTHERS_PAUSE_S):
                 return
             node.actor.hot_swap_model(bundle)
 
-    def signal_from_outside() -> None:
+    def signal_from_outside(over: threading.Event) -> None:
         for i in itertools.count():
             if over.wait(OTHERS_PAUSE_S):
                 return
@@ -224,13 +227,13 @@ def test_signals_from_everywhere_are_answered_once_in_order_on_the_event_thread(
 
     async def scenario(node: RedisNode) -> None:
         await node.warm(planted.bars)
-        others = [asyncio.create_task(node.in_thread(f)) for f in (swap_from_outside, signal_from_outside)]
-        with another_process_publishes(server, given):
-            while len(node.answers(OUTSIDE)) < n:
-                await node.inner()
-                await asyncio.sleep(OTHERS_PAUSE_S)
-        over.set()
-        await asyncio.gather(*others)
+        patience = Patience("answers to all", lambda: len(node.answers(OUTSIDE)))
+        async with node.beside(swap_from_outside, signal_from_outside):
+            with another_process_publishes(server, given):
+                while len(node.answers(OUTSIDE)) < n:
+                    patience.check()
+                    await node.inner()
+                    await asyncio.sleep(OTHERS_PAUSE_S)
         # The same id, from within the node.
         node.send(signal_of("0", source=OUTSIDE))
         await node.until(lambda: node.actor.counts["repeated"] == twice + 1)
@@ -287,8 +290,8 @@ def tally(server: RedisServer, models: Path, names: Sequence[str], lives: Lives)
 
 def settled(server: RedisServer, trace: Trace, n: int) -> None:
     """Wait until as many signals from outside are among the enriched, and nothing is on its way."""
-    wait_for(lambda: len(ids(written(server))) >= n, why=f"{n} enriched signals")
-    wait_for(lambda: trace.health is not None and trace.health.outbox_depth == 0)
+    until(lambda: len(ids(written(server))) >= n, f"{n} enriched signals", lambda: len(written(server)))
+    until(lambda: trace.health is not None and trace.health.outbox_depth == 0)
 
 
 def publish_while_everything_fails(
@@ -325,7 +328,7 @@ def publish_while_everything_fails(
     producer.start()
     moments = sorted(rng.uniform(0.05, 0.85) for _ in faults)
     for moment, fault in zip(moments, faults, strict=True):
-        wait_for(lambda moment=moment: progress() >= moment * n, why=f"{moment:.0%} of the signals")
+        until(lambda moment=moment: progress() >= moment * n, f"{moment:.0%} of the signals", progress)
         time.sleep(rng.uniform(0.0, 0.05))
         if fault == "kill node":
             lives.nodes.kill()
@@ -335,7 +338,7 @@ def publish_while_everything_fails(
             server.stop() if fault == "stop redis" else server.kill()
             time.sleep(rng.choice([0.0, 0.3]))
             server.start()
-    producer.join()
+    join(producer)
     assert not failures
     settled(server, trace, n)
     assert lives.nodes.stop() == 0
@@ -379,12 +382,12 @@ def test_what_was_answered_just_before_a_kill_is_recorded_and_not_answered_again
     config = functools.partial(config_of, models, server.settings())
     lives.begin(config(ledger=LedgerSettings(flush_ms=600_000)))
     publish(server, names_of(0, 40))
-    wait_for(lambda: len(written(server)) == 40)
+    until(lambda: len(written(server)) == 40)
     lives.nodes.kill()
     assert recorded(models) == []
     trace = lives.begin(config())
     publish(server, names_of(40, 5))
-    wait_for(lambda: len(written(server)) == 45)
+    until(lambda: len(written(server)) == 45)
     assert lives.nodes.stop() == 0
     assert ids(written(server)) == names_of(0, 45)
     assert [name for _, name, _ in trace.bus] == names_of(40, 5)
@@ -398,9 +401,9 @@ def test_answers_that_waited_for_redis_when_the_node_was_killed_are_written_by_t
     config = config_of(models, server.settings())
     trace = lives.begin(config, inner=True)
     publish(server, names_of(0, 10))
-    wait_for(lambda: len(ids(written(server))) == 10)
+    until(lambda: len(ids(written(server))) == 10)
     server.kill()
-    wait_for(lambda: trace.health is not None and trace.health.outbox_depth > 20)
+    until(lambda: trace.health is not None and trace.health.outbox_depth > 20)
     assert trace.health.outbound == "connecting"
     assert trace.health.outbound_error
     lives.nodes.kill()
@@ -409,7 +412,7 @@ def test_answers_that_waited_for_redis_when_the_node_was_killed_are_written_by_t
     rows = {(source, name) for source, name, _ in recorded(models)}
     assert len(rows - set(before)) >= 20
     trace = lives.begin(config)
-    wait_for(lambda: len(written(server)) >= len(rows | set(before)))
+    until(lambda: len(written(server)) >= len(rows | set(before)))
     publish(server, names_of(10, 1))
     settled(server, trace, 11)
     assert lives.nodes.stop() == 0
@@ -425,7 +428,7 @@ def test_an_answer_recorded_late_is_not_written_again_by_the_life_after_the_next
 ):
     lives.begin(config_of(models, server.settings(), ledger=LedgerSettings(flush_ms=600_000)))
     publish(server, names_of(0, 5))
-    wait_for(lambda: len(written(server)) == 5)
+    until(lambda: len(written(server)) == 5)
     lives.nodes.kill()
     server.kill()
 
@@ -451,9 +454,9 @@ def test_answers_that_one_life_does_not_come_to_record_are_recorded_by_the_next(
     planted, models, server, lives, monkeypatch
 ):
     lives.begin(config_of(models, server.settings(), ledger=LedgerSettings(flush_ms=600_000)), inner=True)
-    wait_for(lambda: len(ids(written(server), INNER)) > 3)
+    until(lambda: len(ids(written(server), INNER)) > 3)
     publish(server, names_of(0, 5))
-    wait_for(lambda: len(ids(written(server))) == 5)
+    until(lambda: len(ids(written(server))) == 5)
     lives.nodes.kill()
     before = Counter((m["source"], m["signal_id"]) for m in written(server))
 
@@ -672,7 +675,7 @@ def test_a_stop_while_redis_stands_still_is_quick_and_loses_nothing(planted, mod
     node = RedisNode(config).run(stop_amid_a_pause)
     assert took_s < 10.0  # and not the timeout
     assert node.log.count("enriched signals did not reach Redis, and are written by the next start") == 1
-    wait_for(lambda: exchanging() == [])
+    until(lambda: exchanging() == [])
     server.resume()
     RedisNode(config).run(write_what_waits)
     assert ids(written(server), INNER) == [f"inner-{i}" for i in range(100)]
@@ -771,7 +774,7 @@ def test_a_node_that_requires_redis_refuses_to_start_without_it(nodes, planted, 
             environment={"ML4T_TEST_PASSWORD": "s3cr3t-and-wrong"},
         )
         trace = nodes.begin(life)
-        wait_for(lambda: "ended" in trace.log or "Error" in trace.log)
+        until(lambda: "ended" in trace.log or "Error" in trace.log)
         assert nodes.wait() == 1
         assert "`redis_required` is true, but Redis does not answer: " in trace.log
         assert ("WRONGPASS" if trouble == "wrong password" else "Connection refused") in trace.log
@@ -875,7 +878,7 @@ def test_another_node_reads_our_enriched_signals_with_nautilus_alone(
         await node.until(lambda: str(n + 49) in node.answers(OUTSIDE))
 
     node.run(scenario)
-    wait_for(lambda: len(trace.bus) == len(written(server)))
+    until(lambda: len(trace.bus) == len(written(server)))
     sent = [EnrichedSignal.from_dict(m) for m in written(server)]
     assert len(node.enriched) >= 50
     assert node.enriched == sent[-len(node.enriched) :]
@@ -932,7 +935,7 @@ def test_each_kind_of_bad_message_is_counted_and_logged_once(planted, models, se
     publish(server, ["f1", "f2"], ts_event=now + hour)
     publish(server, ["e1", "e2"], ts_event=now - hour)
     publish(server, ["a", "b", "a", "b"])
-    wait_for(lambda: trace.counts("actor").get("repeated") == 2)
+    until(lambda: trace.counts("actor").get("repeated") == 2)
     assert trace.counts("actor") == {"repeated": 2} | {kind: len(group) for kind, group in bad.items()}
     assert trace.counts("signals") == {"unknown_instrument": 2, "future_signal": 2, "expired": 2, "ok": 2}
     inbound = trace.counts("inbound")
@@ -969,16 +972,16 @@ def test_positions_do_not_run_ahead_of_a_ledger_that_cannot_be_written(models, s
     config = config_of(models, server.settings())
     lives.begin(config)
     publish(server, names_of(0, 10))
-    wait_for(lambda: len(written(server)) == 10)
-    wait_for(lambda: len(recorded(models)) == 10)
+    until(lambda: len(written(server)) == 10)
+    until(lambda: len(recorded(models)) == 10)
     with locked(models, "IMMEDIATE"):
         publish(server, names_of(10, 30))
-        wait_for(lambda: len(written(server)) == 40)
+        until(lambda: len(written(server)) == 40)
         lives.nodes.kill()
         assert len(recorded(models)) == 10
     trace = lives.begin(config)
     publish(server, names_of(40, 5))
-    wait_for(lambda: len(written(server)) == 45)
+    until(lambda: len(written(server)) == 45)
     assert lives.nodes.stop() == 0
     assert ids(written(server)) == names_of(0, 45)
     assert [name for _, name, _ in recorded(models)] == names_of(0, 45)
@@ -989,19 +992,19 @@ def test_a_life_without_a_usable_ledger_is_made_up_for_by_the_next(models, serve
     config = config_of(models, server.settings())
     lives.begin(config)
     publish(server, names_of(0, 10))
-    wait_for(lambda: len(written(server)) == 10)
-    wait_for(lambda: len(recorded(models)) == 10)
+    until(lambda: len(written(server)) == 10)
+    until(lambda: len(recorded(models)) == 10)
     assert lives.nodes.stop() == 0
     with locked(models, "EXCLUSIVE"):
         trace = lives.begin(config)
         publish(server, names_of(10, 10))
-        wait_for(lambda: len(written(server)) == 20)
+        until(lambda: len(written(server)) == 20)
         lives.nodes.kill()
     assert "signals are kept in memory only" in trace.log
     assert [name for _, name, _ in trace.bus] == names_of(10, 10)
     trace = lives.begin(config)
     publish(server, names_of(20, 5))
-    wait_for(lambda: len(written(server)) == 25)
+    until(lambda: len(written(server)) == 25)
     assert lives.nodes.stop() == 0
     assert ids(written(server)) == names_of(0, 25)
     assert [name for _, name, _ in recorded(models)] == names_of(0, 25)
@@ -1015,7 +1018,7 @@ def test_a_stop_amid_a_flood_leaves_the_rest_to_the_next_start(models, server, l
     publish(server, names_of(0, n_all))
     for n in (300, 3_000):
         lives.begin(config)
-        wait_for(lambda n=n: server.client().xlen(ENRICHED) >= n)
+        until(lambda n=n: server.client().xlen(ENRICHED) >= n)
         assert lives.nodes.stop() == 0
         assert n <= len(written(server)) < n_all
         assert ids(written(server)) == [name for _, name, _ in recorded(models)]
@@ -1085,8 +1088,8 @@ def test_the_position_outlasts_the_row_that_it_was_at(models, server, lives):
     lives.begin(config)
     publish(server, names_of(0, 10))
     publish(server, ["in 1970"], ts_event=0)
-    wait_for(lambda: len(written(server)) == 11)
-    wait_for(lambda: len(recorded(models)) == 11)
+    until(lambda: len(written(server)) == 11)
+    until(lambda: len(recorded(models)) == 11)
     assert lives.nodes.stop() == 0
     with contextlib.closing(sqlite3.connect(models / "ledger.sqlite", isolation_level=None)) as connection:
         while forget_chunk(connection, config.ledger):
@@ -1103,7 +1106,7 @@ def test_the_position_outlasts_the_row_that_it_was_at(models, server, lives):
 def test_first_answers_are_recognised_however_long_the_node_was_down(models, server, lives):
     lives.begin(config_of(models, server.settings()))
     publish(server, names_of(0, 5))
-    wait_for(lambda: len(written(server)) == 5)
+    until(lambda: len(written(server)) == 5)
     assert lives.nodes.stop() == 0
     read = [entry_id for entry_id, _ in entries(server, SIGNALS)]
     with contextlib.closing(sqlite3.connect(models / "ledger.sqlite", isolation_level=None)) as connection:
@@ -1117,7 +1120,7 @@ def test_first_answers_are_recognised_however_long_the_node_was_down(models, ser
         client.xadd(ENRICHED, {"topic": "t", "payload": "{}"}, id=f"{time.time_ns() // 1_000_000 + 3_000}-0")
     trace = lives.begin(config_of(models, server.settings(), max_signal_age=0.001))  # so that "long" is soon
     publish(server, names_of(5, 1))
-    wait_for(lambda: "5" in ids(written(server)))
+    until(lambda: "5" in ids(written(server)))
     assert lives.nodes.stop() == 0
     assert ids(written(server)) == names_of(0, 6)
     assert [name for _, name, _ in recorded(models)] == names_of(0, 6)

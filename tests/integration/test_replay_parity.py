@@ -24,6 +24,7 @@ from ml4t_actor.recording.frames import MAGIC, PRELUDE, SCHEMA, framed
 from ml4t_actor.registry import ModelStore
 from tests.support.live_node import Rig, instrument, rig, trained
 from tests.support.paths import ROOT
+from tests.support.waiting import FAR_S
 
 COINS = ("BTC", "ETH")
 HORIZON_BARS = 10
@@ -150,7 +151,7 @@ def test_one_thing_altered_on_the_recording_is_found(session: Session, tmp_path:
 def _replay(session: Session, recording: Path) -> tuple[int, str]:
     command = [sys.executable, "-m", "ml4t_actor.replay", str(recording)]
     command += ["--ledger", str(session.ledger), "--models", str(session.models)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=FAR_S, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -41,19 +41,19 @@ from ml4t_actor.settings import (
 )
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.nodes import instrument
+from tests.support.processes import children_of, is_alive
 from tests.support.survival import (
     IDLE,
     RUNNING,
     STOPPING,
     Event,
     Feed,
-    Life,
     Lives,
     Stream,
-    children_of,
+    Survivor,
     events_of,
-    is_alive,
 )
+from tests.support.waiting import until
 
 MINUTE_NS = 60_000_000_000
 MARKETS = ("BTCUSDT-PERP.BINANCE", "ETHUSDT-PERP.BINANCE")
@@ -186,7 +186,7 @@ def reference(models, tmp_path_factory) -> Iterator[Reference]:
     events = events_of(feed)
     path = written(feed, folder)
     with Lives(models) as lives:
-        lives.begin(life_in(folder, path, config_of(models, folder / "ledger.sqlite")), len(events))
+        lives.begin_with(life_in(folder, path, config_of(models, folder / "ledger.sqlite")), len(events))
         assert lives.end() == 0
         rows, states = rows_of(folder / "ledger.sqlite"), states_of(folder / "ledger.sqlite")
         yield Reference(lives, path, events, rows, states)
@@ -198,9 +198,9 @@ def written(feed: Feed, folder: Path) -> Path:
     return path
 
 
-def life_in(folder: Path, feed: Path, config: ML4TActorConfig, **kwargs: Any) -> Life:
+def life_in(folder: Path, feed: Path, config: ML4TActorConfig, **kwargs: Any) -> Survivor:
     paths = {name: str(folder / name) for name in ("progress", "log")}
-    return Life(config=config.json().decode(), feed=str(feed), **paths, **kwargs)
+    return Survivor(config=config.json().decode(), feed=str(feed), **paths, **kwargs)
 
 
 def check_is_part(ledger: Path, reference: Reference) -> int:
@@ -253,12 +253,12 @@ def test_kills_at_random_moments_change_nothing(seed, reference, models, tmp_pat
             until = None
             if moment == "stopping":
                 until = first_unknown(ledger, events) + rng.randrange(20, 400)
-            lives.begin(life_in(folder, feed, config, until=until), len(events))
+            lives.begin_with(life_in(folder, feed, config, until=until), len(events))
             if moment == "the end":
                 assert lives.end() == 0
                 break
             phase = {"starting": 0, "running": RUNNING, "stopping": STOPPING}[moment]
-            lives.wait_for(lambda phase=phase: lives.phase >= phase)
+            lives.until(lambda phase=phase: lives.phase >= phase)
             time.sleep(rng.uniform(0.0, {"starting": 0.1, "running": 0.08, "stopping": 0.15}[moment]))
             killed_ns = time.monotonic_ns()
             code = lives.kill()
@@ -307,14 +307,14 @@ def lost_of(lives: Lives, ledger: Path, events: Sequence[Event], killed_ns: int)
 def test_nothing_at_all_is_lost_once_it_was_flushed(reference, models, tmp_path):
     lives, feed, events, whole, states = reference
     ledger = tmp_path / "ledger.sqlite"
-    lives.begin(life_in(tmp_path, feed, config_of(models, ledger), stay=True), len(events))
+    lives.begin_with(life_in(tmp_path, feed, config_of(models, ledger), stay=True), len(events))
     last_ts = {
         event.data.bar_type.instrument_id.value: event.ts for event in events if isinstance(event.data, Bar)
     }
-    lives.wait_for(lambda: lives.phase == IDLE)
+    lives.until(lambda: lives.phase == IDLE)
     # The process is not told to write: it does, within the flush interval.
-    lives.wait_for(lambda: dict(query(ledger, "SELECT instrument_id, ts FROM snapshots")) == last_ts)
-    lives.wait_for(lambda: query(ledger, "SELECT count(*) FROM signals") == [(len(whole),)])
+    lives.until(lambda: dict(query(ledger, "SELECT instrument_id, ts FROM snapshots")) == last_ts)
+    lives.until(lambda: query(ledger, "SELECT count(*) FROM signals") == [(len(whole),)])
     assert lives.kill() == -signal.SIGKILL
     assert rows_of(ledger) == whole
     assert states_of(ledger) == states
@@ -341,24 +341,28 @@ def test_a_kill_in_a_retraining_leaves_no_orphan_and_the_old_model(delay_s, refe
     )
     # Only what is past by the clock can be learned from.
     past = feed_of((time.time_ns() // MINUTE_NS - N_BARS) * MINUTE_NS, N_BARS)
-    life = life_in(tmp_path, written(past, tmp_path), config, stay=True, retrain=True, scratch=str(scratch))
-    pid = lives.begin(life, len(events_of(past)))
-    lives.wait_for(lambda: bool(children_of(pid)))
+    life = life_in(
+        tmp_path,
+        written(past, tmp_path),
+        config,
+        stay=True,
+        retrain=True,
+        environment={"TMPDIR": str(scratch)},
+    )
+    pid = lives.begin_with(life, len(events_of(past)))
+    lives.until(lambda: bool(children_of(pid)))
     [child] = children_of(pid)
     time.sleep(delay_s)
     assert is_alive(child), "the training was over before the kill"
     assert lives.kill() == -signal.SIGKILL
-    deadline = time.monotonic() + 30.0
-    while is_alive(child):
-        assert time.monotonic() < deadline, "the training process outlives its parent"
-        time.sleep(0.01)
+    until(lambda: not is_alive(child), "the end of the training process, whose parent is gone")
     assert list(scratch.iterdir()) == []
     versions = ModelStore(models).versions()
     assert ModelStore(store).versions() == versions
     assert not [path.name for path in store.iterdir() if path.name.endswith(".partial")]
     # And the next life serves with it.
     ledger = tmp_path / "ledger.sqlite"
-    lives.begin(life_in(tmp_path, feed, config_of(store, ledger)), len(events))
+    lives.begin_with(life_in(tmp_path, feed, config_of(store, ledger)), len(events))
     assert lives.end() == 0
     assert rows_of(ledger) == whole
     assert states_of(ledger) == states

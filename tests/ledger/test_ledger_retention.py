@@ -10,7 +10,8 @@ from ml4t_actor.ledger.retention import CHUNK_ROWS, forget_chunk
 from ml4t_actor.ledger.schema import open_ledger
 from ml4t_actor.ledger.writer import MEMORY_RETENTION_BATCHES
 from ml4t_actor.settings import LedgerSettings
-from tests.support.ledgers import FAST, HOUR, START, signal_row, table, wait_until
+from tests.support.ledgers import FAST, HOUR, START, signal_row, table
+from tests.support.waiting import until
 
 
 def forget_all(path: Path, retention: LedgerSettings) -> int:
@@ -61,7 +62,7 @@ def test_the_writer_forgets_by_itself(tmp_path):
     with Ledger(path, "actor", retention, retention_s=0.01) as ledger:
         for i in range(100):
             ledger.record_signal(signal_row(i))
-        wait_until(lambda: len(ledger.recent_ids(1000)) == 25, "old rows were gone")
+        until(lambda: len(ledger.recent_ids(1000)) == 25, "old rows were gone")
     assert ledger.counts["write_errors"] == 0
 
 

@@ -29,9 +29,9 @@ from tests.support.ledgers import (
     outcome_row,
     signal_row,
     table,
-    wait_until,
 )
 from tests.support.paths import ROOT
+from tests.support.waiting import FAR_S, join, until
 
 # A fork starts in milliseconds where a new interpreter takes seconds.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -69,7 +69,7 @@ def test_a_lock_of_another_process_costs_nothing(tmp_path):
         with locked_by_another_process(path):
             for i in range(1, 200):
                 ledger.record_signal(signal_row(i), ("ETH", START + i, b"%d" % i))
-            wait_until(lambda: ledger.counts["write_errors"] >= 2, "writing failed")
+            until(lambda: ledger.counts["write_errors"] >= 2, "writing failed")
             for i in range(200, 400):
                 ledger.record_signal(signal_row(i), ("ETH", START + i, b"%d" % i))
             ledger.record_outcomes([outcome_row(i) for i in range(100)])
@@ -119,13 +119,11 @@ def test_beyond_the_buffer_the_oldest_rows_are_dropped_and_counted(tmp_path, mon
                 ledger.record_signal(signal_row(i), ("ETH" if i % 2 else "BTC", START + i, b"%d" % i))
                 if i % 100 == 0:
                     errors = ledger.counts["write_errors"]
-                    wait_until(
-                        lambda seen=errors: ledger.counts["write_errors"] > seen, "writing failed again"
-                    )
+                    until(lambda seen=errors: ledger.counts["write_errors"] > seen, "writing failed again")
                 assert len(ledger._pending) <= 50
             ledger.record_outcomes([outcome_row(990)])
             errors = ledger.counts["write_errors"]
-            wait_until(lambda: ledger.counts["write_errors"] > errors + 1, "what was on its way came back")
+            until(lambda: ledger.counts["write_errors"] > errors + 1, "what was on its way came back")
         assert ledger.flush()
         kept = [f"s{i}" for i in range(951, 1000)]
         assert ledger.recent_ids(1000) == [("trend", name) for name in kept]
@@ -178,7 +176,8 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from ml4t_actor.ledger import Ledger
-from tests.support.ledgers import FAST, START, outcome_row, signal_row, wait_until
+from tests.support.ledgers import FAST, START, outcome_row, signal_row
+from tests.support.waiting import until
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(Path(sys.argv[1]), "actor", FAST)
@@ -188,7 +187,7 @@ _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
 for i in range(1, 500):
     ledger.record_signal(signal_row(i, features=bytes(2000)), ("ETH", START + i, b"%d" % i))
-wait_until(lambda: ledger.counts["write_errors"] >= 2, "the disk was full")
+until(lambda: ledger.counts["write_errors"] >= 2, "the disk was full")
 assert not ledger.flush(0.1)
 assert len(ledger.snapshots()) == 1
 seen = len(ledger.recent_ids(1000))
@@ -235,7 +234,7 @@ def test_many_threads_and_two_ledgers_share_a_file(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        join(thread)
     assert all(ledger.close() for ledger in ledgers)
     counted = table(path, "SELECT actor, count(*), sum(label) FROM signals GROUP BY actor ORDER BY actor")
     assert counted == [("a", 300, 300), ("b", 300, 300)]
@@ -293,10 +292,11 @@ def test_a_killed_process_leaves_the_file_as_after_one_of_its_calls(tmp_path):
         # From a little before where it was killed, as an actor that replays bars after its snapshot.
         process = forked.Process(target=record_calls, args=(path, max(0, last - 10), started))
         process.start()
-        assert started.wait(20.0)
+        assert started.wait(FAR_S)
         time.sleep(rng.uniform(0.0, 0.15))
         os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.join(FAR_S)
+        assert process.exitcode is not None
         if not table(path, "SELECT count(*) FROM snapshots")[0][0]:
             continue
         [(newest,)] = table(path, f"SELECT max(ts) - {START} FROM snapshots")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LedgerSettings, MonitorSettings, RetrainSettings
 from ml4t_actor.training.gate import GateDecision
 from ml4t_actor.training.retraining import RetrainResult, RetrainSpec
-from tests.training.test_retraining import MINUTE, NAMES, SETTINGS, end_of, planted, trained
+from tests.support.retrainings import MINUTE, NAMES, SETTINGS, end_of, planted, trained
+from tests.support.waiting import until
 
 ID = InstrumentId.from_str("BTCUSDT.BINANCE")
 DAY = 1_440 * MINUTE
@@ -193,13 +193,6 @@ def folder(tmp_path, bundles) -> Path:
     return tmp_path
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_model_ages_also_where_the_process_starts_anew_each_day(folder):
     asked = []
     for day in range(8):
@@ -283,7 +276,7 @@ def test_a_promoted_challenger_does_not_serve_after_a_restart_where_the_user_swa
     process.conclude(challenger, **BETTER)
     assert [update.action for update in process.updates] == ["swapped", "rejected"]
     assert process.serving == mine.version
-    wait_for(lambda: len(process.store.versions()) == 4)
+    until(lambda: len(process.store.versions()) == 4)
     process.end()
     assert Process(folder, FIRST + DAY).serving.partition("-")[2] == mine.version.partition("-")[2]
 
@@ -306,7 +299,7 @@ def test_a_rollback_is_possible_after_a_restart_too_and_holds(folder, bundles):
     process = Process(folder, FIRST + DAY)
     process.champion.rollback()
     assert process.serving == first
-    wait_for(lambda: len(process.store.versions()) == 3)
+    until(lambda: len(process.store.versions()) == 3)
     process.end()
     assert Process(folder, FIRST + 2 * DAY).serving.partition("-")[2] == first.partition("-")[2]
 
@@ -322,7 +315,7 @@ def test_a_rollback_holds_where_the_process_ended_before_it_was_stored(folder, b
     assert process.store.versions()[-1] == second.version
     process = Process(folder, FIRST + DAY)
     assert process.serving == first
-    wait_for(lambda: len(process.store.versions()) == 3)
+    until(lambda: len(process.store.versions()) == 3)
     process.end()
 
 
@@ -330,7 +323,7 @@ def test_a_model_that_was_rolled_back_to_and_retired_stays_retired(folder, bundl
     process = Process(folder, FIRST)
     promote(process, bundles[1])
     process.champion.rollback()
-    wait_for(lambda: len(process.store.versions()) == 3)
+    until(lambda: len(process.store.versions()) == 3)
     process.outcome("1", paid=False)
     process.champion.request_retrain("now")
     process.check()

@@ -43,12 +43,11 @@ from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSetti
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.paths import ROOT
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.waiting import end_of, until
 
 CONFIGS = ROOT / "configs"
 NODE_FILES = ["hyperliquid_mainnet.json", "hyperliquid_testnet.json", "redis_node.json"]
 KEY = "0x" + "5e" * 32  # of nobody
-WAIT_S = 90.0  # for what takes seconds, on a loaded machine
-STOP_S = 15.0  # "a few seconds", on a loaded machine
 BTC, ETH = "BTC-USD-PERP.HYPERLIQUID", "ETH-USD-PERP.HYPERLIQUID"
 
 PROBE = r"""
@@ -417,7 +416,7 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait()
+        end_of(self.process)
         self._log.close()
 
     @property
@@ -426,16 +425,16 @@ class Node:
 
     def until(self, condition) -> None:
         try:
-            Venue.until(lambda: condition() or self.process.poll() is not None, WAIT_S)
-        except TimeoutError as e:
+            until(lambda: condition() or self.process.poll() is not None, "the node", lambda: len(self.log))
+        except AssertionError as e:
             raise AssertionError(f"{e}; the log ends:\n{self.log[-3000:]}") from None
         assert condition(), f"the node has ended:\n{self.log[-3000:]}"
 
-    def end(self, seconds: float = WAIT_S) -> int:
+    def end(self) -> int:
         try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {seconds} s; the log ends:\n{self.log[-3000:]}") from None
+            return end_of(self.process)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; the log ends:\n{self.log[-3000:]}") from None
 
 
 @pytest.mark.slow
@@ -447,7 +446,7 @@ class TestRunning:
         with Node(tmp_path, venue, raw) as node:
             node.until((tmp_path / "started").exists)
             node.process.send_signal(sig)
-            assert node.end(STOP_S) == 0
+            assert node.end() == 0
             assert (tmp_path / "stopped").exists()
         [file] = (tmp_path / "logs").iterdir()
         for log in (node.log, file.read_text()):
@@ -465,7 +464,7 @@ class TestRunning:
         with Node(tmp_path, venue, raw) as node:
             node.until(lambda: given.exists() and len(given.read_text().splitlines()) >= 3)
             node.process.terminate()
-            assert node.end(STOP_S) == 0
+            assert node.end() == 0
         kept = LedgerReader(tmp_path / "models" / "ledger.sqlite").signals()
         assert sorted(kept["signal_id"]) == sorted(given.read_text().split())
 
@@ -474,7 +473,7 @@ class TestRunning:
         with Node(tmp_path, quiet, local(quiet) | {"timeout_connection": 600.0}) as node:
             node.until(lambda: "Awaiting engine connections" in node.log)
             node.process.terminate()
-            assert node.end(STOP_S) == 0
+            assert node.end() == 0
             assert not (tmp_path / "started").exists()
 
     def test_a_connection_that_never_comes_up_ends_it(self, tmp_path, quiet):

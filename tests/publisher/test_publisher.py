@@ -23,7 +23,8 @@ from ml4t_actor.streams import RedisAwayError, RedisDeniedError, RedisRefusedErr
 from ml4t_actor.streams.codec import decode
 from tests.support.paths import ROOT
 from tests.support.redis_proxy import HoldingProxy
-from tests.support.redis_server import RedisServer, until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 STREAM = "nautilus:signals"
 INSTRUMENT = "BTC-USD-PERP.HYPERLIQUID"

@@ -44,8 +44,8 @@ from tests.support.recordings import (
     header_of,
     signal_of,
     trade_of,
-    until,
 )
+from tests.support.waiting import FAR_S, end_of, join, until
 
 
 def test_what_an_actor_takes_is_on_the_recording_in_order_and_exact(tmp_path):
@@ -245,7 +245,7 @@ def test_a_recording_that_cannot_be_made_says_so_at_once(tmp_path):
 
 
 def test_too_many_waiting_frames_end_the_recording_visibly(tmp_path):
-    recording = RecordingWriter(tmp_path, header_of(), buffer_frames=10, flush_s=30.0)
+    recording = RecordingWriter(tmp_path, header_of(), buffer_frames=10, flush_s=3_600.0)
     for n in range(25):
         recording.trade(trade_of(n), START, START + n)
     assert recording.incomplete == "more than 10 frames waited to be written"
@@ -281,7 +281,8 @@ def test_what_cannot_be_encoded_ends_the_recording_and_troubles_nobody(tmp_path)
 FULL_DISK = """
 import resource, sys
 from ml4t_actor.recording import RecordingWriter
-from tests.support.recordings import START, frames_of, header_of, trade_of, until
+from tests.support.recordings import START, frames_of, header_of, trade_of
+from tests.support.waiting import until
 recording = RecordingWriter(sys.argv[1], header_of(), buffer_frames=200, flush_s=0.005)
 for n in range(100):
     recording.trade(trade_of(n), START, START)
@@ -312,7 +313,7 @@ else:
 @pytest.mark.parametrize("end", ["room again", "full for good"])
 def test_a_full_disk_delays_the_recording_or_ends_it_whole(tmp_path, end):
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), end], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), end], capture_output=True, text=True, timeout=FAR_S
     )
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.tape")
@@ -346,7 +347,7 @@ def test_a_killed_process_leaves_a_recording_without_a_gap(tmp_path):
         until(lambda: any(path.stat().st_size > 200_000 for path in tmp_path.glob("*.tape")))
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        end_of(process)
     (path,) = tmp_path.glob("*.tape")
     found = frames_of(path)
     assert len(found) > 500
@@ -376,7 +377,7 @@ def test_a_recording_can_be_read_while_it_is_written(tmp_path):
         until(lambda: lengths.append(len(frames_of(recording.path))) or lengths[-1] > 500)
     finally:
         stop.set()
-        writer.join()
+        join(writer)
     assert recording.close()
     assert lengths == sorted(lengths)
     assert InstrumentId.from_str(frames_of(recording.path)[0].instrument_id) == BAR_TYPE.instrument_id

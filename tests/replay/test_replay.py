@@ -52,6 +52,7 @@ from ml4t_actor.settings import (
 )
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.nodes import Live
+from tests.support.waiting import FAR_S
 
 MINUTE_NS = 60_000_000_000
 SETTINGS = TrainingSettings(
@@ -574,6 +575,6 @@ def test_the_recording_of_a_killed_process_is_replayed_as_far_as_it_goes(recorde
 @pytest.mark.slow
 def test_the_command_runs_in_a_process_of_its_own(recorded):
     command = [sys.executable, "-m", "ml4t_actor.replay", str(recorded.recordings[1])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FAR_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "120 of 120 signals identical, to the last bit of every field"

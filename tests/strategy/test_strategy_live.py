@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from examples.venue import Venue
-from examples.venue.trader import Trader
+from tests.support.trader import Trader
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def other() -> Iterator[Venue]:
 @pytest.fixture(scope="module")
 def node(venue: Venue) -> Iterator[Trader]:
     with Trader(venue, strategy=SETTINGS) as trader:
-        trader.until(lambda: len(trader.events("bar")) > 1, 30, "bars")
+        trader.until(lambda: len(trader.events("bar")) > 1, "bars")
         yield trader
 
 
@@ -79,10 +79,10 @@ class Case:
             k: n - self.counts_before.get(k, 0) for k, n in now.items() if n != self.counts_before.get(k, 0)
         }
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
         try:
-            return self.node.until(condition, seconds, what)
-        except (TimeoutError, RuntimeError):
+            return self.node.until(condition, what)
+        except (AssertionError, RuntimeError):
             print(self.node.log()[-20_000:])
             raise
 
@@ -318,7 +318,7 @@ def test_an_exit_that_was_filled_without_a_word_is_learnt_from_the_venue(desk):
     desk.node.publish(0)
     desk.until(lambda: desk.position() == 0, "the fill")
     desk.venue.control("orders", mode="filled")
-    desk.until(lambda: desk.counts.get("not_at_venue"), "the venue's word that there is no position", 60)
+    desk.until(lambda: desk.counts.get("not_at_venue"), "the venue's word that there is no position")
     desk.until_flat()
     desk.enter()
 

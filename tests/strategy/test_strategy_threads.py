@@ -13,7 +13,8 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.model import BarType, TraderId
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, live_execution
-from tests.support.nodes import WAIT_S, instrument
+from tests.support.nodes import instrument
+from tests.support.waiting import join, until_async
 
 BARS = "BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
 BTC = BarType.from_str(BARS).instrument_id
@@ -90,15 +91,8 @@ def call_from_another_thread(function: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=call)
     thread.start()
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
+    join(thread)
     assert errors == []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_signals_of_other_threads_are_decided_on_the_event_thread_and_in_order(monkeypatch):
@@ -115,9 +109,9 @@ def test_signals_of_other_threads_are_decided_on_the_event_thread_and_in_order(m
             for number in range(20):
                 call_from_another_thread(lambda n=number: strategy.handle_data(signal(n)))
             assert decided == []  # the event thread had no turn yet
-            await until(lambda: strategy.counts["refuse"] == 20)
+            await until_async(lambda: strategy.counts["refuse"] == 20)
             accesses = strategy.accesses
-            await until(lambda: strategy.accesses > accesses + 5)  # the check of the trades goes on
+            await until_async(lambda: strategy.accesses > accesses + 5)  # the check of the trades goes on
         assert decided == [str(number) for number in range(20)]
         assert strategy.refused == []
         assert dict(strategy.counts) == {"refuse": 20}
@@ -138,7 +132,7 @@ def test_an_order_event_of_another_thread_is_followed_up_on_the_event_thread():
         async with running() as strategy:
             call_from_another_thread(lambda: strategy.on_order_event(Event()))
             assert readers == []
-            await until(lambda: bool(readers))
+            await until_async(lambda: bool(readers))
             assert readers == [strategy.home]
             assert strategy.refused == []
 

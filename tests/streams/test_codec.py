@@ -27,7 +27,8 @@ from ml4t_actor.streams.codec import (
     node_of,
     topic_of,
 )
-from tests.support.redis_server import RedisServer, redis_binary, until
+from tests.support.redis_server import RedisServer, redis_binary
+from tests.support.waiting import until
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
 SIGNAL = SignalData(

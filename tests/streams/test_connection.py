@@ -11,7 +11,8 @@ import redis
 from ml4t_actor.settings import RedisSettings
 from ml4t_actor.streams import RedisAwayError, RedisLink, RedisRefusedError, ReplyTooLargeError, connect
 from ml4t_actor.streams import connection as connections
-from tests.support.redis_server import RedisServer, until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 UPGRADE = (
     "redis-py {version} has no `{name}` any more, or does not use it: `streams.connection` overrides it, so adapt that "

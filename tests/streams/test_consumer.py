@@ -20,7 +20,8 @@ from ml4t_actor.publisher import SignalPublisher
 from ml4t_actor.streams import RedisAwayError, RedisDeniedError, RedisRefusedError, connect
 from ml4t_actor.streams.codec import encode
 from ml4t_actor.streams.consumer import Arrival, Batch, SignalConsumer
-from tests.support.redis_server import RedisServer, rss_bytes, throwaway_certificates, until
+from tests.support.redis_server import RedisServer, rss_bytes, throwaway_certificates
+from tests.support.waiting import until
 
 STREAM = "nautilus:signals"
 ENRICHED = "nautilus:enriched"
@@ -582,7 +583,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
         thread = threading.Thread(target=publish)
         thread.start()
         for part in range(1, 6):
-            until(lambda part=part: len(published) >= n * part // 6, timeout_s=120.0)
+            until(lambda part=part: len(published) >= n * part // 6, "signals", lambda: len(published))
             match part:
                 case 1 | 4:
                     server.kill()
@@ -599,7 +600,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                     server.resume()
         thread.join(120.0)
         assert not thread.is_alive()
-        until(lambda: len(collector.ids) >= n, timeout_s=60.0)
+        until(lambda: len(collector.ids) >= n, "all signals", lambda: len(collector.ids))
         time.sleep(0.1)
     assert collector.ids == names(n)
     assert [a.entry_id for a in collector.arrivals] == published

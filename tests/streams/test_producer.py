@@ -15,7 +15,8 @@ from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.streams.codec import decode, encode, node_of
 from ml4t_actor.streams.producer import EnrichedSignalProducer
 from tests.support.redis_proxy import HoldingProxy
-from tests.support.redis_server import RedisServer, until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import join, until
 
 STREAM = "nautilus:enriched"
 
@@ -340,13 +341,13 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                 if i % 5 == 0:
                     stopped.wait(0.002)
 
+        def n_put() -> int:
+            return producer.counts["written"] + producer.depth
+
         thread = threading.Thread(target=put)
         thread.start()
         for part in range(1, 6):
-            until(
-                lambda part=part: producer.counts["written"] + producer.depth >= n * part // 6,
-                timeout_s=120.0,
-            )
+            until(lambda part=part: n_put() >= n * part // 6, "messages", n_put)
             match part:
                 case 1 | 4:
                     server.kill()
@@ -360,8 +361,8 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                     server.pause()
                     time.sleep(2.5)  # longer than any timeout here
                     server.resume()
-        thread.join(60.0)
-        until(lambda: producer.depth == 0, timeout_s=60.0)
+        join(thread)
+        until(lambda: producer.depth == 0, "an empty outbox", lambda: producer.depth)
         assert producer.counts["dropped"] == 0
         until(lambda: acknowledged[-1] == f"x{n - 1}")
         assert written(server) == names(n)

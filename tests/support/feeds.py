@@ -1,7 +1,9 @@
 """A feed with a clock, Nautilus's real cache and everything that goes in and out kept, for tests."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from nautilus_trader.model.data import Bar, BarType, TradeTick
 from nautilus_trader.model.enums import AggressorSide
@@ -39,19 +41,12 @@ def make_trade(number, ts, ts_init=None, instrument_id=ID, size=1.0):
     )
 
 
-class _Passing:
-    """Reads the cache of a rig, which may have it fail."""
+class _Cache:
+    """Nautilus's cache, through a port that can be made to fail."""
 
-    def __init__(self, rig):
-        self._rig = rig
-
-    def bar(self, *args):
-        self._rig.on_cache_read()
-        return self._rig.cache.bar(*args)
-
-    def trade_tick(self, *args):
-        self._rig.on_cache_read()
-        return self._rig.cache.trade_tick(*args)
+    def __init__(self, cache, port: Callable[..., Any]) -> None:
+        self.bar = port("cache", cache.bar)
+        self.trade_tick = port("cache", cache.trade_tick)
 
 
 @dataclass
@@ -75,24 +70,38 @@ class Rig:
         self.requests: list[tuple[BarType, int, object, int]] = []
         self.counts: Counter[str] = Counter()
         self.accept = lambda bar: True
+        self._failing: set[str] = set()
         self.feed = MarketFeed(
             [self.bar_type],
             self.settings,
             Ports(
-                cache=_Passing(self),
-                now=lambda: self.clock(),
-                on_bar=lambda *args: self.on_bar(*args),
-                on_trade=lambda *args: self.on_trade(*args),
-                last_close=lambda instrument_id: self.newest_close(instrument_id),
-                last_trade_ns=lambda _: self.last_trade,
-                request_bars=lambda *args: self.request_bars(*args),
-                report_problem=lambda *args: self.report_problem(*args),
-                warmup_bars=lambda _: self.warmup,
+                cache=_Cache(self.cache, self._port),
+                now=self._port("now", lambda: self.now),
+                on_bar=self._port("on_bar", lambda *given: self.on_bar(*given)),
+                on_trade=self._port("on_trade", lambda *given: self.on_trade(*given)),
+                last_close=self._port("last_close", lambda _: max([self.last_close, *self.closes])),
+                last_trade_ns=self._port("last_trade_ns", lambda _: self.last_trade),
+                request_bars=self._port("request_bars", lambda *given: self.request_bars(*given)),
+                report_problem=self._port("report_problem", lambda *given: self.report_problem(*given)),
+                warmup_bars=self._port("warmup_bars", lambda _: self.warmup),
             ),
             trades=self.trades,
             live=self.live,
             max_clock_skew_ns=SKEW,
         )
+
+    def _port(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if name in self._failing:
+                raise RuntimeError(f"planted in {name}")
+            return function(*args)
+
+        return call
+
+    def fail_in(self, *ports: str) -> None:
+        """Let everything that the feed is connected to by these names raise from now on, and nothing else."""
+        assert {*ports} <= {port.name for port in fields(Ports)}
+        self._failing = {*ports}
 
     @property
     def instrument_id(self):
@@ -115,15 +124,6 @@ class Rig:
         return self.feed.is_warming_up(self.instrument_id)
 
     # What the feed is connected to; a test may put another function in its place.
-
-    def on_cache_read(self):
-        pass
-
-    def clock(self):
-        return self.now
-
-    def newest_close(self, _instrument_id):
-        return max([self.last_close, *self.closes])
 
     def request_bars(self, bar_type, start, done):
         self.requests.append((bar_type, start, done, self.now))

@@ -4,7 +4,6 @@ import math
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -62,13 +61,6 @@ def outcome_row(i: int, label: int = 1, **changes: Any) -> OutcomeRow:
 def table(path: Path, query: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
-
-
-def wait_until(holds: Any, what: str) -> None:
-    deadline = time.monotonic() + 20.0
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.005)
 
 
 HOLD_LOCK = """

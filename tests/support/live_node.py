@@ -38,8 +38,8 @@ from ml4t_actor.streams.codec import decode
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.paths import ROOT
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.waiting import end_of, until
 
-WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
 COINS = ("BTC", "ETH", "SOL")
 MINUTE_NS = 60_000_000_000
 SIGNALS, ENRICHED = "nautilus:signals", "nautilus:enriched_signals"
@@ -56,15 +56,6 @@ def instrument(coin: str) -> str:
 
 def bar_type(coin: str) -> str:
     return f"{instrument(coin)}-1-MINUTE-LAST-EXTERNAL"
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
-    """Wait for a condition, and return what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.03)
-    return found
 
 
 def labels(horizon_bars: int = HORIZON_BARS) -> dict[str, Any]:
@@ -278,23 +269,26 @@ class Rig:
         """End the node as `kill -9` does."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            end_of(self.process)
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Ask the node to stop, and return its exit code."""
         assert self.process is not None
         self.process.send_signal(by)
-        return self.process.wait(WAIT_S)
+        return end_of(self.process)
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
-        """Wait for a condition, as long as the node lives."""
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait for a condition, as long as the node lives and writes anything."""
 
         def holds() -> Any:
             found = condition()
             assert found or self.is_alive, f"the node ended while waiting for {what}"
             return found
 
-        return until(holds, what, seconds)
+        return until(holds, what, self._bytes_written, pause_s=0.03)
+
+    def _bytes_written(self) -> int:
+        return sum(path.stat().st_size for path in (self.folder / f"output-{self.lives}", *self.tapes()))
 
     # What it says
 
@@ -343,12 +337,11 @@ class Rig:
             entries: Any = client.xrange(ENRICHED)
         return [EnrichedSignal.from_dict(decode(fields)) for _, fields in entries]
 
-    def answer(self, name: str, seconds: float = WAIT_S) -> EnrichedSignal:
+    def answer(self, name: str) -> EnrichedSignal:
         """Wait for the answer to a signal."""
         found: EnrichedSignal = self.until(
             lambda: next((a for a in self.answers() if a.signal_id == name), None),
             f"an answer to {name}",
-            seconds,
         )
         return found
 
@@ -444,12 +437,12 @@ class Rig:
         After an outage the adapter tells as closed what it knew of a candle before. By its age that is found out, on
         the clock's own minutes; candles that are faster than time have none.
         """
-        self._cut |= self._in_the_making()
+        # Not from the history, whose answers may be made to take longer than many candles.
+        before = self.venue.state()["candles"]
         self.venue.control(what, **arguments)
-        self._cut |= self._in_the_making()
-
-    def _in_the_making(self) -> set[float]:
-        return {max(told_bars(self.venue, coin)) + 60_000.0 for coin in self.coins}
+        after = self.venue.state()["candles"]
+        for coin in self.coins:
+            self._cut |= {t + 60_000.0 for t in range(before[coin], after[coin] + 1, 60_000)}
 
     def reach(self, coin: str, barrier: str) -> None:
         """Move the price to the stop or the target, and a little beyond."""

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,8 +20,9 @@ from nautilus_trader.model.objects import Price, Quantity
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.messages import EnrichedSignal, ModelUpdate, SignalData, SignalOutcome
+from tests.support.waiting import until_async
 
-WAIT_S = 60.0  # for what should take seconds at most, on a loaded machine
+BEAT_S = 0.002
 
 
 def node_config(trader_id: str, log_level: str, **kwargs: Any) -> TradingNodeConfig:
@@ -109,7 +110,7 @@ class Live:
         self.thread = threading.get_ident()
         self.published: list[Any] = []
         self.publishing_threads: set[int] = set()
-        self.longest_stall_s = 0.0
+        self._stalls_s = {"loop": 0.0, "thread": 0.0}
         for kind in self.KINDS:
             self.node.kernel.msgbus.subscribe(topic=f"data.{kind.__name__}*", handler=self._keep)
 
@@ -146,7 +147,8 @@ class Live:
                 running.result()
             assert self.actor.is_running, "the actor did not start"
             beating = asyncio.create_task(self._beat())
-            await scenario(self)
+            async with self.beside(self._beat_beside):
+                await scenario(self)
         finally:
             if beating is not None:
                 beating.cancel()
@@ -156,18 +158,29 @@ class Live:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _beat(self) -> None:
-        pause_s = 0.002
-        while True:
-            due = time.monotonic() + pause_s
-            await asyncio.sleep(pause_s)
-            self.longest_stall_s = max(self.longest_stall_s, time.monotonic() - due)
+    @property
+    def longest_stall_s(self) -> float:
+        """How much longer the event loop stood still than a thread beside it: a busy machine holds up both."""
+        return self._stalls_s["loop"] - self._stalls_s["thread"]
 
-    async def until(self, condition: Callable[[], Any], timeout_s: float = WAIT_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, "what is waited for did not happen"
-            await asyncio.sleep(0.005)
+    async def _beat(self) -> None:
+        while True:
+            due = time.monotonic() + BEAT_S
+            await asyncio.sleep(BEAT_S)
+            self._keep_stall("loop", due)
+
+    def _beat_beside(self, over: threading.Event) -> None:
+        while not over.is_set():
+            due = time.monotonic() + BEAT_S
+            time.sleep(BEAT_S)
+            self._keep_stall("thread", due)
+
+    def _keep_stall(self, where: str, due: float) -> None:
+        self._stalls_s[where] = max(self._stalls_s[where], time.monotonic() - due)
+
+    async def until(self, condition: Callable[[], Any], what: str = "what is to happen") -> None:
+        """Wait, as long as the node publishes anything."""
+        await until_async(condition, what, lambda: len(self.published))
 
     async def feed(self, steps: Iterable[Step], pause_s: float = 0.0) -> None:
         """Hand bars and signals to the data engine, as a client would, and wait until it has taken them."""
@@ -184,24 +197,39 @@ class Live:
 
     async def taken(self) -> None:
         await asyncio.sleep(0)
-        while self.node.kernel.data_engine.data_qsize():
-            await asyncio.sleep(0)
+        queued = self.node.kernel.data_engine.data_qsize
+        await until_async(lambda: not queued(), "an empty queue", queued, pause_s=0.0)
 
     async def in_thread(self, function: Callable[[], None]) -> None:
         """Call in a thread of its own, to its end, while the event loop goes on."""
-        with contextlib.ExitStack() as raised:
-            errors: list[BaseException] = []
+        async with self.beside(lambda _over: function()):
+            pass
 
-            def call() -> None:
-                try:
-                    function()
-                except BaseException as e:
-                    errors.append(e)
+    @contextlib.asynccontextmanager
+    async def beside(self, *functions: Callable[[threading.Event], None]) -> AsyncIterator[None]:
+        """Call each in a thread of its own, beside what happens in the context.
 
-            thread = threading.Thread(target=call)
+        Each is given an event that is set when the context ends, however it does, and has to return then. Nothing
+        here blocks the event loop, which a thread may be waiting for.
+        """
+        over = threading.Event()
+        errors: list[BaseException] = []
+
+        def call(function: Callable[[threading.Event], None]) -> None:
+            try:
+                function(over)
+            except BaseException as e:
+                errors.append(e)
+
+        # Daemons, lest one that does not end keeps the process from ending.
+        threads = [threading.Thread(target=call, args=(function,), daemon=True) for function in functions]
+        for thread in threads:
             thread.start()
-            raised.callback(thread.join)
-            await self.until(lambda: not thread.is_alive())
+        try:
+            yield
+        finally:
+            over.set()
+            await self.until(lambda: not any(thread.is_alive() for thread in threads), "the threads' end")
         if errors:
             raise errors[0]
 

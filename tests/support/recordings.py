@@ -1,7 +1,5 @@
 """What recordings are made of: bars, trades, signals and answers, and the reading of them."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ BAR_TYPE = BarType.from_str("ETH-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL")
 COMPOSITE = "BTC-USD-PERP.HYPERLIQUID-5-MINUTE-LAST-INTERNAL@1-MINUTE-EXTERNAL"
 CONFIG = ML4TActorConfig(bar_types=[str(BAR_TYPE), COMPOSITE], trade_ticks=True)
 START = 1_753_000_000_000_000_000
-WAIT_S = 30.0
 
 
 def header_of(config: ML4TActorConfig = CONFIG, **kwargs: Any) -> RecordingHeader:
@@ -64,10 +61,3 @@ def answer_of(n: int = 1) -> EnrichedSignal:
 
 def frames_of(path: Path) -> list[Any]:
     return list(read_recording(path)[1])
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "what is waited for did not happen"
-        time.sleep(0.005)

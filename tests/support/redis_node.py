@@ -7,16 +7,15 @@ each life that it is asked for on standard input, so that a restart takes a tent
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -44,8 +43,8 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
-from tests.support.nodes import WAIT_S, Live, list_instruments, node_config
-from tests.support.paths import ROOT
+from tests.support.fork_server import ForkServer, Life, serve
+from tests.support.nodes import Live, list_instruments, node_config
 from tests.support.redis_server import RedisServer
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
@@ -176,13 +175,11 @@ class RedisNode(Live):
         return [e.signal_id for e in self.enriched if e.source == source]
 
 
-class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process is to do.
+class NodeLife(Life, frozen=True, kw_only=True):
+    """What one process is to do, beside what each of them does.
 
     Attributes
     ----------
-    config : str
-        The actor's configuration, as JSON.
     folder : str
         Where it leaves `bus` (source and id of each enriched signal that the bus carried, a line each), `health`
         (JSON lines) and `log`.
@@ -190,18 +187,14 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         File of the bars, as `np.save` has it.
     inner : bool
         Whether signals arise in the node, with a bar each, as long as there are bars.
-    environment : dict
-        Variables of its environment.
     """
 
-    config: str
     folder: str
     bars: str
     inner: bool = False
-    environment: dict[str, str] = {}
 
 
-def live(life: Life) -> None:
+def live(life: NodeLife) -> None:
     """Run a node until SIGTERM, or until somebody kills it."""
     folder = Path(life.folder)
     bus, told = ((folder / name).open("a", buffering=1) for name in ("bus", "health"))
@@ -256,115 +249,24 @@ def save_bars(path: Path, bars: Iterable[Bar]) -> None:
     np.save(path, np.array(rows).T)
 
 
-def serve(models: Path) -> None:
-    """Fork a life for each line of standard input, and answer with its process id, or how it ended."""
-    # Nautilus's allocator has a thread of its own, which it stops and restarts around a fork.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*use of fork")
-    import redis  # noqa: F401  before the fork
-
-    from tests.support.survival import _compile
-
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    _compile(ModelStore(models).load_latest())
-    answers.write('"ready"\n')
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "life" in request:
-            life = msgspec.convert(request["life"], Life)
-            pid = os.fork()
-            if pid == 0:
-                _become(life)
-            answers.write(f"{pid}\n")
-        else:
-            if request["signal"]:
-                os.kill(request["pid"], request["signal"])
-            answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(request['pid'], 0)[1])}\n")
-
-
-def _become(life: Life) -> None:
-    """Live in a freshly forked process, which ends here whatever happens."""
-    code = 1
-    try:
-        log = os.open(Path(life.folder) / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        for handle in (1, 2):
-            os.dup2(log, handle)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(life.environment)
-        live(life)
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-class Nodes:
+class Nodes(ForkServer):
     """Starts node processes and ends them, from within a test; one at a time."""
 
     def __init__(self, models: Path) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.redis_node", str(models)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            cwd=ROOT,
-            # Threads do not survive a fork.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        self.pid = 0
-        if self._answer() != "ready":
-            raise RuntimeError("the server of lives did not start; its standard error says why")
+        super().__init__("tests.support.redis_node", models)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(RuntimeError):
-            self.kill()
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait()
-        self._server.stdout.close()
-
-    def begin(self, life: Life) -> "Trace":
+    def begin_in(self, folder: Path, config: ML4TActorConfig, bars: Path, **kwargs: Any) -> "Trace":
         """Start a life, and return what it leaves."""
-        Path(life.folder).mkdir(parents=True)
-        self.pid = self._ask({"life": msgspec.to_builtins(life)})
-        return Trace(Path(life.folder))
-
-    def kill(self) -> int:
-        """Send SIGKILL, if one lives, and return the exit code."""
-        return self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """Ask it to stop, and return the exit code once it has."""
-        return self._end(signal.SIGTERM)
-
-    def wait(self) -> int:
-        """Wait until it has ended by itself, and return the exit code."""
-        return self._end(None)
-
-    def _end(self, by: signal.Signals | None) -> int:
-        pid, self.pid = self.pid, 0
-        return int(self._ask({"pid": pid, "signal": 0 if by is None else int(by)})) if pid else 0
-
-    def _ask(self, request: dict[str, Any]) -> Any:
-        assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._server.stdout is not None
-        line = self._server.stdout.readline()
-        if not line:
-            raise RuntimeError("the server of lives has died; its standard error says why")
-        return json.loads(line)
+        folder.mkdir(parents=True)
+        life = NodeLife(
+            config=config.json().decode(),
+            log=str(folder / "log"),
+            folder=str(folder),
+            bars=str(bars),
+            **kwargs,
+        )
+        self.begin(life)
+        return Trace(folder)
 
 
 class Trace:
@@ -397,13 +299,6 @@ class Trace:
         return path.read_text() if path.exists() else ""
 
 
-def wait_for(what: Callable[[], Any], timeout_s: float = WAIT_S, *, why: str = "what is waited for") -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, f"{why} did not happen"
-        time.sleep(0.01)
-
-
 def entries(server: RedisServer, stream: str = ENRICHED) -> Iterator[tuple[str, dict[bytes, bytes]]]:
     """Yield what is in a stream."""
     with server.client() as client:
@@ -420,4 +315,4 @@ def written(server: RedisServer, stream: str = ENRICHED) -> list[dict[str, Any]]
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), NodeLife, lambda life: functools.partial(live, life))

@@ -12,8 +12,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ml4t_actor.settings import RedisSettings
-
-START_TIMEOUT_S = 20.0
+from tests.support.waiting import end_of, until
 
 
 def redis_binary(name: str = "redis-server") -> str:
@@ -51,14 +48,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
-    """Wait until a condition holds; fail if it does not within a time that is long even on a busy machine."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        time.sleep(0.005)
 
 
 def rss_bytes(pid: int | str = "self") -> int:
@@ -130,15 +119,8 @@ class RedisServer:
         log = (self.folder / "redis.log").open("ab")
         with log:
             self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        deadline = time.monotonic() + START_TIMEOUT_S
         with self.client() as client:
-            while True:
-                with contextlib.suppress(redis.RedisError):
-                    client.ping()
-                    break
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"no redis-server: {(self.folder / 'redis.log').read_text()[-2000:]}")
-                time.sleep(0.01)
+            until(lambda: self._answers(client), "an answer of the redis-server", pause_s=0.01)
         if self._tls and self._proxy is None:
             self._proxy = _TlsProxy(self.folder, self.plain_port)
             self.port, self.ca_file = self._proxy.port, str(self._proxy.ca_file)
@@ -203,11 +185,19 @@ class RedisServer:
         if self._proxy is not None:
             self._proxy.close()
 
+    def _answers(self, client: redis.Redis) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"no redis-server: {(self.folder / 'redis.log').read_text()[-2000:]}")
+        with contextlib.suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
+
     def _end(self, by: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(by)
             self.process.send_signal(signal.SIGCONT)  # or a paused one would not hear of SIGTERM
-            self.process.wait(START_TIMEOUT_S)
+            end_of(self.process)
             self.process = None
 
 

@@ -11,8 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ml4t_actor.training.gate import GateDecision
 from ml4t_actor.training.retraining import RetrainResult, RetrainSpec
 from ml4t_actor.training.worker import CHILD_COMMAND, InlineTrainer, RetrainWorker, warm
 from tests.support.paths import ROOT
-from tests.training.test_retraining import (
+from tests.support.retrainings import (
     ACTOR,
     HISTORY,
     NOW,
@@ -43,8 +42,8 @@ from tests.training.test_retraining import (
     spec_of,
     trained,
 )
+from tests.support.waiting import FAR_S, until
 
-PATIENCE_S = 60.0  # far more than anything here takes
 SPEC = spec_of(NOW)
 PROMOTED = GateDecision(
     promoted=True,
@@ -63,13 +62,6 @@ PROMOTED = GateDecision(
     champion_failed=False,
 )
 REJECTED = msgspec.structs.replace(PROMOTED, promoted=False, reason="no improvement", improvement_low=-0.1)
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return holds()
 
 
 def alive(pid: int) -> bool:
@@ -147,7 +139,7 @@ class Bench:
         spec: RetrainSpec = SPEC,
         **options: Any,
     ) -> RetrainWorker:
-        options = {"timeout_s": PATIENCE_S, "progress": lambda *told: self.progress.append(told)} | options
+        options = {"timeout_s": FAR_S, "progress": lambda *told: self.progress.append(told)} | options
         ledger = options.pop("ledger", self.ledger)
         self.worker = RetrainWorker(ledger, self.ledger_path, self.store, command=command, **options)
         self.worker.start(spec, champion, self.results.append)
@@ -156,7 +148,7 @@ class Bench:
     def result(self) -> RetrainResult:
         """Wait for the end; return the one result, having checked that nothing is left."""
         assert self.worker is not None
-        assert until(lambda: not self.worker.busy)
+        until(lambda: not self.worker.busy)
         assert len(self.results) == 1
         self.assert_nothing_left()
         return self.results.pop()
@@ -411,9 +403,9 @@ class TestOneAtATime:
 
     def test_cancelled_it_ends_without_a_result(self, bench):
         worker = bench.start(bench.script(SLEEP))
-        assert until(lambda: bool(bench.started()))
+        until(lambda: bool(bench.started()))
         assert alive(bench.started()[0])
-        worker.cancel(timeout_s=PATIENCE_S)
+        worker.cancel(timeout_s=FAR_S)
         assert not worker.busy
         bench.assert_nothing_left()
         assert bench.results == []
@@ -421,15 +413,15 @@ class TestOneAtATime:
     @pytest.mark.parametrize("body", ["signal.signal(signal.SIGTERM, signal.SIG_IGN); ", "os.close(1); "])
     def test_it_ends_whatever_the_child_does_about_it(self, body, bench):
         worker = bench.start(bench.script(body + SLEEP))
-        assert until(lambda: bool(bench.started()))
-        worker.cancel(timeout_s=PATIENCE_S)
+        until(lambda: bool(bench.started()))
+        worker.cancel(timeout_s=FAR_S)
         assert not worker.busy
         bench.assert_nothing_left()
         assert bench.results == []
 
     def test_cancelled_at_once_it_may_start_again(self, bench):
         worker = bench.start(bench.script("leave(decision)"))
-        worker.cancel(timeout_s=PATIENCE_S)
+        worker.cancel(timeout_s=FAR_S)
         assert not worker.busy
         assert bench.results == []
         before = len(bench.store.versions())
@@ -461,7 +453,7 @@ class TestOneAtATime:
             bench.ledger, bench.ledger_path, bench.store, command=bench.script("leave(decision)")
         )
         worker.start(SPEC, None, lambda _result: threads.append(threading.current_thread()))
-        assert until(lambda: not worker.busy)
+        until(lambda: not worker.busy)
         assert len(threads) == 1
         assert threads[0] is not threading.main_thread()
 
@@ -620,7 +612,7 @@ class TestRealChild:
                 assert len(list(bench.jobs.iterdir())) == 1
             finally:
                 process.kill()
-        assert until(lambda: not alive(child))
+        until(lambda: not alive(child))
         assert list(bench.jobs.iterdir()) == []
 
     @pytest.mark.parametrize("arguments", [[], ["{folder}/gone"], ["{folder}"]])

@@ -1,4 +1,4 @@
-"""The handle of a real `TradingNode` on the stub, as a process of its own; see `examples.venue.remote`."""
+"""The handle of a real `TradingNode` on the stub, as a process of its own; see `tests.support.remote`."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from signal import SIGTERM
 from types import TracebackType
 from typing import Self, TextIO
 
-from examples.venue.handle import Venue
+from examples.venue import Venue
 from examples.venue.payloads import Message
-
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+from tests.support.waiting import end_of, join, until
 
 
 class Trader:
@@ -48,12 +48,12 @@ class Trader:
             [
                 sys.executable,
                 "-m",
-                "examples.venue.remote",
+                "tests.support.remote",
                 str(theirs),
                 self.venue.base_url_ws,
                 json.dumps(self._settings),
             ],
-            cwd=_ROOT,
+            cwd=ROOT,
             env=environment | self.venue.env,
             stdin=subprocess.PIPE,
             stdout=self._log,
@@ -65,7 +65,7 @@ class Trader:
         self._reader = threading.Thread(target=self._read, args=(os.fdopen(ours),), daemon=True)
         self._reader.start()
         try:
-            self.until(lambda: self.events("started"), 60, "the node's start")
+            self.until(lambda: self.events("started"), "the node's start")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -76,8 +76,8 @@ class Trader:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
-        self._reader.join(10)
+        end_of(self.process)
+        join(self._reader)
         if error is not None:
             print(self.log()[-20_000:])
         self._log.close()
@@ -106,7 +106,7 @@ class Trader:
         def answers() -> list[Message]:
             return [entry for entry in self.events("state") if entry["number"] == number]
 
-        return self.until(answers, 20, "the node's state")[0]
+        return self.until(answers, "the node's state")[0]
 
     def events(self, kind: str) -> list[Message]:
         """Return the reports of a kind, such as 'OrderFilled' or 'bar'."""
@@ -115,16 +115,16 @@ class Trader:
     def stop(self, signum: int = SIGTERM) -> int:
         """Stop the process and return its exit code."""
         self.process.send_signal(signum)
-        code = self.process.wait(60)
-        self._reader.join(10)
+        code = end_of(self.process)
+        join(self._reader)
         return code
 
     def log(self) -> str:
         """Return the node's log."""
         return Path(self._log.name).read_text()
 
-    def until[T](self, condition: Callable[[], T], seconds: float, what: str = "") -> T:
-        """Wait as `Venue.until`, but not longer than the process lives."""
+    def until[T](self, condition: Callable[[], T], what: str) -> T:
+        """Wait as long as anything is reported, but not longer than the process lives."""
 
         def value_while_alive() -> T:
             result = condition()
@@ -132,4 +132,4 @@ class Trader:
                 raise RuntimeError(f"the node ended with {self.process.returncode}: {self.log()[-3_000:]}")
             return result
 
-        return Venue.until(value_while_alive, seconds, what)
+        return until(value_while_alive, what, lambda: len(self.reports), pause_s=0.02)
