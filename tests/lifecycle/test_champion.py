@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ class Process:
         self.now_ns = now_ns
         self.trainer = Pending()
         self.updates: list[ModelUpdate] = []
+        self.host = DirectHost(
+            live=True,
+            clock=lambda: self.now_ns,
+            publish=self.updates.append,
+            log=logging.getLogger(__name__),
+        )
         self.champion = ChampionLifecycle(
             self.inference,
             self.ledger,
@@ -90,12 +97,7 @@ class Process:
             interval_bars=settings.get("interval_bars"),
             min_samples=settings.get("min_samples", 1),
             retrain_delay_s=0.0,
-            host=DirectHost(
-                live=True,
-                clock=lambda: self.now_ns,
-                publish=self.updates.append,
-                log=logging.getLogger(__name__),
-            ),
+            host=self.host,
         )
         self.champion.start()
 
@@ -338,3 +340,24 @@ def test_a_model_that_was_rolled_back_to_and_retired_stays_retired(folder, bundl
     process.end()
     process.store.save(bundles[2])
     assert Process(folder, FIRST + 2 * DAY).serving == process.store.versions()[-1]
+
+
+def test_a_store_that_fails_behind_a_rollback_is_logged_on_the_thread_of_the_loops(
+    folder, bundles, monkeypatch, caplog
+):
+    process = Process(folder, FIRST)
+    first = process.serving
+    promote(process, bundles[1])
+
+    def fail(*_args: object) -> None:
+        raise OSError("planted: no room")
+
+    monkeypatch.setattr(ModelStore, "adopt", fail)
+    process.champion.rollback()
+    assert process.serving == first
+    until(lambda: not process.host.is_idle)
+    assert not caplog.records  # the thread that stores has not touched the log
+    process.host.advance(process.now_ns)
+    assert "serves until a restart only: planted: no room" in caplog.text
+    assert {record.thread for record in caplog.records} == {threading.get_ident()}
+    process.end()
