@@ -13,7 +13,7 @@ the ledger too, and written before the row.
 import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.config import ML4TActorConfig
@@ -31,6 +31,7 @@ from ml4t_actor.streams import (
     SignalConsumer,
     connect,
 )
+from ml4t_actor.streams.consumer import Values
 from ml4t_actor.streams.reader import BEGINNING
 
 STOP_TIMEOUT_S = 2.0
@@ -189,7 +190,7 @@ class RedisBridge:
             StreamPosition(self._enriched, position, put.enriched.source, put.enriched.signal_id)
         )
 
-    def _recover(self, answers: list[dict[str, Any]]) -> None:
+    def _recover(self, answers: list[Values]) -> None:
         """Take what processes before this one have written and perhaps not recorded."""
         for i in range(0, len(answers), _TURN_SIGNALS):
             self._event_thread.call(
@@ -197,7 +198,7 @@ class RedisBridge:
             )
         self._event_thread.call("recovering answers", self._finish_recovery, bool(answers))
 
-    def _recover_answers(self, answers: list[dict[str, Any]]) -> None:
+    def _recover_answers(self, answers: list[Values]) -> None:
         for values in answers if not self._stopped else ():
             try:
                 self._on_recovered(EnrichedSignal.from_dict(values))
@@ -248,7 +249,7 @@ class _Numbered(NamedTuple):
     enriched: EnrichedSignal
 
 
-def _fields(put: _Numbered) -> dict[str, Any]:
+def _fields(put: _Numbered) -> Values:
     return put.enriched.to_dict()
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.indicators.regime import rule_regime, rule_weight
-from ml4t_actor.inference.instrument_state import ActiveModel, InstrumentState
+from ml4t_actor.inference.instrument_state import ActiveModel
 from ml4t_actor.kernels.features import row_fault
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
@@ -44,7 +44,8 @@ class Enrichment:
 
 def market_context(
     instrument_id: InstrumentId,
-    state: InstrumentState,
+    features: FeatureEngine,
+    vpin: float,
     active: ActiveModel,
     default_confidence: float,
     sqrt_horizon: float,
@@ -53,7 +54,7 @@ def market_context(
 
     Without fitted regimes a rule stands in for them.
     """
-    bundle, features = active.bundle, state.features
+    bundle = active.bundle
     probabilities = active.regimes.get(instrument_id)
     if bundle is not None and bundle.regime is not None and probabilities is not None:
         regime = bundle.regime.regime(probabilities)
@@ -62,14 +63,16 @@ def market_context(
         percentile, strength = features.volatility_percentile, features.trend_strength
         regime = rule_regime(percentile, strength) if features.initialized else -1
         regime_weight = rule_weight(percentile, strength)
-    vpin, volatility = state.vpin.value, features.volatility
+    volatility = features.volatility
     enrichment = Enrichment(
         Status.OK,
         default_confidence,
-        vpin=vpin if vpin == vpin else 1.0,
-        regime=regime,
-        volatility=volatility * sqrt_horizon if volatility == volatility else 0.0,
-        model_version="" if bundle is None else bundle.version,
+        1.0,
+        vpin if vpin == vpin else 1.0,
+        0.0,
+        regime,
+        volatility * sqrt_horizon if volatility == volatility else 0.0,
+        "" if bundle is None else bundle.version,
     )
     return enrichment, regime_weight
 

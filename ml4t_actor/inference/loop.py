@@ -415,13 +415,13 @@ class InferenceLoop:
         if state is None:
             return Enrichment(Status.UNKNOWN_INSTRUMENT, self.default_confidence)
         features, active = state.features, self._active
-        toxicity = state.vpin.toxicity
+        vpin, toxicity = state.vpin.value, state.vpin.toxicity
         enrichment, regime_weight = market_context(
-            signal.instrument_id, state, active, self.default_confidence, self._sqrt_horizon
+            signal.instrument_id, features, vpin, active, self.default_confidence, self._sqrt_horizon
         )
         row = None
         if features.bars:
-            row = features.full_row(signal.signal, signal.strength, state.vpin.value, toxicity)
+            row = features.full_row(signal.signal, signal.strength, vpin, toxicity)
         status = self._status_before_the_model(signal, now, state, row is None)
         if status is Status.OK and row is not None and active.bundle is not None:
             # There is nothing to win by being flat: a zero signal closes, and its confidence stays the default.

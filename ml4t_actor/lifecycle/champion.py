@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import TypedDict, Unpack
 
 import msgspec
 import numpy as np
@@ -34,6 +34,17 @@ JUDGED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
 _MODELS_KEPT = 8  # for `rollback`
+
+
+class _Figures(TypedDict, total=False):
+    """What a `ModelUpdate` says of the gate's comparison."""
+
+    n: int
+    champion_log_loss: float
+    challenger_log_loss: float
+    baseline_log_loss: float
+    improvement: float
+    improvement_low: float
 
 
 class ChampionLifecycle:
@@ -343,7 +354,7 @@ class ChampionLifecycle:
             self._publish_update(Action.FAILED, now_ns, trigger.kind, reason)
             return
         self._host.log.info(f"retraining took {result.seconds:.1f} s: {decision.reason}")
-        figures: dict[str, Any] = {
+        figures: _Figures = {
             "n": decision.n,
             "champion_log_loss": decision.champion_log_loss,
             "challenger_log_loss": decision.challenger_log_loss,
@@ -379,7 +390,7 @@ class ChampionLifecycle:
         reason: str,
         *,
         keep_present: bool = True,
-        **figures: Any,
+        **figures: Unpack[_Figures],
     ) -> None:
         present = self._inference.bundle
         self._inference.swap(bundle)
@@ -390,7 +401,7 @@ class ChampionLifecycle:
         previous = "" if present is None else present.version
         self._publish_update(action, now_ns, trigger, reason, previous_version=previous, **figures)
 
-    def _retire(self, now_ns: int, trigger: str, reason: str, **figures: Any) -> None:
+    def _retire(self, now_ns: int, trigger: str, reason: str, **figures: Unpack[_Figures]) -> None:
         """Let no model serve rather than one that is worse than none, until a challenger beats the base rate."""
         present = self._inference.bundle
         assert present is not None
@@ -434,7 +445,7 @@ class ChampionLifecycle:
         reason: str,
         *,
         previous_version: str | None = None,
-        **figures: Any,
+        **figures: Unpack[_Figures],
     ) -> None:
         bundle = self._inference.bundle
         version = "" if bundle is None else bundle.version

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import cast
 from zlib import crc32
 
 import msgspec
@@ -268,8 +268,7 @@ class OutcomeRecorder:
             return
         rows, outcomes = [], []
         for r in resolutions:
-            key: Any = r.key  # as `_open_barrier` made it
-            source, signal_id = key
+            key = source, signal_id = cast(tuple[str, str], r.key)  # as `_open_barrier` made it
             ret = r.ret if r.barrier != UNRESOLVED else None
             rows.append(OutcomeRow(source, signal_id, r.barrier, r.label, ret, r.ts_end, r.bars, r.weight))
             followed = self._followed.pop(key, None)
