@@ -318,7 +318,12 @@ def _side(value: object) -> int:
 
 
 def _set_signal(
-    fields: dict[str, Any], instrument_id: Any, signal: Any, strength: Any, source: Any, signal_id: Any
+    fields: dict[str, object],
+    instrument_id: object,
+    signal: object,
+    strength: object,
+    source: object,
+    signal_id: object,
 ) -> None:
     fields["instrument_id"] = identifier(instrument_id)
     fields["signal"] = _side(signal)
@@ -328,16 +333,16 @@ def _set_signal(
 
 
 def _set_enrichment(
-    fields: dict[str, Any],
-    meta_confidence: Any,
-    toxicity: Any,
-    vpin: Any,
-    regime_weight: Any,
-    regime: Any,
-    volatility: Any,
-    model_version: Any,
-    status: Any,
-    latency_ns: Any,
+    fields: dict[str, object],
+    meta_confidence: object,
+    toxicity: object,
+    vpin: object,
+    regime_weight: object,
+    regime: object,
+    volatility: object,
+    model_version: object,
+    status: object,
+    latency_ns: object,
 ) -> None:
     fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
     fields["toxicity"] = unit("toxicity", toxicity)

@@ -1,7 +1,7 @@
 """A real `TradingNode` on the stub, as a process of its own: the unpatched adapter, and the project's strategy.
 
 The process reads commands as JSON lines from its standard input and reports what happens as JSON lines on a pipe of
-its own; the log is on its standard output. `examples.venue.trader.Trader` is the handle for tests.
+its own; the log is on its standard output. `tests.support.trader.Trader` is the handle.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class ReportState(TypedDict):
 
 
 class Settings(TypedDict, total=False):
-    """Fields of the node's configurations; see `examples.venue.trader.Trader`."""
+    """Fields of the node's configurations; see `tests.support.trader.Trader`."""
 
     strategy: dict[str, object]
     engine: dict[str, object]
@@ -193,10 +193,10 @@ def _build_node(base_url_ws: str, settings: Settings) -> TradingNode:
 
 def main() -> None:
     """Run the node until it is stopped."""
-    parser = argparse.ArgumentParser(prog="python -m examples.venue.remote")
+    parser = argparse.ArgumentParser(prog="python -m tests.support.remote")
     parser.add_argument("pipe", type=int, help="descriptor to write reports to")
     parser.add_argument("base_url_ws", help="of the stub")
-    parser.add_argument("settings", type=json.loads, help="JSON, see examples.venue.trader.Trader")
+    parser.add_argument("settings", type=json.loads, help="JSON, see tests.support.trader.Trader")
     arguments = parser.parse_args()
     settings: Settings = arguments.settings
     node = _build_node(arguments.base_url_ws, settings)
