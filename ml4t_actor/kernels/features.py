@@ -54,7 +54,6 @@ DIRECTIONAL_NAMES = (
     "flow_fast",
     "flow",
 )
-N_BUILTIN = len(BUILTIN_NAMES)
 
 ACCEPTED, DUPLICATE, OUT_OF_ORDER, BAD_VALUE = 0, 1, 2, 3
 
@@ -246,7 +245,7 @@ def _displacement(state: FloatArray, slot: int, weight_slot: int, halflife: floa
 def feature_row(
     state: FloatArray, side: float, strength: float, vpin: float, toxicity: float, out: FloatArray
 ) -> None:
-    """Write the row of all built-in features for a signal of `side` and `strength` into `out` (N_BUILTIN,)."""
+    """Write the row of all built-in features for a signal of `side` and `strength` into `out` (n_builtin,)."""
     if state[_BARS] == 0.0:
         out[:] = np.nan
         return
@@ -300,25 +299,6 @@ def regime_inputs(state: FloatArray, out: FloatArray) -> None:
     sigma = state[_SIGMA]
     out[0] = log(sigma) if sigma > 0.0 else np.nan
     out[1] = trend_strength(state) if state[_RETURNS] > 0.0 else np.nan
-
-
-@kernel
-def feature_bars_batch(
-    state: FloatArray,
-    ts: IntArray,
-    high: FloatArray,
-    low: FloatArray,
-    close: FloatArray,
-    volume: FloatArray,
-    buy_volume: FloatArray,
-    sigma: FloatArray,
-    regime: FloatArray,
-) -> None:
-    """Step `state` by every bar, writing volatility (n,) and regime inputs (n, 2) after each."""
-    for i in range(len(ts)):
-        feature_bar_step(state, ts[i], high[i], low[i], close[i], volume[i], buy_volume[i])
-        sigma[i] = volatility(state)
-        regime_inputs(state, regime[i])
 
 
 @kernel
