@@ -123,12 +123,29 @@ def _ew(state: FloatArray, slot: int, alpha: float, x: float) -> None:
 
 
 @kernel
+def _is_bar(high: float, low: float, close: float, volume: float) -> bool:
+    if not (np.isfinite(high) and np.isfinite(low) and np.isfinite(close) and np.isfinite(volume)):
+        return False
+    return low > 0.0 and low <= close and close <= high and volume >= 0.0
+
+
+@kernel
+def _flow_of(volume: float, buy_volume: float, r: float, sigma_before: float) -> float:
+    """Return bought less sold volume of a bar with the return `r`."""
+    if volume > 0.0 and buy_volume >= 0.0 and buy_volume <= volume:
+        return 2.0 * buy_volume - volume
+    if sigma_before > 0.0:
+        # Bulk volume classification: how far the price went says how much of the volume bought.
+        return volume * (2.0 * _normal_cdf(r / sigma_before) - 1.0)
+    return 0.0
+
+
+@kernel
 def feature_bar_step(
     state: FloatArray, ts: int, high: float, low: float, close: float, volume: float, buy_volume: float
 ) -> int:
     """Step `state` by one bar; return ACCEPTED, or why the bar was left out (and counted)."""
-    finite = np.isfinite(high) and np.isfinite(low) and np.isfinite(close) and np.isfinite(volume)
-    if not finite or low <= 0.0 or high < low or close < low or close > high or volume < 0.0:
+    if not _is_bar(high, low, close, volume):
         state[_BAD] += 1.0
         return BAD_VALUE
     first = state[_BARS] == 0.0
@@ -197,13 +214,7 @@ def feature_bar_step(
     state[_LOG_CLOSE] = log_close
     state[_LAST_R] = r
 
-    if volume > 0.0 and buy_volume >= 0.0 and buy_volume <= volume:
-        flow = 2.0 * buy_volume - volume
-    elif sigma_before > 0.0:
-        # Bulk volume classification: how far the price went says how much of the volume bought.
-        flow = volume * (2.0 * _normal_cdf(r / sigma_before) - 1.0)
-    else:
-        flow = 0.0
+    flow = _flow_of(volume, buy_volume, r, sigma_before)
     state[_VOLUME] = volume
     state[_FLOW] = flow
     _ew(state, _FLOW_FAST, fast, flow)
