@@ -17,10 +17,14 @@ test: install  ## every test but the long ones, with coverage
 long: install  ## what takes many minutes: many kills, a hundred thousand messages, benchmarks, every command of the README
 	$(python) -m pytest -n 2 --dist worksteal -m long -o timeout=3600 -o faulthandler_timeout=4000
 
-check: install  ## format, lint, types
+check: install  ## format, lint, types, layers, dead code, and no function of radon grade D or worse
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
+	.venv/bin/lint-imports
+	$(python) -m vulture
+	@complex=$$($(python) -m radon cc --show-complexity --min D ml4t_actor) || exit 1; \
+		test -z "$$complex" || { echo "$$complex"; echo "split these: no function is to be worse than C"; exit 1; }
 
 bench: install  ## speed, as ratios against named baselines
 	$(python) -m benchmarks

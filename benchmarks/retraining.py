@@ -90,7 +90,7 @@ class Live:
         self.lifecycle.start()
         self._rng = np.random.default_rng(0)
 
-    def bar(self, row: tuple[int, float, float, float, float, float]) -> None:
+    def bar(self, row: tuple[int, float, float, float, float, float, *tuple[float, ...]]) -> None:
         self.now_ns = int(row[0])
         self.inference.update_bar(self.instrument_id, *row)
         self.lifecycle.on_bar(self.instrument_id, self.now_ns, row[2], row[3], row[4])

@@ -1,16 +1,16 @@
 """Configuration of the actor: one frozen, validated class that Nautilus can load by its path from JSON."""
 
-import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES
 from ml4t_actor.nautilus.components import ActorConfig
-from ml4t_actor.nautilus.model import BarType
+from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.settings import (
     MAX_BAR_AGE_BARS,
     FeedSettings,
@@ -18,26 +18,21 @@ from ml4t_actor.settings import (
     LabelSettings,
     LedgerSettings,
     ModelSettings,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
     RedisSettings,
     RegimeSettings,
     RetrainSettings,
     TrainingSettings,
+    UnitInterval,
     ValidationSettings,
     VPINSettings,
+    fitted,
+    refused,
 )
 
-_GROUPS: dict[str, type] = {
-    "labels": LabelSettings,
-    "vpin": VPINSettings,
-    "regime": RegimeSettings,
-    "model": ModelSettings,
-    "validation": ValidationSettings,
-    "retraining": RetrainSettings,
-    "ledger": LedgerSettings,
-    "redis": RedisSettings,
-    "feed": FeedSettings,
-    "health": HealthSettings,
-}
 LEDGER_FILE = "ledger.sqlite"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -171,43 +166,14 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     volatility_halflife_bars: int = 60
 
     def __post_init__(self) -> None:
-        _check_text("model_path", self.model_path)
-        _check_integer("retrain_min_samples", self.retrain_min_samples, 1)
-        if self.retrain_interval_bars is not None:
-            _check_integer("retrain_interval_bars", self.retrain_interval_bars, 1)
-        if self.retrain not in ("on", "off"):
-            raise _refused("retrain", self.retrain, "must be 'on' or 'off'")
-        _check_bool("redis_enabled", self.redis_enabled)
-        _check_bool("redis_required", self.redis_required)
+        for name, check in _CHECKS.items():
+            # One spelling per meaning, since `id` hashes the JSON; and no list or dict shared with the caller.
+            force_setattr(self, name, check(name, getattr(self, name)))
         if self.redis_required and not self.redis_enabled:
-            raise _refused("redis_required", True, "must be false where `redis_enabled` is false")
-        _check_channels(self.redis_channel_signals, self.redis_channel_enriched)
-        _check_integer("inference_timeout_ms", self.inference_timeout_ms, 1)
-        _check_bool("trade_ticks", self.trade_ticks)
-        for name in ("client_id", "tape_path"):
-            if (value := getattr(self, name)) is not None:
-                _check_text(name, value)
-        _check_integer("max_clock_skew_ms", self.max_clock_skew_ms, 0)
-        _check_integer("dedup_capacity", self.dedup_capacity, 1)
-        for name, group in _GROUPS.items():
-            _check_group(name, getattr(self, name), group)
-        _check_integer("volatility_halflife_bars", self.volatility_halflife_bars, 1)
-
-        # One spelling per meaning, since `id` hashes the JSON; and no list or dict shared with the caller.
-        checked: dict[str, Any] = {
-            "default_confidence": _unit("default_confidence", self.default_confidence),
-            "retrain_accuracy_drop_threshold": _unit(
-                "retrain_accuracy_drop_threshold", self.retrain_accuracy_drop_threshold, zero=False
-            ),
-            "retrain_delay": _positive("retrain_delay", self.retrain_delay),
-            "max_signal_age": _positive("max_signal_age", self.max_signal_age),
-            "max_bar_age_bars": _positive("max_bar_age_bars", self.max_bar_age_bars),
-            "feature_names": _names("feature_names", self.feature_names),
-            "bar_types": _bar_types(self.bar_types),
-            "custom_features": _class_paths("custom_features", self.custom_features),
-        }
-        for name, value in checked.items():
-            force_setattr(self, name, value)
+            raise refused("redis_required", True, "must be false where `redis_enabled` is false")
+        if self.redis_channel_signals == self.redis_channel_enriched:
+            rule = "must differ from `redis_channel_signals`"
+            raise refused("redis_channel_enriched", self.redis_channel_enriched, rule)
 
     @property
     def ledger_path(self) -> Path:
@@ -219,93 +185,102 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__struct_fields__})
 
 
-def _refused(name: str, value: object, rule: str) -> ValueError:
-    return ValueError(f"`{name}` was {value!r}, {rule}")
+def _fits(kind: object) -> Callable[[str, object], object]:
+    return lambda name, value: fitted(name, value, kind)
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _check_text(name: str, value: Any) -> None:
+def _text(name: str, value: object) -> str:
     if not _is_text(value):
-        raise _refused(name, value, "must be a string of printable characters, not blank")
+        raise refused(name, value, "must be a string of printable characters, not blank")
+    return value
 
 
-def _check_bool(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _refused(name, value, "must be true or false")
+def _optional_text(name: str, value: object) -> str | None:
+    return None if value is None else _text(name, value)
 
 
-def _check_integer(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise _refused(name, value, f"must be an integer of at least {low}")
+def _channel(name: str, value: object) -> str:
+    if not _is_text(value) or " " in value:
+        raise refused(name, value, "must be the key of a Redis stream, without spaces")
+    return value
 
 
-def _check_group(name: str, value: Any, group: type) -> None:
-    if not isinstance(value, group):
-        raise _refused(name, value, f"must be a {group.__name__}")
-
-
-def _check_channels(signals: Any, enriched: Any) -> None:
-    for name, value in (("redis_channel_signals", signals), ("redis_channel_enriched", enriched)):
-        if not _is_text(value) or " " in value:
-            raise _refused(name, value, "must be the key of a Redis stream, without spaces")
-    if signals == enriched:
-        raise _refused("redis_channel_enriched", enriched, "must differ from `redis_channel_signals`")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _unit(name: str, value: Any, *, zero: bool = True) -> float:
-    if not _is_number(value) or not 0.0 <= value <= 1.0 or (value == 0.0 and not zero):
-        raise _refused(name, value, f"must be a number in {'[' if zero else '('}0, 1]")
-    return float(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    if not _is_number(value) or not 0.0 < value < math.inf:
-        raise _refused(name, value, "must be a finite number above 0")
-    return float(value)
-
-
-def _names(name: str, value: Any) -> list[str]:
+def _names(name: str, value: object) -> list[str]:
     if not isinstance(value, list | tuple) or not value:
-        raise _refused(name, value, "must be a list of at least one name")
+        raise refused(name, value, "must be a list of at least one name")
+    names: list[str] = []
     for i, item in enumerate(value):
-        if not _is_text(item):
-            raise _refused(f"{name}[{i}]", item, "must be a string of printable characters, not blank")
-        if item in value[:i]:
-            raise _refused(f"{name}[{i}]", item, "is named already, name each once")
-    return list(value)
+        if item in names:
+            raise refused(f"{name}[{i}]", item, "is named already, name each once")
+        names.append(_text(f"{name}[{i}]", item))
+    return names
 
 
-def _bar_types(value: Any) -> list[str]:
+def _bar_types(name: str, value: object) -> list[str]:
     if not isinstance(value, list | tuple):
-        raise _refused("bar_types", value, "must be a list of bar types")
-    by_instrument: dict[Any, str] = {}
+        raise refused(name, value, "must be a list of bar types")
+    by_instrument: dict[InstrumentId, str] = {}
     for i, item in enumerate(value):
-        name = f"bar_types[{i}]"
         if not _is_text(item):
-            raise _refused(name, item, "must be a string such as 'ETHUSDT.BINANCE-1-MINUTE-LAST-EXTERNAL'")
+            rule = "must be a string such as 'ETHUSDT.BINANCE-1-MINUTE-LAST-EXTERNAL'"
+            raise refused(f"{name}[{i}]", item, rule)
         try:
             bar_type = BarType.from_str(item)
         except ValueError as e:
-            raise _refused(name, item, f"must be a bar type ({e})") from None
+            raise refused(f"{name}[{i}]", item, f"must be a bar type ({e})") from None
         if (other := by_instrument.get(bar_type.instrument_id)) is not None:
-            raise _refused(name, item, f"must be the only bar type of its instrument, which has {other!r}")
+            rule = f"must be the only bar type of its instrument, which has {other!r}"
+            raise refused(f"{name}[{i}]", item, rule)
         by_instrument[bar_type.instrument_id] = str(bar_type)
     return list(by_instrument.values())
 
 
-def _class_paths(name: str, value: Any) -> dict[str, str]:
+def _class_paths(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _refused(name, value, "must map names to 'package.module:Class'")
+        raise refused(name, value, "must map names to 'package.module:Class'")
     for key, path in value.items():
-        if not _is_text(key):
-            raise _refused(f"name in {name}", key, "must be a string of printable characters, not blank")
+        _text(f"name in {name}", key)
         if not isinstance(path, str) or not _CLASS_PATH.fullmatch(path):
-            raise _refused(f"{name}[{key!r}]", path, "must be of the form 'package.module:Class'")
+            raise refused(f"{name}[{key!r}]", path, "must be of the form 'package.module:Class'")
     return dict(value)
+
+
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "model_path": _text,
+    "default_confidence": _fits(UnitInterval),
+    "retrain": _fits(Literal["on", "off"]),
+    "retrain_accuracy_drop_threshold": _fits(PositiveShare),
+    "retrain_min_samples": _fits(PositiveInt),
+    "retrain_interval_bars": _fits(PositiveInt | None),
+    "retrain_delay": _fits(PositiveFloat),
+    "retraining": _fits(RetrainSettings),
+    "ledger": _fits(LedgerSettings),
+    "feed": _fits(FeedSettings),
+    "health": _fits(HealthSettings),
+    "tape_path": _optional_text,
+    "redis_enabled": _fits(bool),
+    "redis_required": _fits(bool),
+    "redis_channel_signals": _channel,
+    "redis_channel_enriched": _channel,
+    "redis": _fits(RedisSettings),
+    "inference_timeout_ms": _fits(PositiveInt),
+    "feature_names": _names,
+    "bar_types": _bar_types,
+    "trade_ticks": _fits(bool),
+    "client_id": _optional_text,
+    "custom_features": _class_paths,
+    "max_bar_age_bars": _fits(PositiveFloat),
+    "max_clock_skew_ms": _fits(NonNegativeInt),
+    "max_signal_age": _fits(PositiveFloat),
+    "dedup_capacity": _fits(PositiveInt),
+    "labels": _fits(LabelSettings),
+    "vpin": _fits(VPINSettings),
+    "regime": _fits(RegimeSettings),
+    "model": _fits(ModelSettings),
+    "validation": _fits(ValidationSettings),
+    "volatility_halflife_bars": _fits(PositiveInt),
+}

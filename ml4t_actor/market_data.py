@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Protocol, Self, SupportsFloat, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+AnyArray = NDArray[np.generic]
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000 * MILLISECOND_NS
@@ -18,9 +19,18 @@ DAY_NS = 24 * 60 * MINUTE_NS
 BUYER, SELLER, NO_AGGRESSOR = 1, -1, 0
 
 
-def _column(source: Any, name: str, dtype: type) -> NDArray[Any]:
-    values = source[name]
-    values = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+@runtime_checkable
+class Table(Protocol):
+    """What columns are read from by name: a DataFrame, an Arrow table, a structured array, a mapping."""
+
+    def __getitem__(self, name: str, /) -> object:
+        """Return a column."""
+        ...
+
+
+def _column[T: np.generic](source: Table, name: str, dtype: type[T]) -> NDArray[T]:
+    column = source[name]
+    values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
     if values.ndim != 1:
         raise ValueError(f"`{name}` must be one column, its shape was {values.shape}")
     if dtype is np.int64:
@@ -31,7 +41,7 @@ def _column(source: Any, name: str, dtype: type) -> NDArray[Any]:
         raise ValueError(f"`{name}` must hold numbers: {e}") from None
 
 
-def _nanoseconds(name: str, values: NDArray[Any]) -> NDArray[Any]:
+def _nanoseconds(name: str, values: AnyArray) -> AnyArray:
     if values.dtype.kind == "M":  # of whatever unit: pandas 3 has microseconds
         return values.astype("M8[ns]").view(np.int64)
     if values.dtype.kind in "iu" or len(values) == 0:
@@ -45,11 +55,11 @@ def _nanoseconds(name: str, values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _is_sequence_of_objects(source: Any) -> bool:
+def _is_sequence_of_objects(source: object) -> TypeGuard[Sequence[object]]:
     return isinstance(source, Sequence) and not isinstance(source, str | bytes)
 
 
-def _attributes(objects: Sequence[Any], names: Sequence[str], what: str) -> dict[str, list[Any]]:
+def _attributes(objects: Sequence[object], names: Sequence[str], what: str) -> dict[str, list[SupportsFloat]]:
     for i, item in enumerate(objects):
         if missing := [name for name in names if not hasattr(item, name)]:
             raise TypeError(
@@ -58,26 +68,28 @@ def _attributes(objects: Sequence[Any], names: Sequence[str], what: str) -> dict
     return {name: [getattr(item, name) for item in objects] for name in names}
 
 
-def _column_names(source: Any) -> set[str]:
+def _column_names(source: object) -> set[str] | None:
     if isinstance(source, np.ndarray):
         return set(source.dtype.names or ())
+    if isinstance(source, Mapping):
+        return set(source)
     names = getattr(source, "column_names", None)  # pyarrow
     if names is None:
-        names = source.keys() if isinstance(source, Mapping) else source.columns
-    return set(names)
+        names = getattr(source, "columns", None)
+    return None if names is None else set(names)
 
 
-def _require(source: Any, required: Sequence[str], what: str) -> set[str]:
-    try:
-        names = _column_names(source)
-    except AttributeError:
+def _table(source: object, required: Sequence[str], what: str) -> tuple[Table, set[str]]:
+    """Return `source`, and the names of its columns, those that are required among them."""
+    names = _column_names(source)
+    if names is None or not isinstance(source, Table):
         raise TypeError(
             f"{what} must be a DataFrame, an Arrow table, a mapping of columns or a sequence of Nautilus "
             f"objects, was {type(source).__name__}"
-        ) from None
+        )
     if missing := [name for name in required if name not in names]:
         raise ValueError(f"{what} lack the columns {missing}; they have {sorted(names)}")
-    return names
+    return source, names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,12 +99,8 @@ class _Columns:
     def __len__(self) -> int:
         return len(self.ts_event)
 
-    def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
+    def __getitem__(self, rows: slice | IntArray | NDArray[np.bool_]) -> Self:
         return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    def tuples(self) -> Iterator[tuple[Any, ...]]:
-        """Iterate over rows as tuples of Python numbers, in the order of the fields."""
-        return zip(*(getattr(self, f.name).tolist() for f in fields(self)), strict=True)
 
     def _check_lengths(self, what: str) -> None:
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
@@ -135,7 +143,7 @@ class Bars(_Columns):
     buy_volume: FloatArray
 
     @classmethod
-    def coerce(cls, source: Any) -> "Bars":
+    def coerce(cls, source: object) -> "Bars":
         """Read bars from columns (DataFrame, Arrow table, mapping) or a sequence of Nautilus `Bar`.
 
         Columns are `ts_event` (close time), `open`, `high`, `low`, `close`, `volume`, and optionally
@@ -154,13 +162,13 @@ class Bars(_Columns):
             return source
         if _is_sequence_of_objects(source):
             source = _columns_of_bars(source)
-        names = _require(source, ("ts_event", "open", "high", "low", "close", "volume"), "bars")
+        table, names = _table(source, ("ts_event", "open", "high", "low", "close", "volume"), "bars")
         buy = next((name for name in ("taker_buy_volume", "buy_volume") if name in names), None)
-        ts_event = _column(source, "ts_event", np.int64)
+        ts_event = _column(table, "ts_event", np.int64)
         open_, high, low, close, volume = (
-            _column(source, name, np.float64) for name in ("open", "high", "low", "close", "volume")
+            _column(table, name, np.float64) for name in ("open", "high", "low", "close", "volume")
         )
-        buy_volume = np.full(len(ts_event), np.nan) if buy is None else _column(source, buy, np.float64)
+        buy_volume = np.full(len(ts_event), np.nan) if buy is None else _column(table, buy, np.float64)
         bars = cls(ts_event, open_, high, low, close, volume, buy_volume)
         bars._check()
         return bars
@@ -175,6 +183,10 @@ class Bars(_Columns):
                     f"bars must have positive, finite prices: `{name}` of row {bad[0]} is {column[bad[0]]}"
                 )
 
+    def tuples(self) -> Iterator[tuple[int, float, float, float, float, float, float]]:
+        """Iterate over rows as tuples of Python numbers, in the order of the fields."""
+        return zip(*(getattr(self, f.name).tolist() for f in fields(self)), strict=True)
+
     def interval_ns(self) -> int:
         """Return the bar length in nanoseconds: the most common step from bar to bar."""
         if len(self) < 2:
@@ -183,7 +195,7 @@ class Bars(_Columns):
         return int(steps[np.argmax(counts)])
 
 
-def _columns_of_bars(bars: Sequence[Any]) -> dict[str, Any]:
+def _columns_of_bars(bars: Sequence[object]) -> Mapping[str, Sequence[SupportsFloat]]:
     columns = _attributes(bars, ("ts_event", "open", "high", "low", "close", "volume"), "bars")
     return {
         name: values if name == "ts_event" else [float(value) for value in values]
@@ -191,7 +203,7 @@ def _columns_of_bars(bars: Sequence[Any]) -> dict[str, Any]:
     } | {"buy_volume": [bar_buy_volume(bar) for bar in bars]}
 
 
-def bar_buy_volume(bar: Any) -> float:
+def bar_buy_volume(bar: object) -> float:
     """Return the volume that takers bought in a Nautilus bar: `BinanceBar` carries it, others give NaN."""
     buy = getattr(bar, "taker_buy_base_volume", None)
     return float("nan") if buy is None else float(buy)
@@ -216,7 +228,7 @@ class Trades(_Columns):
     side: NDArray[np.int8]
 
     @classmethod
-    def coerce(cls, source: Any) -> "Trades":
+    def coerce(cls, source: object) -> "Trades":
         """Read trades from columns or a sequence of Nautilus `TradeTick`.
 
         Columns are `ts_event`, `price`, `size`, and `side` (±1, 0) or `aggressor_side` (names).
@@ -237,32 +249,39 @@ class Trades(_Columns):
                 "ts_event": ticks["ts_event"],
                 "price": [float(price) for price in ticks["price"]],
                 "size": [float(size) for size in ticks["size"]],
-                "aggressor_side": [side.name for side in ticks["aggressor_side"]],
+                "aggressor_side": [getattr(side, "name", side) for side in ticks["aggressor_side"]],
             }
-        names = _require(source, ("ts_event", "price", "size"), "trades")
-        if "side" in names:
-            side = _column(source, "side", np.float64)
-            if len(bad := np.flatnonzero(~np.isin(side, (BUYER, SELLER, NO_AGGRESSOR)))):
-                raise ValueError(f"the side of trades must be 1, -1 or 0: row {bad[0]} is {side[bad[0]]}")
-        elif "aggressor_side" in names:
-            side = _sides_of(np.asarray(source["aggressor_side"]).astype(str))
-        else:
-            raise ValueError(f"trades lack a `side` or `aggressor_side` column; they have {sorted(names)}")
+        table, names = _table(source, ("ts_event", "price", "size"), "trades")
         trades = cls(
-            _column(source, "ts_event", np.int64),
-            _column(source, "price", np.float64),
-            _column(source, "size", np.float64),
-            side.astype(np.int8),
+            _column(table, "ts_event", np.int64),
+            _column(table, "price", np.float64),
+            _column(table, "size", np.float64),
+            _sides(table, names),
         )
         trades._check()
         return trades
+
+    def tuples(self) -> Iterator[tuple[int, float, float, int]]:
+        """Iterate over rows as tuples of Python numbers, in the order of the fields."""
+        return zip(*(getattr(self, f.name).tolist() for f in fields(self)), strict=True)
 
     def _check(self) -> None:
         self._check_lengths("trades")
         self._check_sorted("trades", strictly=False)
 
 
-def _sides_of(words: NDArray[Any]) -> NDArray[np.int8]:
+def _sides(table: Table, names: set[str]) -> NDArray[np.int8]:
+    if "aggressor_side" in names and "side" not in names:
+        return _sides_of(np.asarray(table["aggressor_side"]).astype(str))
+    if "side" not in names:
+        raise ValueError(f"trades lack a `side` or `aggressor_side` column; they have {sorted(names)}")
+    side = _column(table, "side", np.float64)
+    if len(bad := np.flatnonzero(~np.isin(side, (BUYER, SELLER, NO_AGGRESSOR)))):
+        raise ValueError(f"the side of trades must be 1, -1 or 0: row {bad[0]} is {side[bad[0]]}")
+    return side.astype(np.int8)
+
+
+def _sides_of(words: NDArray[np.str_]) -> NDArray[np.int8]:
     bought, sold = words == "BUYER", words == "SELLER"
     if len(bad := np.flatnonzero(~(bought | sold | (words == "NO_AGGRESSOR")))):
         raise ValueError(
@@ -289,22 +308,26 @@ class Signals(_Columns):
     strength: FloatArray
 
     @classmethod
-    def coerce(cls, source: Any) -> "Signals":
+    def coerce(cls, source: object) -> "Signals":
         """Read signals from columns (`ts_event`, `signal`, optional `strength`) or a sequence of `SignalData`."""
         if isinstance(source, Signals):
             source._check()
             return source
         if _is_sequence_of_objects(source):
             source = _attributes(source, ("ts_event", "signal", "strength"), "signals")
-        names = _require(source, ("ts_event", "signal"), "signals")
-        ts_event = _column(source, "ts_event", np.int64)
-        side = _column(source, "signal", np.float64)
-        strength = _column(source, "strength", np.float64) if "strength" in names else np.ones(len(ts_event))
+        table, names = _table(source, ("ts_event", "signal"), "signals")
+        ts_event = _column(table, "ts_event", np.int64)
+        side = _column(table, "signal", np.float64)
+        strength = _column(table, "strength", np.float64) if "strength" in names else np.ones(len(ts_event))
         if len(bad := np.flatnonzero(~np.isin(side, (-1.0, 0.0, 1.0)))):
             raise ValueError(f"signals must be -1, 0 or 1: row {bad[0]} is {side[bad[0]]}")
         signals = cls(ts_event, side.astype(np.int8), strength)
         signals._check()
         return signals
+
+    def tuples(self) -> Iterator[tuple[int, int, float]]:
+        """Iterate over rows as tuples of Python numbers, in the order of the fields."""
+        return zip(*(getattr(self, f.name).tolist() for f in fields(self)), strict=True)
 
     def _check(self) -> None:
         self._check_lengths("signals")

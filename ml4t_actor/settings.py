@@ -3,20 +3,80 @@
 `ML4TActorConfig` composes them, a bundle's manifest records them, and a training process reads them back.
 """
 
+import functools
 import math
-from typing import Annotated, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-PositiveInt = Annotated[int, Meta(gt=0)]
-NonNegativeInt = Annotated[int, Meta(ge=0)]
-PositiveFloat = Annotated[float, Meta(gt=0.0)]
-NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
-UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
+# A description is the rule as a refusal words it.
+PositiveInt = Annotated[int, Meta(gt=0, description="must be an integer of at least 1")]
+NonNegativeInt = Annotated[int, Meta(ge=0, description="must be an integer of at least 0")]
+PositiveFloat = Annotated[float, Meta(gt=0.0, description="must be a finite number above 0")]
+NonNegativeFloat = Annotated[float, Meta(ge=0.0, description="must be a finite number of at least 0")]
+OpenShare = Annotated[float, Meta(gt=0.0, lt=1.0, description="must be a number in (0, 1)")]
+UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0, description="must be a number in [0, 1]")]
+PositiveShare = Annotated[float, Meta(gt=0.0, le=1.0, description="must be a number in (0, 1]")]
 
 MAX_BAR_AGE_BARS = 3.0
 """Age of the last bar, in bar lengths, up to which a signal is judged: live by default, and in training."""
+
+
+def refused(name: str, value: object, rule: str) -> ValueError:
+    """Return the error of a field, with its value and the rule that it broke."""
+    try:
+        shown = repr(value)
+    except Exception:  # an integer of thousands of digits, or a foreign __repr__
+        shown = f"a {type(value).__name__} that cannot be shown"
+    if len(shown) > 100:
+        shown = f"{shown[:100]}..."
+    return ValueError(f"`{name}` was {shown}, {rule}")
+
+
+def fitted(name: str, value: object, kind: object) -> object:
+    """Return `value` as the annotation `kind` has it, a whole number as a float where that is meant.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit, with the name, the value and the rule.
+    """
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        if not isinstance(
+            value, kind
+        ):  # a mapping would pass as a group until somebody reads a setting from it
+            rule = f"must be a {kind.__name__}: use `msgspec.convert` to read settings from a mapping"
+            raise refused(name, value, rule)
+        return value
+    for key, number in value.items() if isinstance(value, dict) else ((None, value),):
+        # Infinity too: a manifest is JSON, which would store it as null.
+        if isinstance(number, float) and not math.isfinite(number):
+            raise refused(name if key is None else f"{name}[{key!r}]", number, _rule_of(float))
+    try:
+        converted: object = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise refused(name, value, _rule_of(kind)) from None
+    return converted
+
+
+_RULES: dict[object, str] = {
+    bool: "must be true or false",
+    float: "must be a finite number",
+    str: "must be a string",
+}
+
+
+def _rule_of(kind: object) -> str:
+    """Return the rule of an annotation: its description, or in words what it is."""
+    if get_origin(kind) in (Union, UnionType):
+        return ", or ".join("null" if part is NoneType else _rule_of(part) for part in get_args(kind))
+    if get_origin(kind) is Literal:
+        return f"must be {' or '.join(repr(choice) for choice in get_args(kind))}"
+    metas = (part for part in get_args(kind) if isinstance(part, Meta))
+    described = next((meta.description for meta in metas if meta.description), "")
+    return described or _RULES.get(kind) or f"must be {kind}"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,39 +84,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         # msgspec checks constraints when it decodes, not when it constructs: one rule for both.
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            for key, number in value.items() if isinstance(value, dict) else ((None, value),):
-                # Infinity too: a manifest is JSON, which would store it as null.
-                if isinstance(number, float) and not math.isfinite(number):
-                    field = name if key is None else f"{name}[{key!r}]"
-                    raise ValueError(f"`{type(self).__name__}.{field}` was {number}, must be a finite number")
-        try:
-            converted = msgspec.convert(
-                {name: getattr(self, name) for name in self.__struct_fields__}, _unchecked_twin(type(self))
-            )
-        except msgspec.ValidationError as e:
-            raise ValueError(f"invalid {type(self).__name__}: {e}") from None
-        for name in self.__struct_fields__:
-            group = getattr(converted, name)
-            if isinstance(group, Settings) and not isinstance(getattr(self, name), Settings):
-                raise ValueError(
-                    f"`{type(self).__name__}.{name}` must be {type(group).__name__}, was "
-                    f"{getattr(self, name)!r}; use `msgspec.convert` to read settings from a mapping"
-                )
+        for name, kind in _kinds_of(type(self)):
+            fitted(f"{type(self).__name__}.{name}", getattr(self, name), kind)
 
 
-def _unchecked_twin(cls: type[Settings]) -> type[msgspec.Struct]:
-    """Return a struct of the same fields without `__post_init__`, so that the check does not call itself."""
-    twin = _TWINS.get(cls)
-    if twin is None:
-        fields = [(f.name, f.type) for f in msgspec.structs.fields(cls)]
-        twin = msgspec.defstruct(f"{cls.__name__}Fields", fields, kw_only=True)
-        _TWINS[cls] = twin
-    return twin
-
-
-_TWINS: dict[type[Settings], type[msgspec.Struct]] = {}
+@functools.cache
+def _kinds_of(cls: type[Settings]) -> tuple[tuple[str, object], ...]:
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(cls))
 
 
 class LabelSettings(Settings, frozen=True):
@@ -123,7 +157,7 @@ class RegimeSettings(Settings, frozen=True):
         Seed of the initial clustering.
     """
 
-    n_regimes: Annotated[int, Meta(ge=2, le=8)] = 3
+    n_regimes: Annotated[int, Meta(ge=2, le=8, description="must be an integer from 2 to 8")] = 3
     shrinkage: NonNegativeFloat = 200.0
     max_iterations: PositiveInt = 50
     seed: NonNegativeInt = 0
@@ -153,9 +187,12 @@ class ModelSettings(Settings, frozen=True):
 
     estimator: Literal["logistic", "hist_gradient_boosting"] = "logistic"
     calibration: Literal["sigmoid", "isotonic", "none"] = "sigmoid"
-    calibration_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
+    calibration_fraction: OpenShare = 0.5
     prior_strength: NonNegativeFloat = 3000.0
-    parameters: dict[str, int | float | str | bool | None] = {}
+    parameters: Annotated[
+        dict[str, int | float | str | bool | None],
+        Meta(description="must map names to numbers, strings, true, false or null"),
+    ] = {}
     uniqueness_weights: bool = True
     seed: NonNegativeInt = 0
 
@@ -178,7 +215,7 @@ class ValidationSettings(Settings, frozen=True):
     """
 
     n_folds: PositiveInt = 5
-    test_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.6
+    test_fraction: OpenShare = 0.6
     embargo_bars: NonNegativeInt = 60
     bootstrap_samples: PositiveInt = 500
     seed: NonNegativeInt = 0
@@ -228,7 +265,7 @@ class MonitorSettings(Settings, frozen=True):
 
     window: PositiveInt = 1000
     min_outcomes: PositiveInt = 100
-    calibration_drift: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.10
+    calibration_drift: PositiveShare = 0.10
     loss_drift: PositiveFloat = 0.2
     feature_drift: PositiveFloat = 0.25
     cooldown_bars: NonNegativeInt = 1440
@@ -251,8 +288,8 @@ class GateSettings(Settings, frozen=True):
         Its seed.
     """
 
-    holdout_fraction: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
-    confidence: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.99
+    holdout_fraction: OpenShare = 0.5
+    confidence: Annotated[float, Meta(gt=0.5, lt=1.0, description="must be a number in (0.5, 1)")] = 0.99
     bootstrap_samples: PositiveInt = 2000
     seed: NonNegativeInt = 0
 
@@ -354,7 +391,7 @@ class RedisSettings(Settings, frozen=True):
     """
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(gt=0, lt=65_536)] = 6379
+    port: Annotated[int, Meta(gt=0, lt=65_536, description="must be a port from 1 to 65535")] = 6379
     database: NonNegativeInt = 0
     username: str | None = None
     password_env: str = "ML4T_REDIS_PASSWORD"
@@ -411,5 +448,7 @@ class HealthSettings(Settings, frozen=True):
     """
 
     publish_seconds: PositiveFloat = 10.0
-    metrics_port: Annotated[int, Meta(ge=0, lt=65_536)] | None = None
+    metrics_port: (
+        Annotated[int, Meta(ge=0, lt=65_536, description="must be a port from 0 (any) to 65535")] | None
+    ) = None
     metrics_host: str = "127.0.0.1"

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 
 import msgspec
 import pytest
@@ -155,6 +156,14 @@ def test_parameters_of_the_estimator_must_be_finite_too(value):
 
 
 @pytest.mark.parametrize("group", [*GROUPS, TrainingSettings])
+def test_a_refusal_names_field_value_and_rule_in_words(group):
+    for name in group.__struct_fields__:
+        with pytest.raises(ValueError, match=rf"^`{group.__name__}\.{name}` was \(3, 4\), must ") as error:
+            group(**{name: (3, 4)})
+        assert not re.search(r"typing|<class|Meta|Expected", str(error.value))
+
+
+@pytest.mark.parametrize("group", [*GROUPS, TrainingSettings])
 def test_unknown_keys_are_refused(group):
     with pytest.raises(TypeError, match="horizont"):
         group(horizont=60)
@@ -171,7 +180,9 @@ def test_an_unknown_key_inside_a_group_is_named_with_its_path():
 
 def test_a_group_must_be_settings_and_not_a_look_alike():
     # A mapping would pass as a group until somebody reads `.cost` from it.
-    with pytest.raises(ValueError, match=r"`TrainingSettings\.labels` must be LabelSettings.*convert"):
+    with pytest.raises(
+        ValueError, match=r"`TrainingSettings\.labels` was .*, must be a LabelSettings.*convert"
+    ):
         TrainingSettings(labels={"cost": 0.0})
     with pytest.raises(ValueError, match="labels"):
         TrainingSettings(labels=VPINSettings())

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ml4t_actor.kernels.regime import (
     expected_weight,
-    expected_weights,
     regime_expectations,
     regime_filter,
     regime_step,
@@ -344,15 +343,6 @@ class RegimeModel:
     def weight(self, probabilities: ArrayLike) -> float:
         """Return the regime weight: the mean of `weights` under `probabilities` (k,); 0.0 for NaN."""
         return float(expected_weight(np.array(probabilities, dtype=np.float64), self.weights))
-
-    def weight_path(self, probabilities: ArrayLike) -> FloatArray:
-        """Return `weight` of each row of `probabilities` (n, k), bit for bit, as (n,)."""
-        rows = np.array(probabilities, dtype=np.float64, order="C")
-        if rows.ndim != 2 or rows.shape[1] != self.n_regimes:
-            raise ValueError(f"probabilities must have the shape (n, {self.n_regimes}), was {rows.shape}")
-        out = np.empty(len(rows))
-        expected_weights(rows, self.weights, out)
-        return out
 
     def regime(self, probabilities: ArrayLike) -> int:
         """Return the likeliest regime under `probabilities` (k,), the quieter one of two equals."""

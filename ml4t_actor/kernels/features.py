@@ -54,7 +54,6 @@ DIRECTIONAL_NAMES = (
     "flow_fast",
     "flow",
 )
-N_BUILTIN = len(BUILTIN_NAMES)
 
 ACCEPTED, DUPLICATE, OUT_OF_ORDER, BAD_VALUE = 0, 1, 2, 3
 
@@ -124,12 +123,29 @@ def _ew(state: FloatArray, slot: int, alpha: float, x: float) -> None:
 
 
 @kernel
+def _is_bar(high: float, low: float, close: float, volume: float) -> bool:
+    if not (np.isfinite(high) and np.isfinite(low) and np.isfinite(close) and np.isfinite(volume)):
+        return False
+    return low > 0.0 and low <= close and close <= high and volume >= 0.0
+
+
+@kernel
+def _flow_of(volume: float, buy_volume: float, r: float, sigma_before: float) -> float:
+    """Return bought less sold volume of a bar with the return `r`."""
+    if volume > 0.0 and buy_volume >= 0.0 and buy_volume <= volume:
+        return 2.0 * buy_volume - volume
+    if sigma_before > 0.0:
+        # Bulk volume classification: how far the price went says how much of the volume bought.
+        return volume * (2.0 * _normal_cdf(r / sigma_before) - 1.0)
+    return 0.0
+
+
+@kernel
 def feature_bar_step(
     state: FloatArray, ts: int, high: float, low: float, close: float, volume: float, buy_volume: float
 ) -> int:
     """Step `state` by one bar; return ACCEPTED, or why the bar was left out (and counted)."""
-    finite = np.isfinite(high) and np.isfinite(low) and np.isfinite(close) and np.isfinite(volume)
-    if not finite or low <= 0.0 or high < low or close < low or close > high or volume < 0.0:
+    if not _is_bar(high, low, close, volume):
         state[_BAD] += 1.0
         return BAD_VALUE
     first = state[_BARS] == 0.0
@@ -198,13 +214,7 @@ def feature_bar_step(
     state[_LOG_CLOSE] = log_close
     state[_LAST_R] = r
 
-    if volume > 0.0 and buy_volume >= 0.0 and buy_volume <= volume:
-        flow = 2.0 * buy_volume - volume
-    elif sigma_before > 0.0:
-        # Bulk volume classification: how far the price went says how much of the volume bought.
-        flow = volume * (2.0 * _normal_cdf(r / sigma_before) - 1.0)
-    else:
-        flow = 0.0
+    flow = _flow_of(volume, buy_volume, r, sigma_before)
     state[_VOLUME] = volume
     state[_FLOW] = flow
     _ew(state, _FLOW_FAST, fast, flow)
@@ -246,7 +256,7 @@ def _displacement(state: FloatArray, slot: int, weight_slot: int, halflife: floa
 def feature_row(
     state: FloatArray, side: float, strength: float, vpin: float, toxicity: float, out: FloatArray
 ) -> None:
-    """Write the row of all built-in features for a signal of `side` and `strength` into `out` (N_BUILTIN,)."""
+    """Write the row of all built-in features for a signal of `side` and `strength` into `out` (n_builtin,)."""
     if state[_BARS] == 0.0:
         out[:] = np.nan
         return
@@ -300,25 +310,6 @@ def regime_inputs(state: FloatArray, out: FloatArray) -> None:
     sigma = state[_SIGMA]
     out[0] = log(sigma) if sigma > 0.0 else np.nan
     out[1] = trend_strength(state) if state[_RETURNS] > 0.0 else np.nan
-
-
-@kernel
-def feature_bars_batch(
-    state: FloatArray,
-    ts: IntArray,
-    high: FloatArray,
-    low: FloatArray,
-    close: FloatArray,
-    volume: FloatArray,
-    buy_volume: FloatArray,
-    sigma: FloatArray,
-    regime: FloatArray,
-) -> None:
-    """Step `state` by every bar, writing volatility (n,) and regime inputs (n, 2) after each."""
-    for i in range(len(ts)):
-        feature_bar_step(state, ts[i], high[i], low[i], close[i], volume[i], buy_volume[i])
-        sigma[i] = volatility(state)
-        regime_inputs(state, regime[i])
 
 
 @kernel

@@ -154,10 +154,3 @@ def expected_weight(probs: FloatArray, weights: FloatArray) -> float:
     for j in range(len(weights)):
         total += probs[j] * weights[j]
     return min(total, 1.0) if total > 0.0 else 0.0
-
-
-@kernel
-def expected_weights(probs: FloatArray, weights: FloatArray, out: FloatArray) -> None:
-    """Write `expected_weight` of each row of `probs` (n, k) to `out` (n,)."""
-    for t in range(len(probs)):
-        out[t] = expected_weight(probs[t], weights)

@@ -1,7 +1,6 @@
 """One row through a fitted, calibrated classifier: score, then probability."""
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +91,7 @@ def logistic_rows(
 @kernel
 def trees_row(
     x: FloatArray,
-    nodes: NDArray[Any],
+    nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     affine: FloatArray,
     calibration: int,
@@ -117,7 +116,7 @@ def trees_row(
 @kernel
 def trees_rows(
     X: FloatArray,
-    nodes: NDArray[Any],
+    nodes: NDArray[np.void],
     roots: NDArray[np.int32],
     affine: FloatArray,
     calibration: int,

@@ -1,8 +1,8 @@
 """From bars and signals to the rows that a meta-model learns from."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,10 +82,10 @@ def cusum_signals(
 
 
 def build_dataset(
-    bars: Any,
-    signals: Any = None,
+    bars: object,
+    signals: object = None,
     labels: ArrayLike | None = None,
-    trades: Any = None,
+    trades: object = None,
     *,
     settings: TrainingSettings,
     feature_names: Sequence[str] = DEFAULT_FEATURE_NAMES,
@@ -126,17 +126,17 @@ def build_dataset(
     trade_columns = None if trades is None else Trades.coerce(trades)
     if trade_columns is not None:
         bars = bars_with_trade_flow(bars, trade_columns, interval_ns)
-    feature_kwargs = {
-        "feature_names": tuple(feature_names),
-        "interval_ns": interval_ns,
-        "halflife_bars": settings.volatility_halflife_bars,
-        "custom": custom,
-    }
+    features_of = functools.partial(
+        feature_matrix,
+        bars,
+        feature_names=tuple(feature_names),
+        interval_ns=interval_ns,
+        halflife_bars=settings.volatility_halflife_bars,
+        custom=custom,
+    )
     if signals is None:
         none, no_side, nothing = np.empty(0, np.int64), np.empty(0, np.int8), np.empty(0)
-        volatility = feature_matrix(
-            bars, none, no_side, nothing, nothing, nothing, **feature_kwargs
-        ).volatility
+        volatility = features_of(none, no_side, nothing, nothing, nothing).volatility
         signals = cusum_signals(bars, volatility, settings.labels.horizon_bars)
     signals = Signals.coerce(signals)
     if len(signals) == 0:
@@ -149,9 +149,7 @@ def build_dataset(
     dropped = {"before_first_bar": int((~started).sum())}
     kept_signals, events = signals[started], events[started]
     vpin, toxicity = _toxicity_at(kept_signals, events, bars, trade_columns, settings)
-    features = feature_matrix(
-        bars, events, kept_signals.signal, kept_signals.strength, vpin, toxicity, **feature_kwargs
-    )
+    features = features_of(events, kept_signals.signal, kept_signals.strength, vpin, toxicity)
     horizon = settings.labels.horizon_bars
     given = None if labels is None else _given_labels(labels, len(signals))[started]
 
@@ -231,12 +229,13 @@ def pool(datasets: Sequence[Dataset]) -> Dataset:
     intervals = {d.interval_ns for d in datasets}
     if len(intervals) > 1:
         raise ValueError(f"pooled instruments need bars of one length, got {sorted(intervals)} ns")
+    joined = join_rows(datasets)
     # `join_rows` orders in the same way: by time, of equal times the earlier dataset first.
     order = np.argsort(np.concatenate([d.label_start for d in datasets]), kind="stable")
     regime_rows = np.concatenate([d.regime_rows + np.array([i, 0]) for i, d in enumerate(datasets)])[order]
     reasons = dict.fromkeys(reason for d in datasets for reason in d.dropped)
     return Dataset(
-        **join_rows(datasets).to_arrays(),
+        **{column.name: getattr(joined, column.name) for column in fields(LabelledRows)},
         regime_inputs=[inputs for d in datasets for inputs in d.regime_inputs],
         regime_rows=regime_rows,
         dropped={reason: sum(d.dropped.get(reason, 0) for d in datasets) for reason in reasons},

@@ -1,13 +1,13 @@
 """Labelled rows: what a model was trained on, kept with it so that its successor can learn from more."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
 
 _DTYPES: dict[str, type] = {
     "X": np.float64,
@@ -77,24 +77,35 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, rows: Any) -> "LabelledRows":
+    def __getitem__(self, rows: slice | IntArray | NDArray[np.bool_]) -> "LabelledRows":
         """Return some of the rows: a slice, a mask, or indices in order."""
         return LabelledRows(**{name: getattr(self, name)[rows] for name in _DTYPES})
 
-    def replace(self, **columns: Any) -> Self:
+    def replace(self, **columns: AnyArray) -> Self:
         """Return a copy with other columns."""
-        return replace(self, **columns)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**(values | columns))
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
+    def to_arrays(self) -> dict[str, AnyArray]:
         """Return the columns by name."""
         return {name: getattr(self, name) for name in _DTYPES}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "LabelledRows":
+    def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> "LabelledRows":
         """Return the rows whose `to_arrays` are given; `ValueError` if a column is missing or does not fit."""
         if missing := sorted(_DTYPES.keys() - arrays.keys()):
             raise ValueError(f"labelled rows lack the columns {missing}")
-        return LabelledRows(**{name: arrays[name] for name in _DTYPES})
+        return LabelledRows(
+            X=np.asarray(arrays["X"], np.float64),
+            y=np.asarray(arrays["y"], np.int8),
+            side=np.asarray(arrays["side"], np.int8),
+            ret=np.asarray(arrays["ret"], np.float64),
+            weight=np.asarray(arrays["weight"], np.float64),
+            prior=np.asarray(arrays["prior"], np.float64),
+            label_start=np.asarray(arrays["label_start"], np.int64),
+            label_end=np.asarray(arrays["label_end"], np.int64),
+            regime=np.asarray(arrays["regime"], np.float64),
+        )
 
 
 def join_rows(parts: Sequence[LabelledRows]) -> LabelledRows:

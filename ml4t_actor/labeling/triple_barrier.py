@@ -2,7 +2,7 @@
 
 import math
 from operator import index
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -330,7 +330,7 @@ def _column(name: str, values: ArrayLike) -> FloatArray:
 
 
 def _bar_indices(name: str, values: ArrayLike, n_bars: int, *, lowest: int = 0) -> IntArray:
-    array: NDArray[Any] = np.asarray(values)
+    array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"`{name}` must have one dimension, its shape was {array.shape}")
     if array.size and not np.issubdtype(array.dtype, np.integer):

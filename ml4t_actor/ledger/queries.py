@@ -3,13 +3,22 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
 from ml4t_actor.ledger.schema import SignalRow, StreamPosition
 
 _SIGNAL_COLUMNS = ", ".join(SignalRow._fields)
+
+
+class LedgerEvent(TypedDict):
+    """Something that happened to models, as it was recorded."""
+
+    ts: int
+    kind: str
+    version: str
+    detail: dict[str, object]
 
 
 class LedgerQueries:
@@ -89,7 +98,7 @@ class LedgerQueries:
         with self.reading() as connection:
             return [end for (end,) in connection.execute(query, (self.actor, since_ns, *statuses))]
 
-    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+    def events(self, kind: str | None = None) -> list[LedgerEvent]:
         """Return the events, of one kind or all, in the order in which they were recorded."""
         query = "SELECT ts, kind, version, detail FROM events WHERE actor = ? AND (? IS NULL OR kind = ?) ORDER BY id"
         with self.reading() as connection:

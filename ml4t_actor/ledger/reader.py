@@ -5,7 +5,8 @@ import math
 import os
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -13,6 +14,12 @@ import numpy as np
 from ml4t_actor.ledger.rows import feature_values, stored_feature_sets
 from ml4t_actor.ledger.schema import Readable, SignalRow, reading
 from ml4t_actor.market_data import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+type Time = str | int | datetime | pd.Timestamp
+type _Scored = tuple[float | None, ...]  # whether it is scored, then the values of `_SCORED`
 
 GROUPS = ("actor", "source", "instrument_id", "side", "model_version", "status", "regime", "regime_model")
 _BLOBS = ("feature_set", "features", "regime_probabilities")
@@ -94,12 +101,12 @@ class LedgerReader:
         self,
         version: str | None = None,
         instrument: str | None = None,
-        start: Any = None,
-        end: Any = None,
+        start: Time | None = None,
+        end: Time | None = None,
         source: str | None = None,
         *,
         features: bool = False,
-    ) -> Any:
+    ) -> "pd.DataFrame":
         """Return one row per signal, in order of `ts_event`, with what is known of its outcome.
 
         Columns are those of the table `signals`, times in UTC. With `features` there is a column ``feature_<name>``
@@ -121,7 +128,9 @@ class LedgerReader:
             frame = pd.concat([frame, pd.DataFrame(served, index=frame.index)], axis=1)
         return frame
 
-    def events(self, kind: str | None = None, start: Any = None, end: Any = None) -> Any:
+    def events(
+        self, kind: str | None = None, start: Time | None = None, end: Time | None = None
+    ) -> "pd.DataFrame":
         """Return one row per model event, in the order in which they were recorded; `detail` holds dicts."""
         import pandas as pd
 
@@ -148,10 +157,10 @@ class LedgerReader:
         by: Sequence[str] = ("model_version", "instrument_id"),
         version: str | None = None,
         instrument: str | None = None,
-        start: Any = None,
-        end: Any = None,
+        start: Time | None = None,
+        end: Time | None = None,
         source: str | None = None,
-    ) -> Any:
+    ) -> "pd.DataFrame":
         """Return how good the confidences were, a row per group.
 
         Scores are over the `scored` signals: of status ``ok`` or ``late``, judged by a model that is, with an outcome
@@ -187,7 +196,7 @@ class LedgerReader:
             rows = connection.execute(
                 f"SELECT {_IS_SCORED}, {', '.join((*_SCORED, *by))} FROM signals WHERE {where}", values
             ).fetchall()
-        groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        groups: dict[tuple[str | int | None, ...], list[_Scored]] = {}
         for row in rows:
             groups.setdefault(row[1 + len(_SCORED) :], []).append(row[: 1 + len(_SCORED)])
         table = [
@@ -200,12 +209,12 @@ class LedgerReader:
         self,
         version: str | None = None,
         instrument: str | None = None,
-        start: Any = None,
-        end: Any = None,
+        start: Time | None = None,
+        end: Time | None = None,
         source: str | None = None,
         *,
         n_bins: int = 10,
-    ) -> Any:
+    ) -> "pd.DataFrame":
         """Return predicted against observed rates in bins of about equally many of the scored signals.
 
         The columns are those of `ml4t_actor.validation.ReliabilityBin`.
@@ -231,13 +240,13 @@ def _where(
     connection: sqlite3.Connection,
     version: str | None,
     instrument: str | None,
-    start: Any,
-    end: Any,
+    start: Time | None,
+    end: Time | None,
     source: str | None,
-) -> tuple[str, list[Any]]:
+) -> tuple[str, list[str | int]]:
     since, until = _span(start, end)
     terms = ["ts_event >= ?", "ts_event < ?"]
-    values: list[Any] = [since, until]
+    values: list[str | int] = [since, until]
     for column, name in (("model_version", version), ("instrument_id", instrument), ("source", source)):
         if name is None:
             continue
@@ -247,7 +256,7 @@ def _where(
     return " AND ".join(terms), values
 
 
-def _span(start: Any, end: Any) -> tuple[int, int]:
+def _span(start: Time | None, end: Time | None) -> tuple[int, int]:
     limits = np.iinfo(np.int64)
     return (
         limits.min if start is None else _nanoseconds(start),
@@ -255,7 +264,7 @@ def _span(start: Any, end: Any) -> tuple[int, int]:
     )
 
 
-def _nanoseconds(time: Any) -> int:
+def _nanoseconds(time: Time) -> int:
     import pandas as pd
 
     stamp = pd.Timestamp(time)
@@ -265,7 +274,7 @@ def _nanoseconds(time: Any) -> int:
     return int(stamp.as_unit("ns").value)
 
 
-def _series(name: str, values: Sequence[Any]) -> Any:
+def _series(name: str, values: Sequence[object]) -> "pd.Series":
     import pandas as pd
 
     if name in _TIMES:
@@ -275,7 +284,7 @@ def _series(name: str, values: Sequence[Any]) -> Any:
     return pd.Series(values, dtype="Int64" if name in _INTEGERS else "float64")
 
 
-def _times(values: Sequence[int | None]) -> Any:
+def _times(values: Sequence[object]) -> "pd.Series":
     import pandas as pd
 
     nanoseconds = np.array([_NAT if value is None else value for value in values], dtype=np.int64)
@@ -295,8 +304,8 @@ def _served_features(
     return columns
 
 
-def _scores(rows: list[tuple[Any, ...]]) -> dict[str, float]:
-    """Score rows of (whether it is scored, `_SCORED`)."""
+def _scores(rows: list[_Scored]) -> dict[str, float]:
+    """Return the scores of a group of signals."""
     from ml4t_actor.validation import (
         auc_within_side,
         base_rate,

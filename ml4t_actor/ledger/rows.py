@@ -5,13 +5,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml4t_actor.ledger.schema import Source, reading
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
 
 CHUNK_ROWS = 20_000
 _FLOAT64 = np.dtype("<f8")
@@ -128,7 +127,7 @@ def training_rows(
     LedgerError
         If the file is missing, no ledger, or unreadable.
     """
-    parts: list[list[NDArray[Any]]] = []
+    parts: list[list[AnyArray]] = []
     dropped: Counter[str] = Counter()
     wanted = max(max_rows, 0)
     with reading(source) as connection:

@@ -1,11 +1,13 @@
 """What was recorded until some moment, written as one transaction."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import msgspec
+import numpy as np
 
 from ml4t_actor.ledger.schema import OutcomeRow, SignalRow, StreamPosition
 
@@ -38,7 +40,7 @@ class EventRow(NamedTuple):
     ts: int
     kind: str
     version: str
-    detail: dict[str, Any]
+    detail: Mapping[str, object]
 
 
 class Snapshot(NamedTuple):
@@ -50,8 +52,42 @@ class Snapshot(NamedTuple):
 
 
 type Row = SignalRow | OutcomeRow | EventRow
-type _Values = tuple[Any, ...]
-type _Statement = tuple[str, Callable[[Any], _Values], list[Any]]
+
+
+class _Writable(Protocol):
+    def write_all(self, connection: sqlite3.Connection) -> int:
+        """Write every row, or raise; return 0, the number of rows that were refused."""
+        ...
+
+    def write_each(self, connection: sqlite3.Connection) -> int:
+        """Write the rows that can be written, numpy's numbers as Python's; return how many cannot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement[R]:
+    """One SQL statement for each of some rows."""
+
+    sql: str
+    values_of: Callable[[R], tuple[object, ...]]
+    rows: Sequence[R]
+
+    def write_all(self, connection: sqlite3.Connection) -> int:
+        connection.executemany(
+            self.sql, map(self.values_of, self.rows)
+        )  # lets other threads run at every row
+        return 0
+
+    def write_each(self, connection: sqlite3.Connection) -> int:
+        refused = 0
+        for row in self.rows:
+            try:
+                connection.execute(self.sql, tuple(_plain(value) for value in self.values_of(row)))
+            except Exception as e:
+                if not _is_of_a_row(e):
+                    raise
+                refused += 1
+        return refused
 
 
 def write_together(
@@ -82,30 +118,30 @@ def write_together(
             outcomes.append(row)
         else:
             events.append(row)
-    statements: list[_Statement] = [
-        (_INSERT_FEATURE_SET, tuple, list(feature_sets.items())),
-        (_INSERT_SIGNAL, lambda row: (actor, *row), signals),
-        (_UPDATE_OUTCOME, lambda row: (*row[2:], actor, *row[:2]), outcomes),
-        (_INSERT_EVENT, lambda row: (actor, row.ts, row.kind, row.version, _json(row.detail)), events),
-        (_REPLACE_SNAPSHOT, lambda row: (actor, *row), list(snapshots.values())),
-        (_MOVE_POSITION, lambda row: (actor, *row[:4], actor, *row[2:4]), list(positions.values())),
+    statements: list[_Writable] = [
+        _Statement(_INSERT_FEATURE_SET, lambda row: row, list(feature_sets.items())),
+        _Statement(_INSERT_SIGNAL, lambda row: (actor, *row), signals),
+        _Statement(_UPDATE_OUTCOME, lambda row: (*row[2:], actor, *row[:2]), outcomes),
+        _Statement(
+            _INSERT_EVENT, lambda row: (actor, row.ts, row.kind, row.version, _json(row.detail)), events
+        ),
+        _Statement(_REPLACE_SNAPSHOT, lambda row: (actor, *row), list(snapshots.values())),
+        _Statement(_MOVE_POSITION, lambda row: (actor, *row[:4], actor, *row[2:4]), list(positions.values())),
     ]
     try:
-        return _in_transaction(connection, statements, _write_all)
+        return _in_transaction(connection, [statement.write_all for statement in statements])
     except Exception as e:
         if not _is_of_a_row(e):
             raise
-        return _in_transaction(connection, statements, _write_each)
+        return _in_transaction(connection, [statement.write_each for statement in statements])
 
 
 def _in_transaction(
-    connection: sqlite3.Connection,
-    statements: list[_Statement],
-    write: Callable[[sqlite3.Connection, _Statement], int],
+    connection: sqlite3.Connection, writes: Iterable[Callable[[sqlite3.Connection], int]]
 ) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        refused = sum(write(connection, statement) for statement in statements)
+        refused = sum(write(connection) for write in writes)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -115,37 +151,17 @@ def _in_transaction(
     return refused
 
 
-def _write_all(connection: sqlite3.Connection, statement: _Statement) -> int:
-    sql, values_of, rows = statement
-    connection.executemany(sql, map(values_of, rows))  # which lets other threads run at every row
-    return 0
-
-
-def _write_each(connection: sqlite3.Connection, statement: _Statement) -> int:
-    """Write the rows that can be written, numpy's numbers as Python's; return how many cannot."""
-    sql, values_of, rows = statement
-    refused = 0
-    for row in rows:
-        try:
-            connection.execute(sql, tuple(_plain(value) for value in values_of(row)))
-        except Exception as e:
-            if not _is_of_a_row(e):
-                raise
-            refused += 1
-    return refused
-
-
 def _is_of_a_row(error: Exception) -> bool:
     return isinstance(error, _ROW_ERRORS) or not isinstance(error, sqlite3.Error | MemoryError)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
 
 
-def _json(detail: dict[str, Any]) -> str:
+def _json(detail: Mapping[str, object]) -> str:
     return msgspec.json.encode(detail, enc_hook=_as_json).decode()
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -4,12 +4,12 @@ import sqlite3
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from ml4t_actor.ledger.queries import LedgerQueries
 from ml4t_actor.ledger.retention import forget_chunk
@@ -146,7 +146,7 @@ class Ledger(LedgerQueries):
         """Record what became of signals, and with it the state of which they are no longer a part."""
         self._record(rows, snapshot)
 
-    def record_event(self, ts: int, kind: str, version: str, detail: dict[str, Any]) -> None:
+    def record_event(self, ts: int, kind: str, version: str, detail: Mapping[str, object]) -> None:
         """Record something about models; `detail` may hold what JSON can, msgspec structs and numpy values.
 
         An event that equals one recorded before in all of this is the same one.

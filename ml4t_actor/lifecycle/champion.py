@@ -240,7 +240,7 @@ class ChampionLifecycle:
         bundle, change = self._inference.bundle, last_change(events)
         if bundle is None or change is None:
             return
-        kind, version, previous = change["kind"], change["version"], change["detail"]["previous_version"]
+        kind, version, previous = change["kind"], change["version"], str(change["detail"]["previous_version"])
         if kind == Action.RETIRED and are_copies(previous, bundle.version):
             self._retired = bundle
             self._inference.retire()

@@ -1,8 +1,8 @@
 """What the ledger's events tell of the models: which served, since when, and what was concluded."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from ml4t_actor.ledger.queries import LedgerEvent
 from ml4t_actor.messages import Action
 
 SERVING = "serving"  # a model that nothing but a start brought in
@@ -11,10 +11,10 @@ TRIGGER = "trigger"
 _CHANGES = frozenset({Action.PROMOTED, Action.RETIRED, Action.SWAPPED, Action.ROLLED_BACK})
 _CONCLUSIONS = frozenset({Action.PROMOTED, Action.RETIRED, Action.REJECTED, Action.FAILED})
 
-Events = Sequence[dict[str, Any]]
+Events = Sequence[LedgerEvent]
 
 
-def last_change(events: Events) -> dict[str, Any] | None:
+def last_change(events: Events) -> LedgerEvent | None:
     """Return the last event by which another model, or none, came to serve."""
     return next((event for event in reversed(events) if event["kind"] in _CHANGES), None)
 

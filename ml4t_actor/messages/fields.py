@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ml4t_actor.nautilus.custom_data import Data, customdataclass, register_arrow
 from ml4t_actor.nautilus.model import CustomData, InstrumentId
+from ml4t_actor.settings import refused
 
 TEXT_LENGTH_MAX = 128
 """Longest `signal_id`, `source`, `model_version` and instrument identifier that is accepted."""
@@ -29,17 +30,6 @@ class Number(Protocol):
     def __eq__(self, other: object, /) -> bool: ...
     def __ge__(self, other: float, /) -> bool: ...
     def __le__(self, other: float, /) -> bool: ...
-
-
-def refused(name: str, value: object, rule: str) -> ValueError:
-    """Return the error of a field, with its value and the rule that it broke."""
-    try:
-        shown = repr(value)
-    except Exception:  # an integer of thousands of digits, or a foreign __repr__
-        shown = f"a {type(value).__name__} that cannot be shown"
-    if len(shown) > 100:
-        shown = f"{shown[:100]}..."
-    return ValueError(f"`{name}` was {shown}, {rule}")
 
 
 def is_number(value: object, kind: type) -> TypeGuard[Number]:

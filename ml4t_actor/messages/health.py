@@ -8,8 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from ml4t_actor.messages.fields import integer, is_number, message, refused, text
+from ml4t_actor.messages.fields import integer, is_number, message, text
 from ml4t_actor.nautilus.custom_data import Data
+from ml4t_actor.settings import refused
 
 COUNTS_LENGTH_MAX = 16_384
 """Longest `counts` of an `ActorHealth`, in characters."""

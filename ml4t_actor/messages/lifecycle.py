@@ -10,13 +10,13 @@ from ml4t_actor.messages.fields import (
     integer,
     is_number,
     message,
-    refused,
     text,
     unit,
 )
 from ml4t_actor.messages.signals import Status
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import InstrumentId
+from ml4t_actor.settings import refused
 
 REASON_LENGTH_MAX = 500
 """Longest `reason` of a `ModelUpdate`."""

@@ -13,12 +13,12 @@ from ml4t_actor.messages.fields import (
     integer,
     is_number,
     message,
-    refused,
     text,
     unit,
 )
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import InstrumentId
+from ml4t_actor.settings import refused
 
 _FLOAT_MAX = sys.float_info.max
 

@@ -1,13 +1,13 @@
 """A fitted, calibrated classifier as flat arrays, served without scikit-learn."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from ml4t_actor.kernels import serving as kernels
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
 
 FORMAT = 1
 _CALIBRATIONS = {"none": kernels.UNCALIBRATED, "sigmoid": kernels.SIGMOID, "isotonic": kernels.ISOTONIC}
@@ -66,8 +66,8 @@ class CompiledModel:
 
     __slots__ = ("_arguments", "_arrays", "_row", "_rows", "_shape")
 
-    _arrays: dict[str, NDArray[Any]]
-    _arguments: tuple[Any, ...]
+    _arrays: dict[str, AnyArray]
+    _arguments: tuple[object, ...]
     _row: Callable[..., float]
     _rows: Callable[..., FloatArray]
     _shape: tuple[int]
@@ -78,7 +78,7 @@ class CompiledModel:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a CompiledModel is immutable, `{name}` cannot be deleted")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., "CompiledModel"], tuple[dict[str, AnyArray]]]:
         return CompiledModel.from_arrays, (self.to_arrays(),)
 
     def __repr__(self) -> str:
@@ -145,12 +145,12 @@ class CompiledModel:
             X = np.array(X, order="C")
         return self._rows(X, *self._arguments)
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
+    def to_arrays(self) -> dict[str, AnyArray]:
         """Return everything the model is, as read-only arrays that `numpy.savez` writes without pickle."""
         return dict(self._arrays)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Self:
         """Build the model from what `to_arrays` gave, trusting none of it.
 
         Raises
@@ -164,9 +164,9 @@ class CompiledModel:
         affine = np.array([checked[n] for n in ("intercept", "calibration_slope", "calibration_intercept")])
         knots = np.stack([checked["calibration_score"], checked["calibration_probability"]])
         calibration = _CALIBRATIONS[str(checked["calibration"])]
-        row: Any
-        rows: Any
-        packed: tuple[Any, ...]
+        row: Callable[..., float]
+        rows: Callable[..., FloatArray]
+        packed: tuple[object, ...]
         if str(checked["kind"]) == "logistic":
             row, rows = kernels.logistic_row, kernels.logistic_rows
             linear = np.stack([checked[n] for n in ("mean", "scale", "coefficient")])
@@ -195,7 +195,7 @@ class CompiledModel:
         return self
 
 
-def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def _check_arrays(arrays: Mapping[str, ArrayLike]) -> dict[str, AnyArray]:
     """Return read-only copies of `arrays`, each proven to be what the kernels rely on."""
     kind = _check_word(arrays, "kind", ("logistic", "trees"))
     calibration = _check_word(arrays, "calibration", tuple(_CALIBRATIONS))
@@ -206,11 +206,11 @@ def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         raise ValueError(f"serving arrays lack {missing}")
     if unknown := sorted({str(n) for n in arrays} - schema.keys() - {"kind", "calibration"}):
         raise ValueError(f"serving arrays of kind {kind!r} have unknown names {unknown}")
-    checked: dict[str, NDArray[Any]] = {"kind": np.array(kind), "calibration": np.array(calibration)}
+    checked: dict[str, AnyArray] = {"kind": np.array(kind), "calibration": np.array(calibration)}
     for name, (dtype, ndim) in schema.items():
         checked[name] = _check_array(name, arrays[name], np.dtype(dtype), ndim)
 
-    if checked["format"] != FORMAT:
+    if int(checked["format"]) != FORMAT:
         raise ValueError(
             f"serving arrays have format {checked['format']}, this version reads {FORMAT}: train again"
         )
@@ -220,7 +220,7 @@ def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     if kind == "logistic":
         _check_lengths(checked, ("mean", "scale", "coefficient"), n_features)
         for name in ("scale", "limit"):
-            if name in checked and not (checked[name] > 0.0).all():
+            if name in checked and not (_numbers(checked, name) > 0.0).all():
                 raise ValueError(f"serving array `{name}` must be positive")
     else:
         _check_trees(checked, n_features)
@@ -230,7 +230,7 @@ def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return checked
 
 
-def _check_word(arrays: Mapping[str, Any], name: str, words: tuple[str, ...]) -> str:
+def _check_word(arrays: Mapping[str, ArrayLike], name: str, words: tuple[str, ...]) -> str:
     if name not in arrays:
         raise ValueError(f"serving arrays lack {name!r}")
     array = np.asarray(arrays[name])
@@ -239,7 +239,7 @@ def _check_word(arrays: Mapping[str, Any], name: str, words: tuple[str, ...]) ->
     return str(array)
 
 
-def _check_array(name: str, value: Any, dtype: np.dtype[Any], ndim: int) -> NDArray[Any]:
+def _check_array(name: str, value: ArrayLike, dtype: np.dtype[np.generic], ndim: int) -> AnyArray:
     array = np.asarray(value)
     if array.dtype != dtype or array.ndim != ndim:
         raise ValueError(
@@ -251,14 +251,22 @@ def _check_array(name: str, value: Any, dtype: np.dtype[Any], ndim: int) -> NDAr
     return np.array(array, dtype=dtype, order="C", copy=True)
 
 
-def _check_lengths(arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...], length: int) -> None:
+def _check_lengths(arrays: Mapping[str, AnyArray], names: tuple[str, ...], length: int) -> None:
     for name in names:
         if len(arrays[name]) != length:
             raise ValueError(f"serving array `{name}` must have {length} elements, has {len(arrays[name])}")
 
 
-def _check_trees(arrays: Mapping[str, NDArray[Any]], n_features: int) -> None:
-    feature, root = arrays["feature"], arrays["root"].astype(np.int64)
+def _numbers(arrays: Mapping[str, AnyArray], name: str) -> FloatArray:
+    return np.asarray(arrays[name], np.float64)
+
+
+def _integers(arrays: Mapping[str, AnyArray], name: str) -> IntArray:
+    return np.asarray(arrays[name], np.int64)
+
+
+def _check_trees(arrays: Mapping[str, AnyArray], n_features: int) -> None:
+    feature, root = _integers(arrays, "feature"), _integers(arrays, "root")
     n_nodes = len(feature)
     _check_lengths(arrays, ("threshold", "left", "right", "default_left", "value"), n_nodes)
     if len(root) == 0 or root[0] != 0 or (np.diff(root) <= 0).any() or root[-1] >= n_nodes:
@@ -274,7 +282,7 @@ def _check_trees(arrays: Mapping[str, NDArray[Any]], n_features: int) -> None:
     end = np.repeat(np.append(root[1:], n_nodes), np.diff(np.append(root, n_nodes)))
     split = feature >= 0
     for name in ("left", "right"):
-        child = arrays[name]
+        child = _integers(arrays, name)
         # A child behind its parent and inside its tree: no walk leaves the arrays, and every walk ends.
         bad = np.flatnonzero(np.where(split, (child <= node) | (child >= end), child != kernels.LEAF))
         if len(bad):
@@ -284,10 +292,10 @@ def _check_trees(arrays: Mapping[str, NDArray[Any]], n_features: int) -> None:
             )
 
 
-def _check_calibration(arrays: Mapping[str, NDArray[Any]], calibration: str) -> None:
-    score, probability = arrays["calibration_score"], arrays["calibration_probability"]
+def _check_calibration(arrays: Mapping[str, AnyArray], calibration: str) -> None:
+    score, probability = _numbers(arrays, "calibration_score"), _numbers(arrays, "calibration_probability")
     _check_lengths(arrays, ("calibration_probability",), len(score))
-    if arrays["calibration_slope"] < 0.0:
+    if _numbers(arrays, "calibration_slope") < 0.0:
         raise ValueError(
             f"serving array `calibration_slope` must not be negative, is {arrays['calibration_slope']}"
         )

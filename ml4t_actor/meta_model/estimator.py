@@ -1,7 +1,7 @@
 """Is this signal worth following? A classifier, calibrated on later data than it saw, and compiled."""
 
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +9,13 @@ from numpy.typing import ArrayLike
 from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.meta_model.calibration import Calibration, expit, fit_isotonic, fit_sigmoid
 from ml4t_actor.meta_model.compiled import CompiledModel
-from ml4t_actor.meta_model.export import STANDARDISED_LIMIT, compile_model, importances, is_logistic
+from ml4t_actor.meta_model.export import (
+    STANDARDISED_LIMIT,
+    Estimator,
+    compile_model,
+    importances,
+    is_logistic,
+)
 from ml4t_actor.settings import ModelSettings
 
 Windows = tuple[IntArray, IntArray]
@@ -23,7 +29,7 @@ TOLERANCE = 1e-12
 # Both regularise in units of independent labels, which is what uniqueness weights count: C is the prior
 # variance of a coefficient (log odds per standard deviation), and l2_regularization pulls a leaf to zero as
 # four times as many labels of even odds would.
-_DEFAULTS: dict[str, dict[str, Any]] = {
+_DEFAULTS: dict[str, dict[str, float | str | bool]] = {
     "logistic": {"C": 0.003, "solver": "newton-cholesky", "tol": 1e-8, "max_iter": 200},
     "hist_gradient_boosting": {
         "max_iter": 100,
@@ -175,7 +181,7 @@ class MetaModel:
         weight: FloatArray,
         odds: FloatArray | None,
         rows: IntArray,
-    ) -> Any:
+    ) -> Estimator:
         X, y, w = features[rows], labels[rows].astype(np.int64), weight[rows]
         if odds is not None and self.settings.prior_strength > 0.0:
             p = _shifted_to(odds[rows], float(np.average(y, weights=w)), w)
@@ -344,7 +350,7 @@ def _shifted_to(p: FloatArray, rate: float, weight: FloatArray) -> FloatArray:
     return expit(score + shift)
 
 
-def _new_estimator(settings: ModelSettings) -> Any:
+def _new_estimator(settings: ModelSettings) -> Estimator:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
@@ -366,7 +372,7 @@ def _new_estimator(settings: ModelSettings) -> Any:
     return Pipeline([("scale", StandardScaler()), ("bound", bound), ("classify", estimator)])
 
 
-def _predict_proba(estimator: Any, calibration: Calibration, X: FloatArray) -> FloatArray:
+def _predict_proba(estimator: Estimator, calibration: Calibration, X: FloatArray) -> FloatArray:
     if X.ndim != 2 or X.shape[1] != estimator.n_features_in_:
         raise ValueError(f"rows must have shape (n, {estimator.n_features_in_}), got {X.shape}")
     usable = np.isfinite(X).all(axis=1) if is_logistic(estimator) else np.ones(len(X), dtype=bool)
@@ -381,7 +387,7 @@ def _predict_proba(estimator: Any, calibration: Calibration, X: FloatArray) -> F
     return out
 
 
-def _verify(serving: CompiledModel, estimator: Any, calibration: Calibration, X: FloatArray) -> float:
+def _verify(serving: CompiledModel, estimator: Estimator, calibration: Calibration, X: FloatArray) -> float:
     expected = _predict_proba(estimator, calibration, X)
     served = serving.predict_rows(X)
     differences = np.where(np.isnan(expected) & np.isnan(served), 0.0, np.abs(expected - served))

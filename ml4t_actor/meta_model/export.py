@@ -1,25 +1,30 @@
 """From a fitted scikit-learn estimator to the flat arrays that serve it."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ml4t_actor.market_data import FloatArray
+from ml4t_actor.market_data import AnyArray, FloatArray
 from ml4t_actor.meta_model.calibration import Calibration
 from ml4t_actor.meta_model.compiled import FORMAT, CompiledModel
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import Pipeline
+
+type Estimator = Pipeline | HistGradientBoostingClassifier
 
 # Market features have fat tails: without a bound, a few rows of a crash decide the coefficients and every
 # score there.
 STANDARDISED_LIMIT = 3.0
 
 
-def is_logistic(estimator: Any) -> bool:
+def is_logistic(estimator: Estimator) -> bool:
     """Return whether `estimator` is the pipeline of scaling and logistic regression."""
     return hasattr(estimator, "named_steps")
 
 
-def compile_model(estimator: Any, calibration: Calibration) -> CompiledModel:
+def compile_model(estimator: Estimator, calibration: Calibration) -> CompiledModel:
     """Return the serving form of a fitted binary estimator and its calibrator.
 
     Parameters
@@ -44,7 +49,7 @@ def compile_model(estimator: Any, calibration: Calibration) -> CompiledModel:
     )
 
 
-def _logistic_arrays(estimator: Any) -> dict[str, Any]:
+def _logistic_arrays(estimator: Estimator) -> dict[str, AnyArray | np.generic]:
     scale, classify = estimator.named_steps["scale"], estimator.named_steps["classify"]
     return {
         "kind": np.str_("logistic"),
@@ -56,11 +61,11 @@ def _logistic_arrays(estimator: Any) -> dict[str, Any]:
     }
 
 
-def _trees_arrays(estimator: Any) -> dict[str, Any]:
+def _trees_arrays(estimator: Estimator) -> dict[str, AnyArray | np.generic]:
     import treelite
 
     model = treelite.sklearn.import_model(estimator)
-    columns: dict[str, list[NDArray[Any]]] = {
+    columns: dict[str, list[AnyArray]] = {
         name: [] for name in ("feature", "threshold", "left", "right", "default_left", "value")
     }
     roots, n_nodes = [], 0
@@ -85,7 +90,7 @@ def _trees_arrays(estimator: Any) -> dict[str, Any]:
     }
 
 
-def importances(estimator: Any) -> FloatArray:
+def importances(estimator: Estimator) -> FloatArray:
     """Return each feature's share, float64 (n_features,): see `MetaModel.feature_importances`."""
     n_features = estimator.n_features_in_
     total = np.zeros(n_features)

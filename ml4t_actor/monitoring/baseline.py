@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -129,29 +129,29 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         losses = log_losses(labels, probabilities)
         loss = float(np.average(losses, weights=weights))
         correct = (probabilities > 0.5) == (labels > 0.5)
-        watched: dict[str, Any] = {}
-        window = min(max(window, _MIN_WINDOW), len(rows) // _MIN_WINDOWS)
-        if window >= _MIN_WINDOW:
-            edges = [quantile_edges(column) for column in rows.T]
-            shares = [
-                np.bincount(np.searchsorted(inner, column, side="left")) / len(rows)
-                for inner, column in zip(edges, rows.T, strict=True)
-            ]
-            typical = window_stability(rows, edges, shares, window).mean(axis=0)
-            limits = _WINDOW_EXTREME * (1.0 + _WINDOW_UNCERTAINTY * window / len(rows)) * typical
-            watched = {
-                "window": window,
-                "feature_names": tuple(feature_names),
-                "edges": tuple(tuple(inner.tolist()) for inner in edges),
-                "shares": tuple(tuple(share.tolist()) for share in shares),
-                "psi_limits": tuple(limits.tolist()),
-            }
-        return cls(
+        scores = cls(
             accuracy=float(np.average(correct, weights=weights)),
             log_loss=loss,
             log_loss_sd=math.sqrt(float(np.average((losses - loss) ** 2, weights=weights))),
             residual_sd=math.sqrt(float(np.average(probabilities * (1.0 - probabilities), weights=weights))),
-            **watched,
+        )
+        window = min(max(window, _MIN_WINDOW), len(rows) // _MIN_WINDOWS)
+        if window < _MIN_WINDOW:
+            return scores
+        edges = [quantile_edges(column) for column in rows.T]
+        shares = [
+            np.bincount(np.searchsorted(inner, column, side="left")) / len(rows)
+            for inner, column in zip(edges, rows.T, strict=True)
+        ]
+        typical = window_stability(rows, edges, shares, window).mean(axis=0)
+        limits = _WINDOW_EXTREME * (1.0 + _WINDOW_UNCERTAINTY * window / len(rows)) * typical
+        return msgspec.structs.replace(
+            scores,
+            window=window,
+            feature_names=tuple(feature_names),
+            edges=tuple(tuple(inner.tolist()) for inner in edges),
+            shares=tuple(tuple(share.tolist()) for share in shares),
+            psi_limits=tuple(limits.tolist()),
         )
 
     def psi_limits_at(self, window: int) -> tuple[float, ...]:
@@ -168,13 +168,13 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
         return tuple(limit * (self.window / window) for limit in self.psi_limits)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON, as a bundle keeps them in ``metrics["monitor"]``."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain: dict[str, object] = msgspec.to_builtins(self)
         return plain
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Return the baseline that `to_dict` gave; raise `ValueError` naming the field that does not fit."""
         try:
             return msgspec.convert(dict(values), cls)
@@ -182,21 +182,36 @@ class MonitorBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError(f"not a monitor baseline: {e}; train the model again to measure one") from None
 
     @classmethod
-    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self | None:
+    def from_metrics(cls, metrics: Mapping[str, object]) -> Self | None:
         """Return the baseline in a bundle's metrics, or None if they say too little.
 
         Metrics without a ``"monitor"`` still have an accuracy and a log loss in ``"out_of_fold"``. Then no feature is
         watched, and the spread of the log loss is taken to be that of the outcome, which is wider: the loss has to
         rise further before it counts.
         """
-        if (monitor := metrics.get("monitor")) is not None:
-            return cls.from_dict(monitor)
-        scores = metrics.get("out_of_fold") or {}
-        accuracy, log_loss = scores.get("accuracy"), scores.get("log_loss")
-        if accuracy is None or log_loss is None:
+        try:
+            stored = msgspec.convert(dict(metrics), _Metrics)
+        except msgspec.ValidationError as e:
+            raise ValueError(f"not a monitor baseline: {e}; train the model again to measure one") from None
+        if stored.monitor is not None:
+            return cls.from_dict(stored.monitor)
+        scores = stored.out_of_fold
+        if scores is None or scores.accuracy is None or scores.log_loss is None:
             return None
-        sd = math.sqrt(accuracy * (1.0 - accuracy))
-        return cls(accuracy=accuracy, log_loss=log_loss, log_loss_sd=sd, residual_sd=sd)
+        sd = math.sqrt(scores.accuracy * (1.0 - scores.accuracy))
+        return cls(accuracy=scores.accuracy, log_loss=scores.log_loss, log_loss_sd=sd, residual_sd=sd)
+
+
+class _Scores(msgspec.Struct):
+    accuracy: float | None = None
+    log_loss: float | None = None
+
+
+class _Metrics(msgspec.Struct):
+    """What is read of a bundle's metrics, which may hold more."""
+
+    monitor: dict[str, object] | None = None
+    out_of_fold: _Scores | None = None
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

@@ -4,14 +4,14 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
+
+from ml4t_actor.market_data import AnyArray
 
 
-def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
     """Return `arrays` as an uncompressed `npz`, equal bytes for equal arrays.
 
     Raises
@@ -23,12 +23,12 @@ def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         if np.asarray(array).dtype.hasobject:
             raise ValueError(f"array {name!r} holds Python objects; give it a numeric dtype")
     buffer = io.BytesIO()
-    members: dict[str, Any] = {name: arrays[name] for name in sorted(arrays)}
+    members: dict[str, AnyArray] = {name: arrays[name] for name in sorted(arrays)}
     np.savez(buffer, allow_pickle=False, **members)
     return buffer.getvalue()
 
 
-def unpack_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
+def unpack_arrays(raw: bytes) -> dict[str, AnyArray]:
     """Return the arrays of an `npz` that `pack_arrays` made, read-only.
 
     Each header is checked before numpy acts on it: no pickle, no compression, no shape larger than its data.
@@ -38,7 +38,7 @@ def unpack_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
     ValueError
         If the bytes are anything else.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, AnyArray] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             for member in archive.infolist():
@@ -51,7 +51,7 @@ def unpack_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _read_array(name: str, raw: bytes) -> NDArray[Any]:
+def _read_array(name: str, raw: bytes) -> AnyArray:
     stream = io.BytesIO(raw)
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"array {name!r} is not in version 1.0 of the npy format")
@@ -62,6 +62,6 @@ def _read_array(name: str, raw: bytes) -> NDArray[Any]:
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"array {name!r} claims shape {shape} of {dtype} but has {size} bytes")
     stream.seek(0)
-    array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    array: AnyArray = npy.read_array(stream, allow_pickle=False)
     array.flags.writeable = False
     return array

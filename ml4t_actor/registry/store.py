@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.rows import LabelledRows
+from ml4t_actor.market_data import AnyArray
 from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.registry.arrays import pack_arrays, unpack_arrays
 from ml4t_actor.registry.bundle import BundleError, ModelBundle
@@ -254,7 +254,7 @@ class ModelStore:
             raise BundleError(version, "incompatible", detail, "train a new model") from e
 
 
-def _arrays_of(bundle: ModelBundle) -> dict[str, NDArray[Any]]:
+def _arrays_of(bundle: ModelBundle) -> dict[str, AnyArray]:
     arrays = {_MODEL + name: array for name, array in bundle.model.to_arrays().items()}
     if bundle.regime is not None:
         arrays |= {_REGIME + name: array for name, array in bundle.regime.to_arrays().items()}
@@ -264,7 +264,7 @@ def _arrays_of(bundle: ModelBundle) -> dict[str, NDArray[Any]]:
 def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBundle:
     try:
         arrays = unpack_arrays(serving)
-        groups: dict[str, dict[str, NDArray[Any]]] = {_MODEL: {}, _REGIME: {}, _RANGE: {}}
+        groups: dict[str, dict[str, AnyArray]] = {_MODEL: {}, _REGIME: {}, _RANGE: {}}
         for name, array in arrays.items():
             group, slash, rest = name.partition("/")
             groups[group + slash][rest] = array
@@ -277,8 +277,8 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             regime=RegimeModel.from_arrays(regime) if regime else None,
             settings=manifest.settings,
             break_even=manifest.break_even,
-            feature_low=groups[_RANGE]["low"],
-            feature_high=groups[_RANGE]["high"],
+            feature_low=np.asarray(groups[_RANGE]["low"], np.float64),
+            feature_high=np.asarray(groups[_RANGE]["high"], np.float64),
             metrics=manifest.metrics,
             provenance=Provenance.from_dict(manifest.provenance),
         )

@@ -2,7 +2,7 @@
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import msgspec
 import numpy as np
@@ -123,6 +123,23 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"`GateDecision.{name}` was {getattr(self, name)!r}, {rule}")
 
 
+class _Figures(TypedDict):
+    """Those of `GateDecision`, before it is decided."""
+
+    n: int
+    n_blocks: float
+    champion_log_loss: float
+    challenger_log_loss: float
+    baseline_log_loss: float
+    improvement: float
+    improvement_low: float | None
+    champion_brier: float
+    challenger_brier: float
+    champion_calibration_gap: float
+    challenger_calibration_gap: float
+    champion_failed: bool
+
+
 _LOSS = (0.0, 100.0)
 _RANGES = {
     "n_blocks": (0.0, math.inf),
@@ -229,7 +246,7 @@ def judge(
     total = float(weights.sum())
     means = columns.sum(axis=0) / total
     n_blocks = total**2 / float(weights @ weights) / block
-    figures: dict[str, Any] = {
+    figures: _Figures = {
         "n": len(labels),
         "n_blocks": n_blocks,
         "champion_log_loss": float(means[1]),
@@ -357,7 +374,7 @@ class _Bound(NamedTuple):
 
 
 def _verdict(
-    figures: dict[str, Any], rival: str, improvement: _Bound, on_baseline: _Bound, gap_rise_low: float
+    figures: _Figures, rival: str, improvement: _Bound, on_baseline: _Bound, gap_rise_low: float
 ) -> tuple[bool, str]:
     """Return whether to promote and why, given bounds of how much better the challenger is than its rivals."""
     losses = f"log loss {figures['challenger_log_loss']:.4f}, {rival}'s {figures['champion_log_loss']:.4f}"

@@ -4,10 +4,8 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as library_version
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
@@ -147,7 +145,7 @@ class TrainingLoop:
         self._progress = progress or (lambda _what, _share: None)
 
     def train(
-        self, bars: Any, signals: Any = None, labels: ArrayLike | None = None, trades: Any = None
+        self, bars: object, signals: object = None, labels: object = None, trades: object = None
     ) -> TrainingResult:
         """Label, validate and fit.
 
@@ -179,12 +177,13 @@ class TrainingLoop:
             _check_keys(source, by_instrument, what)
         datasets = []
         for i, (name, instrument_bars) in enumerate(by_instrument.items()):
+            own_labels = _of(labels, name)
             try:
                 datasets.append(
                     build_dataset(
                         instrument_bars,
                         _of(signals, name),
-                        _of(labels, name),
+                        None if own_labels is None else np.asarray(own_labels),
                         _of(trades, name),
                         settings=self.settings,
                         feature_names=self.feature_names,
@@ -411,7 +410,7 @@ class TrainingLoop:
         return model, at_signals
 
 
-def _by_instrument(bars: Any) -> dict[str, Any]:
+def _by_instrument(bars: object) -> dict[str, object]:
     if isinstance(bars, Mapping) and "ts_event" not in bars:
         if not bars:
             raise ValueError("`bars` is an empty mapping; give the bars of at least one instrument")
@@ -419,7 +418,7 @@ def _by_instrument(bars: Any) -> dict[str, Any]:
     return {"": bars}
 
 
-def _check_keys(source: Any, by_instrument: Mapping[str, Any], what: str) -> None:
+def _check_keys(source: object, by_instrument: Mapping[str, object], what: str) -> None:
     if source is None or "" in by_instrument:
         return
     keys = {str(key) for key in source} if isinstance(source, Mapping) else None
@@ -430,8 +429,9 @@ def _check_keys(source: Any, by_instrument: Mapping[str, Any], what: str) -> Non
         )
 
 
-def _of(source: Any, name: str) -> Any:
-    if source is None or not name:
+def _of(source: object, name: str) -> object:
+    """Return what `source` holds for one instrument: all of it where instruments have no names."""
+    if not name or not isinstance(source, Mapping):
         return source
     return next(value for key, value in source.items() if str(key) == name)
 

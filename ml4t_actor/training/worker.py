@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.ledger import Ledger, training_rows
+from ml4t_actor.ledger import Ledger, TrainingRows, training_rows
+from ml4t_actor.ledger.schema import Source
 from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.training.gate import GateDecision
 from ml4t_actor.training.retraining import Progress, RetrainResult, RetrainSpec, fresh_since_ns, retrain
@@ -374,7 +375,7 @@ def _history(store: ModelStore, champion: ModelBundle | None) -> LabelledRows | 
     return store.load_history(champion.version) if champion.version in store.versions() else None
 
 
-def _fresh(source: Any, spec: RetrainSpec, champion: ModelBundle | None) -> Any:
+def _fresh(source: Source, spec: RetrainSpec, champion: ModelBundle | None) -> TrainingRows:
     return training_rows(
         source,
         spec.actor,

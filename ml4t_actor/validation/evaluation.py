@@ -2,7 +2,6 @@
 
 import math
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 from numpy.typing import ArrayLike
@@ -111,13 +110,12 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
         """Whether both ranking and probabilities beat their baselines beyond chance."""
         return self.verdict is Verdict.BETTER
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON, None for what is undefined."""
-        plain: dict[str, Any] = _without_nan(msgspec.to_builtins(self))
-        return plain
+        return {name: _without_nan(value) for name, value in msgspec.to_builtins(self).items()}
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ml4t_actor.kernels.bootstrap import concordance
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
 
 LOG_LOSS_CLIP = float(np.finfo(np.float64).eps)
 
@@ -40,7 +40,7 @@ class Ranking(NamedTuple):
     weight: FloatArray
 
 
-def rank(y: FloatArray, p: FloatArray, weight: FloatArray, group: NDArray[Any] | None = None) -> Ranking:
+def rank(y: FloatArray, p: FloatArray, weight: FloatArray, group: IntArray | None = None) -> Ranking:
     """Rank rows by `group`, then ascending `p`."""
     order = np.argsort(p, kind="stable") if group is None else np.lexsort((p, group))
     ranked = p[order]
@@ -84,7 +84,7 @@ def checked_side(side: ArrayLike, n: int) -> NDArray[np.int8]:
     return sides.astype(np.int8)
 
 
-def _refuse(name: str, column: NDArray[Any], bad: NDArray[np.bool_], rule: str) -> None:
+def _refuse(name: str, column: AnyArray, bad: NDArray[np.bool_], rule: str) -> None:
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(f"`{name}` {rule}: row {row} is {column[row]}")
