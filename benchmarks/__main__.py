@@ -1,5 +1,6 @@
 """Run every benchmark: ``python -m benchmarks``."""
 
+import argparse
 from typing import Protocol
 
 from backtests.market import data_root
@@ -11,11 +12,14 @@ class Benchmark(Protocol):
 
     __name__: str
 
-    def main(self) -> None:
-        """Run it."""
+    def main(self, *, quick: bool) -> None:
+        """Run it, or so little of it that it shows only that it runs."""
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute in all: that it runs, and no figures")
+    quick = parser.parse_args().quick
     modules: list[Benchmark] = [predict_one_row, enrichment, training, retraining, redis_latency, skill]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
@@ -23,7 +27,7 @@ def main() -> None:
         modules.append(vpin_quantiles)
     for module in modules:
         print(f"\n== {module.__name__.removeprefix('benchmarks.')}")
-        module.main()
+        module.main(quick=quick)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.training.loop import TrainingLoop
 
-N_TRAIN, N_RUN = 20_000, 40_000
+N_TRAIN, N_RUN, N_RUN_QUICK = 20_000, 40_000, 4_000
 
 
 class Classifier(Protocol):
@@ -107,7 +107,7 @@ def report(name: str, ns: list[int]) -> float:
     return float(p99)
 
 
-def in_engine(market: Market, actor: Actor) -> tuple[float, list[int]]:
+def in_engine(market: Market, actor: Actor, n_run: int) -> tuple[float, list[int]]:
     engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
     instrument = market.instrument
     engine.add_venue(
@@ -118,7 +118,7 @@ def in_engine(market: Market, actor: Actor) -> tuple[float, list[int]]:
     for component in (EveryBar(market), actor, sink):
         engine.add_actor(component)
     first = int(market.bars.ts_event[N_TRAIN])
-    last = int(market.bars.ts_event[N_TRAIN + N_RUN])
+    last = int(market.bars.ts_event[N_TRAIN + n_run])
     engine.add_data(nautilus_bars(market, first, last))
     started = time.perf_counter()
     engine.run()
@@ -127,13 +127,13 @@ def in_engine(market: Market, actor: Actor) -> tuple[float, list[int]]:
     return taken, sink.latency_ns
 
 
-def without_engine(market: Market, bundle: ModelBundle) -> tuple[list[int], list[int]]:
+def without_engine(market: Market, bundle: ModelBundle, n_run: int) -> tuple[list[int], list[int]]:
     loop = InferenceLoop(bundle, feature_names=META_FEATURE_NAMES)
     instrument_id = market.instrument.id
     loop.add_instrument(instrument_id, bundle.bar_interval_ns)
     loop.compile()
     bars, signals = [], []
-    for bar in market.bars[N_TRAIN : N_TRAIN + N_RUN].tuples():
+    for bar in market.bars[N_TRAIN : N_TRAIN + n_run].tuples():
         started = time.perf_counter_ns()
         loop.update_bar(instrument_id, *bar)
         bars.append(time.perf_counter_ns() - started)
@@ -152,16 +152,17 @@ def timed(function: Callable[[], object], times: int) -> list[int]:
     return taken
 
 
-def main() -> None:
+def main(*, quick: bool = False) -> None:
     import tempfile
 
+    n_run = N_RUN_QUICK if quick else N_RUN
     market = load_markets("binance_1m")[0]
     print(market.label)
     with tempfile.TemporaryDirectory() as folder:
         trained = TrainingLoop(feature_names=META_FEATURE_NAMES, store=ModelStore(folder)).train(
             market.bars[:N_TRAIN]
         )
-        bars, signals = without_engine(market, trained.bundle)
+        bars, signals = without_engine(market, trained.bundle, n_run)
         report("step all state by one bar", bars)
         p99 = report("enrich one signal (status ok)", signals)
         row = trained.dataset.X[:1]
@@ -171,18 +172,18 @@ def main() -> None:
         )
         print(f"enrichment at p99 is {p99 / baseline:.3f} of the baseline")
 
-        passing, _ = in_engine(market, PassThrough(market))
+        passing, _ = in_engine(market, PassThrough(market), n_run)
         config = ML4TActorConfig(
             model_path=folder,
             bar_types=[str(market.bar_type)],
             feature_names=list(META_FEATURE_NAMES),
             retrain="off",  # `benchmarks.retraining` measures what that costs
         )
-        enriching, latency_ns = in_engine(market, ML4TActor(config))
+        enriching, latency_ns = in_engine(market, ML4TActor(config), n_run)
         report("enrich in BacktestEngine, all statuses", latency_ns)
         print(
-            f"backtest of {N_RUN:,} bars, on each a signal that is followed: {enriching:.2f} s; pass-through actor: "
-            f"{passing:.2f} s; ratio {enriching / passing:.2f}, {(enriching - passing) / N_RUN * 1e6:.1f} us a bar more"
+            f"backtest of {n_run:,} bars, on each a signal that is followed: {enriching:.2f} s; pass-through actor: "
+            f"{passing:.2f} s; ratio {enriching / passing:.2f}, {(enriching - passing) / n_run * 1e6:.1f} us a bar more"
         )
 
 

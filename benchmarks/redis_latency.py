@@ -335,10 +335,10 @@ def compare(rounds_by_name: dict[str, list[list[int]]]) -> None:
         print(f"  {name:28} p50 {p50:8.0f}   p99 {p99:8.0f}   max {worst:8.0f} us   x {ratios}   n {n:,}")
 
 
-def main(arguments: Sequence[str] = ()) -> None:
+def main(arguments: Sequence[str] = (), *, quick: bool = False) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a third of the time, and less exact")
-    sizes = QUICK if parser.parse_args(arguments).quick else FULL
+    sizes = QUICK if quick or parser.parse_args(arguments).quick else FULL
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{os.cpu_count()} processors, load {load:.2f} before the start")
     with tempfile.TemporaryDirectory() as name:

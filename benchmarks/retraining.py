@@ -36,7 +36,7 @@ from ml4t_actor.training.loop import TrainingLoop
 from ml4t_actor.training.retraining import RetrainResult, RetrainSpec, fresh_since_ns, retrain
 from ml4t_actor.training.worker import RetrainWorker
 
-N_TRAIN, N_ROWS = 20_000, 40_000
+N_TRAIN, N_ROWS, N_ROWS_QUICK = 20_000, 40_000, 8_000
 PACE_S = 0.002
 SIGNALS_PER_BAR = 10
 ROUNDS = 4
@@ -125,10 +125,10 @@ class Live:
         )
 
 
-def cost_per_event(live: Live) -> None:
+def cost_per_event(live: Live, n_rows: int) -> None:
     """Fill the ledger, a signal on each bar, and print what each step takes."""
     bars, enriching, recording = [], [], []
-    for row in live.market.bars[: N_TRAIN + N_ROWS].tuples():
+    for row in live.market.bars[: N_TRAIN + n_rows].tuples():
         started = time.perf_counter_ns()
         live.inference.update_bar(live.instrument_id, *row)
         bars.append(time.perf_counter_ns() - started)
@@ -185,13 +185,15 @@ class Phase:
         self.answered_ns: list[int] = []
 
 
-async def alternate(live: Live) -> tuple[dict[str, list[Phase]], dict[str, list[float]]]:
+async def alternate(
+    live: Live, n_rows: int, rounds: int
+) -> tuple[dict[str, list[Phase]], dict[str, list[float]]]:
     loop = asyncio.get_running_loop()
     phases: dict[str, list[Phase]] = {name: [] for name in PHASES}
     seconds: dict[str, list[float]] = {name: [] for name in PHASES}
     mine, theirs = socket.socketpair()
     mine.setblocking(False)
-    rows = iter(live.market.bars[N_TRAIN + N_ROWS :].tuples())
+    rows = iter(live.market.bars[N_TRAIN + n_rows :].tuples())
     current: list[Phase] = []
 
     def read() -> None:
@@ -214,7 +216,7 @@ async def alternate(live: Live) -> tuple[dict[str, list[Phase]], dict[str, list[
     theirs.close()
     try:
         await asyncio.sleep(1.0)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, background in zip(PHASES, (_nothing, _in_child, _in_thread), strict=True):
                 current[:] = [Phase()]
                 phases[name] += current
@@ -288,10 +290,13 @@ def compare(phases: dict[str, list[Phase]], seconds: dict[str, list[float]]) -> 
             p50, p99, worst = values / 1e3
             print(f"  {name:28} p50 {p50:8.0f}   p99 {p99:8.0f}   max {worst:8.0f} us{ratios}")
     taken = ", ".join(f"{name} {np.mean(seconds[name]):.1f} s" for name in PHASES[1:])
-    print(f"a retraining took: {taken}; medians of {ROUNDS} rounds, a signal each {PACE_S * 1e3:g} ms")
+    print(
+        f"a retraining took: {taken}; medians of {len(seconds[PHASES[0]])} rounds, a signal each {PACE_S * 1e3:g} ms"
+    )
 
 
-def main() -> None:
+def main(*, quick: bool = False) -> None:
+    n_rows, rounds = (N_ROWS_QUICK, 1) if quick else (N_ROWS, ROUNDS)
     market = load_markets("binance_1m")[0]
     print(market.label)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
@@ -302,8 +307,8 @@ def main() -> None:
             TrainingLoop(feature_names=META_FEATURE_NAMES, store=store).train(market.bars[:N_TRAIN]).bundle
         )
         live = Live(market, store, bundle, Path(name) / "ledger.sqlite")
-        cost_per_event(live)
-        compare(*asyncio.run(alternate(live)))
+        cost_per_event(live, n_rows)
+        compare(*asyncio.run(alternate(live, n_rows, rounds)))
         live.lifecycle.stop()
 
 

@@ -17,7 +17,9 @@ from ml4t_actor.settings import ModelSettings, TrainingSettings
 from ml4t_actor.training.loop import TrainingLoop
 
 
-def main(estimator: str = "logistic") -> None:
+def main(estimator: str = "logistic", *, quick: bool = False) -> None:
+    """Print the skill on every market, or on one alone."""
+    universes, n_markets = (list(UNIVERSES)[:1], 1) if quick else (list(UNIVERSES), None)
     settings = TrainingSettings(model=ModelSettings(estimator=estimator))  # type: ignore[arg-type]
     print(
         f"{estimator}; horizon {settings.labels.horizon_bars} bars, costs {settings.labels.cost * 1e4:g} bp"
@@ -25,8 +27,8 @@ def main(estimator: str = "logistic") -> None:
     for primary, make in PRIMARIES.items():
         auc, skill = [], []
         print(f"\n{primary:38} rows    n_eff  base   AUC within side [95 %]   log-loss skill, % [95 %]")
-        for universe in UNIVERSES:
-            for market in load_markets(universe):
+        for universe in universes:
+            for market in load_markets(universe)[:n_markets]:
                 loop = TrainingLoop(settings, feature_names=META_FEATURE_NAMES)
                 scores = loop.train(market.bars, batch_signals(make(), market.bars)).scores
                 auc.append(scores.auc_within_side)

@@ -19,13 +19,16 @@ from ml4t_actor.training.loop import TrainingLoop
 
 N_BARS = 260_000
 N_EVENTS = 1_000_000
+QUICK = 10  # times fewer
 
 
-def main() -> None:
+def main(*, quick: bool = False) -> None:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    fewer = QUICK if quick else 1
+    n_events = N_EVENTS // fewer
     market = load_markets("bitfinex_1m")[0]
-    bars = market.bars[:N_BARS]
+    bars = market.bars[: N_BARS // fewer]
     print(market.label)
     print(f"{len(bars):,} bars; the first call in a process also loads or compiles kernels")
     settings = TrainingSettings()
@@ -57,8 +60,8 @@ def main() -> None:
     print(f"mean reverter, hist_gradient_boosting: whole training {time.perf_counter() - started:.2f} s")
 
     rng = np.random.default_rng(0)
-    events = np.sort(rng.integers(0, len(bars) - 1, N_EVENTS))
-    side = rng.choice([-1, 1], N_EVENTS)
+    events = np.sort(rng.integers(0, len(bars) - 1, n_events))
+    side = rng.choice([-1, 1], n_events)
     volatility = np.full(len(bars), 0.008)
     for horizon in (60, 1_000):
         started = time.perf_counter()
@@ -69,7 +72,7 @@ def main() -> None:
             sl=1.0,
             cost=0.0009,
         )
-        print(f"{N_EVENTS:,} events, horizon {horizon}: labelled in {time.perf_counter() - started:.3f} s")
+        print(f"{n_events:,} events, horizon {horizon}: labelled in {time.perf_counter() - started:.3f} s")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,8 @@ def sampled(trades: Trades, buckets_per_day: int, side: np.ndarray) -> tuple[Flo
     )
 
 
-def trade_rows(folder: Path, buckets_per_day: int) -> None:
-    for path in sorted((folder / "trades").glob("*.parquet")):
+def trade_rows(folder: Path, buckets_per_day: int, n_files: int | None) -> None:
+    for path in sorted((folder / "trades").glob("*.parquet"))[:n_files]:
         trades = Trades.coerce(pq.read_table(path))
         chosen = rule(observed_days(trades.ts_event), buckets_per_day)
         name = path.stem.replace(".unsigned", "")[:28]
@@ -78,8 +79,9 @@ def trade_rows(folder: Path, buckets_per_day: int) -> None:
         row(name, "tick rule", chosen, *sampled(trades, chosen, unsigned))
 
 
-def bar_rows(folder: Path, buckets_per_day: int) -> None:
-    for path in sorted([*(folder / "bars_1m").glob("*.parquet"), *(folder / "bars_5m").glob("*.parquet")]):
+def bar_rows(folder: Path, buckets_per_day: int, n_files: int | None) -> None:
+    paths = [*(folder / "bars_1m").glob("*.parquet"), *(folder / "bars_5m").glob("*.parquet")]
+    for path in sorted(paths)[:n_files]:
         bars = Bars.coerce(pq.read_table(path))
         params = kernels.vpin_params(VPINSettings(buckets_per_day=buckets_per_day))
         name = f"{path.parent.name.removeprefix('bars_')} {path.stem}"[:28]
@@ -116,10 +118,10 @@ def timings(folder: Path) -> None:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = (), *, quick: bool = False) -> None:
     parser = argparse.ArgumentParser(description="Quantiles of VPIN and toxicity on real trades and bars.")
     parser.add_argument("--buckets-per-day", type=int, nargs="+", default=[DEFAULT.buckets_per_day])
-    chosen = parser.parse_args().buckets_per_day
+    chosen = parser.parse_args(arguments).buckets_per_day
     folder = data_folder()
     heading = " ".join(f"{q:>4.0%}" for q in QUANTILES)
     print(f"window {DEFAULT.window_buckets} buckets, history {DEFAULT.history_buckets} values")
@@ -133,10 +135,13 @@ def main() -> None:
             f"{'file':<28} {'split by':<10} {'buckets':>7} {'valid':>6}  {heading}  {heading}"
             f"  {'LOW':>5} {'HIGH':>5} {'at 1':>5}"
         )
-        trade_rows(folder, buckets_per_day)
-        bar_rows(folder, buckets_per_day)
-    timings(folder)
+        trade_rows(folder, buckets_per_day, 1 if quick else None)
+        bar_rows(folder, buckets_per_day, 1 if quick else None)
+    if not quick:
+        timings(folder)
 
 
 if __name__ == "__main__":
-    main()
+    import sys
+
+    main(sys.argv[1:])

@@ -41,7 +41,6 @@ from tests.support.redis_node import (
     INNER,
     INSTRUMENT,
     SIGNALS,
-    Life,
     Nodes,
     RedisNode,
     Trace,
@@ -115,9 +114,7 @@ class Lives:
 
     def begin(self, config: ML4TActorConfig, *, inner: bool = False) -> Trace:
         folder = self._folder / str(len(self.traces))
-        bars = str(self._planted.bars_file)
-        life = Life(config=config.json().decode(), folder=str(folder), bars=bars, inner=inner)
-        self.traces.append(self.nodes.begin(life))
+        self.traces.append(self.nodes.begin_in(folder, config, self._planted.bars_file, inner=inner))
         return self.traces[-1]
 
 
@@ -767,15 +764,14 @@ def test_a_node_that_requires_redis_refuses_to_start_without_it(nodes, planted, 
         if trouble == "away":
             server.kill()
         config = config_of(models, server.settings(password_env="ML4T_TEST_PASSWORD"), redis_required=True)
-        life = Life(
-            config=config.json().decode(),
-            folder=str(tmp_path / "life"),
-            bars=str(planted.bars_file),
+        trace = nodes.begin_in(
+            tmp_path / "life",
+            config,
+            planted.bars_file,
             environment={"ML4T_TEST_PASSWORD": "s3cr3t-and-wrong"},
         )
-        trace = nodes.begin(life)
         until(lambda: "ended" in trace.log or "Error" in trace.log)
-        assert nodes.wait() == 1
+        assert nodes.end() == 1
         assert "`redis_required` is true, but Redis does not answer: " in trace.log
         assert ("WRONGPASS" if trouble == "wrong password" else "Connection refused") in trace.log
         assert "s3cr3t" not in trace.log
