@@ -33,6 +33,7 @@ from ml4t_actor.training.worker import Trainer, warm
 JUDGED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
+STORING_THREAD = "ml4t-store"
 _MODELS_KEPT = 8  # for `rollback`
 
 
@@ -466,7 +467,9 @@ class ChampionLifecycle:
     def _serve_after_restart(self, bundle: ModelBundle) -> None:
         """Have the store's newest version be this one; off the event thread, since it copies files."""
         if self._host.live:
-            threading.Thread(target=self._store_again, args=(bundle.version,), daemon=True).start()
+            threading.Thread(
+                target=self._store_again, args=(bundle.version,), name=STORING_THREAD, daemon=True
+            ).start()
 
     def _store_again(self, version: str) -> None:
         try:

@@ -92,11 +92,6 @@ class DirectHost:
                 heappush(self._calls, call._replace(due_ns=due_ns))
         self._now_ns = max(self._now_ns, ts_event)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no other thread has asked for anything that the next `advance` will do."""
-        return self._soon.empty()
-
     def call_soon(self, task: str, function: Callable[[], None]) -> None:
         """Call now, from another thread at the next `advance`."""
         if threading.get_ident() == self._thread:

@@ -13,6 +13,7 @@ from nautilus_trader.model.identifiers import InstrumentId
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
 from ml4t_actor.lifecycle import ChampionLifecycle
+from ml4t_actor.lifecycle.champion import STORING_THREAD
 from ml4t_actor.messages import ModelUpdate, SignalOutcome
 from ml4t_actor.orchestrator import DirectHost
 from ml4t_actor.registry import ModelBundle, ModelStore
@@ -355,7 +356,7 @@ def test_a_store_that_fails_behind_a_rollback_is_logged_on_the_thread_of_the_loo
     monkeypatch.setattr(ModelStore, "adopt", fail)
     process.champion.rollback()
     assert process.serving == first
-    until(lambda: not process.host.is_idle)
+    until(lambda: STORING_THREAD not in {thread.name for thread in threading.enumerate()})
     assert not caplog.records  # the thread that stores has not touched the log
     process.host.advance(process.now_ns)
     assert "serves until a restart only: planted: no room" in caplog.text
