@@ -175,6 +175,13 @@ class SignalRow(NamedTuple):
     window_end_ns: int | None = None
 
 
+FIELD_OF_COLUMN = {
+    column: {"side": "signal", "confidence": "meta_confidence"}.get(column, column)
+    for column in SignalRow._fields[: SignalRow._fields.index("feature_set")]
+}
+"""The columns that hold the answer to a signal, and what `EnrichedSignal` calls them."""
+
+
 class OutcomeRow(NamedTuple):
     """What became of a signal.
 

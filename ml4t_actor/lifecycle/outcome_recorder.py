@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import cast
 from zlib import crc32
 
@@ -11,6 +12,7 @@ from ml4t_actor.inference import Answer, InferenceLoop, ModelInputs
 from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
 from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
+from ml4t_actor.ledger.schema import FIELD_OF_COLUMN
 from ml4t_actor.messages import Barrier, EnrichedSignal, SignalOutcome, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.settings import LabelSettings
@@ -26,6 +28,8 @@ _BARRIERS = {
     VERTICAL: Barrier.VERTICAL,
     UNRESOLVED: Barrier.UNRESOLVED,
 }
+_PRIMITIVES = {"instrument_id": "instrument_id.value", "status": "status.value"}
+_answer_columns = attrgetter(*[_PRIMITIVES.get(field, field) for field in FIELD_OF_COLUMN.values()])
 _Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
 _CHECKSUM_BYTES = 4
 
@@ -184,24 +188,8 @@ class OutcomeRecorder:
     ) -> SignalRow:
         instrument_id = enriched.instrument_id
         probabilities = None if served is None else served.regime_probabilities
-        status = enriched.status
-        return SignalRow(
-            source=enriched.source,
-            signal_id=enriched.signal_id,
-            instrument_id=instrument_id.value,
-            side=enriched.signal,
-            strength=enriched.strength,
-            ts_event=enriched.ts_event,
-            ts_init=enriched.ts_init,
-            confidence=enriched.meta_confidence,
-            toxicity=enriched.toxicity,
-            vpin=enriched.vpin,
-            regime=enriched.regime,
-            regime_weight=enriched.regime_weight,
-            volatility=enriched.volatility,
-            model_version=enriched.model_version,
-            status=status.value if isinstance(status, Status) else status,
-            latency_ns=enriched.latency_ns,
+        return SignalRow(  # type: ignore[misc]  # the answer's columns are the first ones
+            *_answer_columns(enriched),
             feature_set=None if served is None else self._feature_sets[instrument_id],
             features=None if served is None else served.features.tobytes(),
             regime_probabilities=None if probabilities is None else probabilities.tobytes(),
@@ -288,24 +276,9 @@ class OutcomeRecorder:
 
 def answer_of(row: SignalRow) -> EnrichedSignal:
     """Return the enriched signal that a row was recorded of."""
-    return EnrichedSignal(
-        instrument_id=row.instrument_id,
-        signal=row.side,
-        strength=row.strength,
-        source=row.source,
-        signal_id=row.signal_id,
-        meta_confidence=row.confidence,
-        toxicity=row.toxicity,
-        vpin=row.vpin,
-        regime_weight=row.regime_weight,
-        regime=row.regime,
-        volatility=row.volatility,
-        model_version=row.model_version,
-        status=row.status,
-        latency_ns=row.latency_ns,
-        ts_event=row.ts_event,
-        ts_init=row.ts_init,
-    )
+    values = zip(FIELD_OF_COLUMN.values(), row, strict=False)  # the row has more columns
+    enriched: EnrichedSignal = EnrichedSignal.from_dict(dict(values))
+    return enriched
 
 
 def _outcome(row: SignalRow, r: Resolution, now_ns: int) -> SignalOutcome:

@@ -9,7 +9,7 @@ outside the process.
 from ml4t_actor.messages.fields import TEXT_LENGTH_MAX
 from ml4t_actor.messages.health import NEVER, ActorHealth, LinkState
 from ml4t_actor.messages.lifecycle import REASON_LENGTH_MAX, Action, Barrier, ModelUpdate, SignalOutcome
-from ml4t_actor.messages.signals import EnrichedSignal, SignalData, Status
+from ml4t_actor.messages.signals import EnrichedSignal, EnrichedSignalFields, SignalData, Status
 
 __all__ = [
     "NEVER",
@@ -19,6 +19,7 @@ __all__ = [
     "ActorHealth",
     "Barrier",
     "EnrichedSignal",
+    "EnrichedSignalFields",
     "LinkState",
     "ModelUpdate",
     "SignalData",

@@ -6,6 +6,8 @@ from enum import StrEnum
 from numbers import Real
 from typing import Any, Self
 
+import msgspec
+
 from ml4t_actor.messages.fields import (
     identifier,
     integer,
@@ -277,25 +279,38 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as primitives, with the class name under ``type``."""
-        return {
-            "instrument_id": self.instrument_id.value,
-            "signal": self.signal,
-            "strength": self.strength,
-            "source": self.source,
-            "signal_id": self.signal_id,
-            "meta_confidence": self.meta_confidence,
-            "toxicity": self.toxicity,
-            "vpin": self.vpin,
-            "regime_weight": self.regime_weight,
-            "regime": self.regime,
-            "volatility": self.volatility,
-            "model_version": self.model_version,
-            "status": str(self.status),
-            "latency_ns": self.latency_ns,
-            "type": "EnrichedSignal",
-            "ts_event": self._ts_event,
-            "ts_init": self._ts_init,
-        }
+        values = self.__dict__.copy()
+        values["instrument_id"] = self.instrument_id.value
+        values["status"] = values["status"].value
+        values["type"] = "EnrichedSignal"
+        values["ts_event"] = values.pop("_ts_event")
+        values["ts_init"] = values.pop("_ts_init")
+        return values
+
+
+class EnrichedSignalFields(msgspec.Struct, array_like=True):
+    """The fields of an `EnrichedSignal` as primitives, as `to_dict` gives them.
+
+    Their order is that of recordings: a field that is added goes to the end, with a default, so that older ones can be
+    read.
+    """
+
+    instrument_id: str
+    signal: int
+    strength: float
+    source: str
+    signal_id: str
+    meta_confidence: float
+    toxicity: float
+    vpin: float
+    regime_weight: float
+    regime: int
+    volatility: float
+    model_version: str
+    status: str
+    latency_ns: int
+    ts_event: int
+    ts_init: int
 
 
 def _volatility(value: object) -> float:

@@ -14,6 +14,7 @@ import msgspec
 
 from ml4t_actor import nautilus
 from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.messages import EnrichedSignalFields
 from ml4t_actor.nautilus.model import FIXED_PRECISION, BarType
 from ml4t_actor.registry.manifest import library_versions
 
@@ -183,25 +184,8 @@ class SignalFrame(_Frame, tag=5):
     ts_handled: int
 
 
-class AnswerFrame(_Frame, tag=6):
+class AnswerFrame(EnrichedSignalFields, tag=6):
     """An enriched signal as it was published."""
-
-    instrument_id: str
-    signal: int
-    strength: float
-    source: str
-    signal_id: str
-    meta_confidence: float
-    toxicity: float
-    vpin: float
-    regime_weight: float
-    regime: int
-    volatility: float
-    model_version: str
-    status: str
-    latency_ns: int
-    ts_event: int
-    ts_init: int
 
 
 class EndFrame(_Frame, tag=7):

@@ -264,7 +264,8 @@ def _signal(signal: SignalData, now: int) -> SignalFrame:
 
 def _answer(enriched: EnrichedSignal) -> AnswerFrame:
     values = enriched.to_dict()
-    return AnswerFrame(*[values[name] for name in AnswerFrame.__struct_fields__])
+    del values["type"]
+    return AnswerFrame(**values)
 
 
 def _state(instrument_id: InstrumentId | str, raw: bytes) -> StateFrame:

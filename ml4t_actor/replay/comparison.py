@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ml4t_actor.ledger import LedgerReader
+from ml4t_actor.ledger.schema import FIELD_OF_COLUMN
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.recording import AnswerFrame, RecordingHeader
 
@@ -15,20 +16,9 @@ KEPT = 10  # differences to show
 Key = tuple[str, str]
 
 _FIELDS = tuple(name for name in AnswerFrame.__struct_fields__ if name != "latency_ns")
+_KEY = ("source", "signal_id")
 _IN_LEDGER = {
-    "instrument_id": "instrument_id",
-    "signal": "side",
-    "strength": "strength",
-    "meta_confidence": "confidence",
-    "toxicity": "toxicity",
-    "vpin": "vpin",
-    "regime_weight": "regime_weight",
-    "regime": "regime",
-    "volatility": "volatility",
-    "model_version": "model_version",
-    "status": "status",
-    "ts_event": "ts_event",
-    "ts_init": "ts_init",
+    field: column for column, field in FIELD_OF_COLUMN.items() if field in _FIELDS and field not in _KEY
 }
 
 
@@ -160,7 +150,7 @@ def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[
     table = table[table["actor"] == f"{header.trader_id}.{header.actor_id}"]
     for name in ("ts_event", "ts_init"):
         table[name] = table[name].dt.tz_localize(None).astype("datetime64[ns]").astype("int64")
-    columns = ["source", "signal_id", *_IN_LEDGER.values()]
+    columns = [*_KEY, *_IN_LEDGER.values()]
     rows = zip(*(table[name].tolist() for name in columns), strict=True)
     return {row[:2]: dict(zip(columns, row, strict=True)) for row in rows}
 

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -28,6 +29,7 @@ from ml4t_actor.messages import (
     Action,
     Barrier,
     EnrichedSignal,
+    EnrichedSignalFields,
     ModelUpdate,
     SignalData,
     SignalOutcome,
@@ -255,6 +257,33 @@ def test_status_is_a_member_however_it_is_given():
     assert EnrichedSignal(**ENRICHED | {"status": "stale_data"}).status is Status.STALE_DATA
     assert EnrichedSignal(**ENRICHED | {"status": Status.STALE_DATA}).status is Status.STALE_DATA
     assert type(EnrichedSignal(**ENRICHED).to_dict()["status"]) is str
+
+
+def test_the_fields_of_an_enriched_signal_are_the_same_wherever_they_are_listed():
+    fields = [*ENRICHED]
+    assert sorted(EnrichedSignalFields.__struct_fields__) == sorted(fields)
+    assert sorted(inspect.signature(EnrichedSignal).parameters) == sorted(fields)
+    given = [name for name in inspect.signature(EnrichedSignal.from_signal).parameters if name != "signal"]
+    assert sorted(given) == sorted({*fields} - {*SIGNAL} | {"ts_init"})
+
+
+def test_primitives_of_an_enriched_signal_are_its_fields_in_the_order_of_the_class():
+    message = EnrichedSignal(**ENRICHED | {"status": Status.LATE})
+    before = copy.deepcopy(message)
+    expected = {
+        "instrument_id": "BTC-USD-PERP.HYPERLIQUID", "signal": 1, "strength": 0.7, "source": "trend",
+        "signal_id": "trend-1", "meta_confidence": 0.6, "toxicity": 0.2, "vpin": 0.3, "regime_weight": 0.8,
+        "regime": 2, "volatility": 0.012, "model_version": "v0001", "status": "late", "latency_ns": 12_345,
+        "type": "EnrichedSignal", "ts_event": T, "ts_init": T + 5,
+    }  # fmt: skip
+    enriched = EnrichedSignal.from_signal(
+        SignalData(**SIGNAL),
+        **{name: value for name, value in ENRICHED.items() if name not in SIGNAL} | {"status": "late"},
+    )
+    for one in (message, enriched):
+        assert [*one.to_dict().items()] == [*expected.items()]
+        assert {type(value) for value in one.to_dict().values()} == {str, int, float}
+    assert message == before
 
 
 def test_ts_init_may_be_before_ts_event():
