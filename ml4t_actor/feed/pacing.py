@@ -9,7 +9,7 @@ class RequestPacing:
     """Decides when an instrument's history may be requested.
 
     A request that is not answered is repeated, up to `MAX_TIMEOUTS` in a row, after 1, 2, 4, ... times the timeout.
-    An answer that brings nothing new (a market without trades does have gaps) is followed by a pause of 1, 2, 4, ...
+    A response that brings nothing new (a market without trades does have gaps) is followed by a pause of 1, 2, 4, ...
     bar lengths, at most `MAX_PAUSE_BARS`; the next one starts small again once a request was of use, or none was
     needed for that long.
 

@@ -1,4 +1,4 @@
-"""Between Redis and the actor: the wire format, connections, and the threads that read and write streams.
+"""Between Redis and the actor: the codec, connections, and the threads that read and write streams.
 
 Nothing here imports NautilusTrader.
 """

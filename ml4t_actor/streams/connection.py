@@ -311,7 +311,7 @@ def _executed(queued: Sequence[Reply | Exception], executed: Reply | Exception) 
     if failed and len(failed) == len(replies):
         raise failed[0]
     if failed:
-        raise RedisAwayError(f"Redis took a part of a transaction only: {failed[0]}")
+        raise RedisAwayError(f"Redis executed a part of a transaction only: {failed[0]}")
     return executed
 
 

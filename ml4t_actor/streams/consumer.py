@@ -319,7 +319,7 @@ class SignalConsumer[S](StreamWorker):
         try:
             values = decode(entry.fields, wanted=ENRICHED_TYPE)
         except CodecError:
-            return  # not ours to judge
+            return  # not ours to report
         key = str(values.get("source")), str(values.get("signal_id"))
         if len(self._answers) < self._settings.outbox:  # more cannot have been waiting
             self._answers[key] = values

@@ -33,7 +33,7 @@ class EnrichedSignalProducer[M](StreamWorker):
     `put` is for an event thread. While Redis is away, full, or refuses, messages wait, at most `settings.outbox` of
     them beside a batch on its way; the oldest beyond that are dropped.
 
-    What a broken connection has taken along is looked for in the stream on the next one, and written if it is not
+    What was on its way over a broken connection is looked for in the stream on the next one, and written if it is not
     there, so that each message is in the stream once and in order. What Redis itself loses after it has confirmed it,
     in a crash without ``appendfsync always``, is not written again.
 
@@ -142,7 +142,7 @@ class EnrichedSignalProducer[M](StreamWorker):
             self._later(self._wake_up)
 
     def stop(self, timeout_s: float = 2.0) -> bool:
-        """Write what waits, if Redis takes it within `timeout_s`, and end; return whether nothing is left."""
+        """Write what waits, if Redis accepts it within `timeout_s`, and end; return whether nothing is left."""
         self._end(timeout_s, grace_s=timeout_s)
         return self.depth == 0
 

@@ -1,4 +1,4 @@
-"""What the actor tells of itself: the message, the window of latencies, and the rules for what is wrong."""
+"""What the actor reports of itself: the message, the window of latencies, and the rules for what is wrong."""
 
 import json
 import math
@@ -68,20 +68,20 @@ class TestMessage:
         )
 
     def test_comes_back_from_bytes_equal(self):
-        told = self.full()
-        assert ActorHealth.from_bytes(told.to_bytes()) == told
+        report = self.full()
+        assert ActorHealth.from_bytes(report.to_bytes()) == report
 
     @pytest.mark.parametrize("encoding", [msgspec.msgpack, msgspec.json])
     def test_comes_back_from_the_message_bus_equal(self, encoding):
         serializer = MsgSpecSerializer(encoding=encoding, timestamps_as_str=True)
-        told = self.full()
-        assert serializer.deserialize(serializer.serialize(told)) == told
+        report = self.full()
+        assert serializer.deserialize(serializer.serialize(report)) == report
 
     def test_comes_back_from_a_catalog_equal(self, tmp_path):
-        told = [self.full(), report_at(700)]
+        report = [self.full(), report_at(700)]
         catalog = ParquetDataCatalog(tmp_path)
-        catalog.write_data(told)
-        assert [item.data for item in catalog.custom_data(ActorHealth)] == told
+        catalog.write_data(report)
+        assert [item.data for item in catalog.custom_data(ActorHealth)] == report
 
     def test_counts_come_back_as_they_went_in(self):
         counts = {"signals": {"ok": 3, "no_model": 1}, "actor": {"error in on_bar": 2}, "outbound": {}}
@@ -145,7 +145,7 @@ class TestLatencyWindow:
 class TestAges:
     def test_are_those_of_the_instrument_that_waits_longest(self):
         now = START + 600 * SECOND
-        told = health(
+        report = health(
             feeds={
                 BTC: FeedVitals(interval_ns=MINUTE, last_bar_ns=now - 20 * SECOND),
                 ETH: FeedVitals(
@@ -156,17 +156,17 @@ class TestAges:
             last_outcome_ns=now - 8 * SECOND,
             model_label_ns=now - 9 * SECOND,
         )
-        assert told.uptime_seconds == 600.0
-        assert (told.bar_age_seconds, told.trade_age_seconds) == (50.0, 1.0)
-        assert (told.signal_age_seconds, told.outcome_age_seconds, told.model_label_age_seconds) == (
+        assert report.uptime_seconds == 600.0
+        assert (report.bar_age_seconds, report.trade_age_seconds) == (50.0, 1.0)
+        assert (report.signal_age_seconds, report.outcome_age_seconds, report.model_label_age_seconds) == (
             7.0,
             8.0,
             9.0,
         )
 
     def test_what_has_not_happened_has_none(self):
-        told = health(feeds={BTC: FeedVitals(interval_ns=MINUTE)})
-        assert {told.bar_age_seconds, told.trade_age_seconds, told.signal_age_seconds} == {NEVER}
+        report = health(feeds={BTC: FeedVitals(interval_ns=MINUTE)})
+        assert {report.bar_age_seconds, report.trade_age_seconds, report.signal_age_seconds} == {NEVER}
 
     def test_a_time_ahead_of_the_clock_is_no_negative_age(self):
         assert health(last_signal_ns=START + 601 * SECOND).signal_age_seconds == 0.0
@@ -174,9 +174,9 @@ class TestAges:
 
 class TestProblems:
     def test_of_one_that_is_well_there_are_none(self):
-        told = health()
-        assert told.ok
-        assert told.problems == ""
+        report = health()
+        assert report.ok
+        assert report.problems == ""
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -204,11 +204,11 @@ class TestProblems:
             ({"counts": {"actor": {"error in on_bar": 2}}}, ["error in on_bar"]),
         ],
     )
-    def test_are_told_with_what_is_wrong(self, changes, words):
-        told = health(**changes)
-        assert not told.ok
+    def test_are_reported_with_what_is_wrong(self, changes, words):
+        report = health(**changes)
+        assert not report.ok
         for word in words:
-            assert word in told.problems
+            assert word in report.problems
 
     @pytest.mark.parametrize(
         "changes",
@@ -219,22 +219,22 @@ class TestProblems:
             {"feeds": {}},
         ],
     )
-    def test_are_not_told_of_what_the_outside_does_or_nobody_asked_for(self, changes):
+    def test_are_not_reported_of_what_the_outside_does_or_nobody_wants(self, changes):
         assert health(**changes).ok
 
     @pytest.mark.parametrize(("age", "stale"), [(179, False), (181, True)])
-    def test_a_bar_that_does_not_come_is_told_with_its_instrument(self, age, stale):
+    def test_a_bar_that_does_not_come_is_reported_with_its_instrument(self, age, stale):
         now = START + 600 * SECOND
         feeds = {
             BTC: FeedVitals(interval_ns=MINUTE, last_bar_ns=now - SECOND),
             ETH: FeedVitals(interval_ns=MINUTE, last_bar_ns=now - age * SECOND),
         }
-        told = health(feeds=feeds)
-        assert told.ok is not stale
-        assert (ETH in told.problems) is stale
-        assert BTC not in told.problems
+        report = health(feeds=feeds)
+        assert report.ok is not stale
+        assert (ETH in report.problems) is stale
+        assert BTC not in report.problems
 
-    def test_trades_that_do_not_come_are_told_where_they_are_asked_for(self):
+    def test_trades_that_do_not_come_are_reported_where_they_are_subscribed_to(self):
         now = START + 600 * SECOND
         silent = {"interval_ns": MINUTE, "last_bar_ns": now, "last_trade_ns": now - 301 * SECOND}
         assert health(feeds={BTC: FeedVitals(**silent)}).ok
@@ -244,53 +244,53 @@ class TestProblems:
     def test_a_first_bar_has_its_time_to_come(self, uptime, ok):
         assert report_at(uptime, feeds={BTC: FeedVitals(interval_ns=MINUTE)}).ok is ok
 
-    def test_what_was_counted_is_told_for_a_while_and_again_when_it_goes_on(self):
+    def test_what_was_counted_is_reported_for_a_while_and_again_when_it_goes_on(self):
         source = reporter(recent_seconds=300.0)
         dropped = Counter({"dropped": 0})
-        told = {}
+        report = {}
         for seconds in range(10, 2_000, 10):
             if seconds == 500:
                 dropped["dropped"] += 3
             if seconds == 1_500:
                 dropped["dropped"] += 1
             now = START + seconds * SECOND
-            told[seconds] = source.report(vitals(now, counts={"ledger": dropped}), now)
-        bad = {seconds for seconds, one in told.items() if not one.ok}
-        assert bad == {s for s in told if 500 <= s < 500 + 300 or 1_500 <= s < 1_500 + 300}
-        assert "(3 lately, 3 since the start)" in told[500].problems
-        assert "(1 lately, 4 since the start)" in told[1_500].problems
+            report[seconds] = source.report(vitals(now, counts={"ledger": dropped}), now)
+        bad = {seconds for seconds, one in report.items() if not one.ok}
+        assert bad == {s for s in report if 500 <= s < 500 + 300 or 1_500 <= s < 1_500 + 300}
+        assert "(3 lately, 3 since the start)" in report[500].problems
+        assert "(1 lately, 4 since the start)" in report[1_500].problems
 
-    def test_counts_are_taken_when_told_and_not_shared(self):
+    def test_counts_are_copied_when_reported_and_not_shared(self):
         counts = Counter(ok=1)
-        told = health(counts={"signals": counts})
+        report = health(counts={"signals": counts})
         counts["ok"] = 2
-        assert told.counts_by_kind == {"signals": {"ok": 1}}
+        assert report.counts_by_kind == {"signals": {"ok": 1}}
 
 
 class TestWhatComesFromOutside:
-    def test_credentials_of_an_address_are_not_told(self):
-        told = health(
+    def test_credentials_of_an_address_are_not_reported(self):
+        report = health(
             inbound=LinkVitals(state=LinkState.CONNECTING, error="cannot reach redis://me:hunter2@host:1"),
             ledger_error="https://me:hunter2@host",
         )
-        assert "hunter2" not in json.dumps(told.to_dict())
-        assert "redis://***@host:1" in told.inbound_error
+        assert "hunter2" not in json.dumps(report.to_dict())
+        assert "redis://***@host:1" in report.inbound_error
 
     @given(
         error=st.text(max_size=2_000),
         kinds=st.dictionaries(st.text(max_size=300), st.integers(0, 2**62), max_size=30),
         group=st.sampled_from(["signals", "actor", "inbound"]) | st.text(max_size=100),
     )
-    def test_whatever_it_is_it_can_be_told(self, error, kinds, group):
+    def test_whatever_it_is_it_can_be_reported(self, error, kinds, group):
         link = LinkVitals(state=LinkState.CONNECTING, error=error)
-        told = health(inbound=link, ledger_error=error, counts={group: kinds})
-        assert len(told.inbound_error) <= ERROR_LENGTH_MAX
-        assert ActorHealth.from_bytes(told.to_bytes()) == told
+        report = health(inbound=link, ledger_error=error, counts={group: kinds})
+        assert len(report.inbound_error) <= ERROR_LENGTH_MAX
+        assert ActorHealth.from_bytes(report.to_bytes()) == report
 
-    def test_of_too_many_kinds_the_most_frequent_are_told(self):
+    def test_of_too_many_kinds_the_most_frequent_are_reported(self):
         kinds = {f"error {i} {'x' * 60}": i for i in range(5_000)}
-        told = health(counts={"actor": kinds})
-        kept = told.counts_by_kind["actor"]
-        assert len(told.counts) <= COUNTS_LENGTH_MAX
+        report = health(counts={"actor": kinds})
+        kept = report.counts_by_kind["actor"]
+        assert len(report.counts) <= COUNTS_LENGTH_MAX
         assert len(kept) > 50
         assert set(kept.values()) == set(range(5_000 - len(kept), 5_000))
