@@ -945,7 +945,7 @@ def test_each_kind_of_bad_message_is_counted_and_logged_once(planted, models, se
     warnings = [line for line in trace.log.splitlines() if "(logged at most every 10 minutes)" in line]
     for text in (
         "no field 'payload'",
-        "of which at most 16384 are taken",
+        "of which at most 16384 are accepted",
         "not SignalData",
         "was given before",
         "is not for a configured instrument",
