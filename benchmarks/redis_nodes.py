@@ -269,9 +269,9 @@ def enriching_node(pipe: Connection, setup: Setup, folder: str, port: int | None
                     for bar in warm_bars(n_bars):
                         node.kernel.data_engine.process(bar)
                         await asyncio.sleep(0)
-                    while actor.loop.features(bar.bar_type.instrument_id).bars < n_bars:
+                    while actor.inference.features(bar.bar_type.instrument_id).bars < n_bars:
                         await asyncio.sleep(0.01)
-                    pipe.send(actor.loop.features(bar.bar_type.instrument_id).bars)
+                    pipe.send(actor.inference.features(bar.bar_type.instrument_id).bars)
                 case ("publish", seconds, prefix):
                     pipe.send(await _publish_groups(actor, answers, setup.instrument_id, seconds, prefix))
                 case ("answer in process", n):
