@@ -345,9 +345,7 @@ class InstrumentFeed:
         self._responses.append((requested_ns, number == self._requests))
         try:
             self._drain()
-        except (
-            Exception
-        ) as e:  # or it would be raised into the engine; without a response the request times out
+        except Exception as e:  # it must not reach the engine; without a response the request times out
             self._ports.report_problem(
                 "error in requesting bars", f"processing a response about {self._backfill_type} failed: {e!r}"
             )
