@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
@@ -124,9 +123,7 @@ class SignalPublisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

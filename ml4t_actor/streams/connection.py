@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Protocol, Self
 
 from ml4t_actor.settings import RedisSettings
@@ -95,7 +95,7 @@ class _Connection(Protocol):
 
     def pack_commands(self, commands: Sequence[Sequence[Argument]]) -> list[bytes]: ...
 
-    def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
+    def send_packed_command(self, command: list[bytes], _check_health: bool = True, /) -> None: ...
 
     def read_response(self) -> Reply: ...
 
@@ -132,9 +132,7 @@ class RedisLink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -260,7 +258,7 @@ class RedisLink:
         if connection is None or (metered := connection.metered) is None:
             raise RedisAwayError("there is no connection")
         metered.set_limit(limit)
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        connection.send_packed_command(connection.pack_commands(commands), False)  # without a PING before
         return connection
 
     def _with_own_errors[T](self, function: Callable[[], T]) -> T:

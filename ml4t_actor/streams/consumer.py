@@ -130,8 +130,6 @@ class SignalConsumer[S](StreamWorker):
     counts : Counter
         ``received`` entries, each problem of theirs by its kind, ``answered`` ones, and ``gap``, ``recreated``,
         ``connection_errors``, ``delivery_errors``.
-    behind_seconds : float
-        Between the ids of the last entry delivered and of the stream's last, as of a second ago at most.
     """
 
     def __init__(
@@ -157,7 +155,6 @@ class SignalConsumer[S](StreamWorker):
             kinds=_KINDS,
             warn=warn,
         )
-        self.behind_seconds = 0.0
         self._settings = settings
         self._parse = parse
         self._deliver = deliver
@@ -201,7 +198,6 @@ class SignalConsumer[S](StreamWorker):
             return
         self._on_success()
         if not entries:
-            self.behind_seconds = 0.0
             return
         batch = Batch([self._arrival(entry) for entry in entries])
         self._cursor, self._has_position = batch.last_id, True
@@ -266,7 +262,6 @@ class SignalConsumer[S](StreamWorker):
             self._on_recreated(state)
             return
         last = order(state.last)
-        self.behind_seconds = (last[0] - at[0]) / 1000.0
         lost = last > at and (state.first is None or order(state.first) > at)
         if lost and self._gap_after != self._cursor:
             self._gap_after = self._cursor
