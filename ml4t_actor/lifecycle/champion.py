@@ -3,7 +3,6 @@
 import threading
 from collections import deque
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 from typing import TypedDict, Unpack
 
 import msgspec
@@ -21,6 +20,7 @@ from ml4t_actor.lifecycle.events import (
     serving_since_ns,
 )
 from ml4t_actor.lifecycle.host import Host
+from ml4t_actor.lifecycle.unseen import UnseenSignals
 from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.messages import REASON_LENGTH_MAX, Action, ModelUpdate, SignalOutcome, Status
 from ml4t_actor.monitoring.baseline import MonitorBaseline
@@ -107,13 +107,7 @@ class ChampionLifecycle:
         self._is_retraining = False
         self._retired: ModelBundle | None = None
         self._retired_ns = 0  # or when its last would-be successor was rejected
-        # Of each judged signal when the outcome was known, in order, when it arose, and when its label window ends:
-        # kept here lest a swap waits for the ledger.
-        self._judged: deque[tuple[int, int, int]] = deque(maxlen=settings.max_rows)
-        # Of those that no model has seen, the ends: a heap, and how many are past.
-        self._unseen: list[int] = []
-        self._n_unseen = 0
-        self._unseen_after_ns = 0
+        self._unseen = UnseenSignals(settings.max_rows)
         self._columns = np.empty(0, dtype=np.int64)  # of the served features, those that the model reads
         self.monitor = RetrainMonitor(
             None,
@@ -160,9 +154,7 @@ class ChampionLifecycle:
         if outcome.label < 0:
             return
         if row.status in LEARNED_FROM and row.window_end_ns is not None:
-            self._judged.append((outcome.ts_event, row.ts_event, row.window_end_ns))
-            if row.ts_event > self._unseen_after_ns:
-                heappush(self._unseen, row.window_end_ns)
+            self._unseen.record(outcome.ts_event, row.ts_event, row.window_end_ns)
         bundle = self._inference.bundle
         version, statuses = ("", LEARNED_FROM) if bundle is None else (bundle.version, JUDGED)
         if row.model_version == version and row.status in statuses:
@@ -173,7 +165,7 @@ class ChampionLifecycle:
         now_ns = self._host.now()
         if self._trainer is None or self.is_retraining:
             return
-        if not (self._requested or self._has_enough_unseen(now_ns)):
+        if not (self._requested or self._unseen.count(now_ns) >= self._min_samples):
             return
         self._requested = False
         trigger = self.monitor.check_retrain_trigger(now_ns) or self._trigger_of_vacancy(now_ns)
@@ -274,7 +266,7 @@ class ChampionLifecycle:
         horizon_ns = self._training.labels.horizon_bars * self._interval_ns
         for end in sorted(self._ledger.window_ends(since_ns, sorted(LEARNED_FROM))):
             # The window's end stands for the outcome's time, the entry's for the signal's, which is a little later.
-            self._judged.append((end, max(end - horizon_ns, since_ns + 1), end))
+            self._unseen.record(end, max(end - horizon_ns, since_ns + 1), end)
 
     def _restore_evidence(self, events: Events) -> None:
         """Go on with the model's age, the cooldown, and the evidence since the last retraining that was concluded.
@@ -296,13 +288,6 @@ class ChampionLifecycle:
         statuses = sorted(JUDGED if version else LEARNED_FROM)
         for confidence, label, weight in self._ledger.outcomes_of(version, concluded_ns, statuses):
             self.monitor.record_outcome(confidence, label, weight)
-
-    def _has_enough_unseen(self, now_ns: int) -> bool:
-        """Return whether there are enough judged signals that no model has seen, their whole windows past."""
-        while self._unseen and self._unseen[0] <= now_ns:
-            heappop(self._unseen)
-            self._n_unseen += 1
-        return self._n_unseen >= self._min_samples
 
     def _trigger_of_vacancy(self, now_ns: int) -> RetrainTrigger | None:
         """Ask, each time the cooldown is over, for a successor of the model that was retired."""
@@ -421,15 +406,7 @@ class ChampionLifecycle:
         bundle = self._inference.bundle
         baseline = None if bundle is None else MonitorBaseline.from_metrics(bundle.metrics)
         self._find_columns()
-        self._unseen_after_ns = unseen_after_ns(bundle or self._retired)
-        self._n_unseen = 0
-        self._unseen = []
-        for known_ns, ts, end in reversed(self._judged):
-            if known_ns <= self._unseen_after_ns:
-                break
-            if ts > self._unseen_after_ns:
-                self._unseen.append(end)
-        heapify(self._unseen)
+        self._unseen.reset(unseen_after_ns(bundle or self._retired))
         self.monitor.model_changed(baseline, trained_until_ns=seen_until_ns(bundle), now_ns=now_ns)
 
     def _find_columns(self) -> None:
