@@ -15,6 +15,7 @@ from nautilus_trader.model.enums import (
 from nautilus_trader.model.identifiers import (
     AccountId,
     ClientId,
+    ClientOrderId,
     Identifier,
     InstrumentId,
     StrategyId,
@@ -34,6 +35,7 @@ __all__ = [
     "Bar",
     "BarType",
     "ClientId",
+    "ClientOrderId",
     "Currency",
     "CustomData",
     "DataType",

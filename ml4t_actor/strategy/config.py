@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from ml4t_actor.messages import Status
 from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.nautilus.trading import StrategyConfig
 from ml4t_actor.settings import LabelSettings
@@ -11,7 +12,8 @@ from ml4t_actor.strategy.risk import RiskLimits
 
 _CHOICES = {"sizing": ("enriched", "flat"), "stamped_at": (None, "open", "close")}
 _GROUPS = {"labels": LabelSettings, "limits": RiskLimits}
-_TIMES = ("max_quote_age", "order_timeout", "check_interval")
+_TIMES = ("max_quote_age", "order_timeout", "check_interval", "max_signal_age")
+_NEVER_TRADED = (Status.EXPIRED, Status.FUTURE_SIGNAL)
 
 
 class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
@@ -48,6 +50,28 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     close_on_stop : bool, default True
         Close positions when the strategy stops; otherwise they stay, with their stops and targets at the venue,
         and are resumed at the next start.
+    max_signal_age : float, default 60.0
+        Seconds: nothing is ordered for a signal whose `ts_event` is older by the clock, nor for one from the future.
+    trade_statuses : list[str], default ['ok']
+        With which an `EnrichedSignal` may open a position, whatever the sizing; signals of any other status
+        only close. `expired` and `future_signal` cannot be among them.
+    cooldown_bars : int, default 1
+        Bars after an entry in which a signal against it only closes; 0 for none.
+    journal_path : str, optional
+        Live, the file that remembers signals that were entered, entries on their way and the day's opening equity
+        across restarts; by default `models/orders-<strategy id>.sqlite` in the working folder. One file for each
+        account: no two processes may share one.
+    adopt_positions : bool, default False
+        Live, trade an instrument whose position at the venue differs from what this strategy's own orders amount
+        to, as if the position were its own; otherwise it is left alone and named.
+    max_quote_drift : float, default 0.0025
+        Live, the log distance of the quote from the last close beyond which an entry is skipped; within it stop and
+        target are placed around the quote.
+    stop_limit_slippage : float, default 0.05
+        Live, how far beyond its trigger a stop may be filled, as a fraction of it.
+    entries_per_second : float, default 1.0
+        Live, the pace of entries. Well below the engine's `max_order_submit_rate`, whose rest is for orders that
+        protect and close.
 
     Examples
     --------
@@ -67,6 +91,14 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     order_timeout: float = 10.0
     check_interval: float = 30.0
     close_on_stop: bool = True
+    max_signal_age: float = 60.0
+    trade_statuses: list[str] = msgspec.field(default_factory=lambda: [Status.OK.value])
+    cooldown_bars: int = 1
+    journal_path: str | None = None
+    adopt_positions: bool = False
+    max_quote_drift: float = 0.0025
+    stop_limit_slippage: float = 0.05
+    entries_per_second: float = 1.0
 
     def __post_init__(self) -> None:
         instruments = time_bars(self.bar_types)
@@ -80,8 +112,16 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
                 raise ValueError(f"`{name}` was {getattr(self, name)!r}, must be a {group.__name__}")
         for name in _TIMES:
             _check_number(name, getattr(self, name), "a positive number of seconds up to a day", 86_400.0)
-        if not isinstance(self.close_on_stop, bool):
-            raise ValueError(f"`close_on_stop` was {self.close_on_stop!r}, must be true or false")
+        for name in ("close_on_stop", "adopt_positions"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` was {getattr(self, name)!r}, must be true or false")
+        for name in ("max_quote_drift", "stop_limit_slippage"):
+            _check_number(name, getattr(self, name), "a number in (0, 0.5]", 0.5)
+        _check_number("entries_per_second", self.entries_per_second, "a number in (0, 1000]", 1_000.0)
+        _check_statuses(self.trade_statuses)
+        _check_cooldown(self.cooldown_bars)
+        if self.journal_path is not None and not (isinstance(self.journal_path, str) and self.journal_path):
+            raise ValueError(f"`journal_path` was {self.journal_path!r}, must be the path of a file")
         if self.external_order_claims is None:
             msgspec.structs.force_setattr(self, "external_order_claims", list(instruments))
 
@@ -104,6 +144,19 @@ def time_bars(texts: object) -> dict[InstrumentId, BarType]:
             )
         bar_type_of[bar_type.instrument_id] = bar_type
     return bar_type_of
+
+
+def _check_statuses(statuses: object) -> None:
+    possible = [status.value for status in Status if status not in _NEVER_TRADED]
+    if not isinstance(statuses, list | tuple) or any(s not in possible for s in statuses):
+        raise ValueError(
+            f"`trade_statuses` was {statuses!r}, must be a list of some of {', '.join(possible)}"
+        )
+
+
+def _check_cooldown(bars: object) -> None:
+    if isinstance(bars, bool) or not isinstance(bars, int) or not 0 <= bars <= 10_000:
+        raise ValueError(f"`cooldown_bars` was {bars!r}, must be a whole number from 0 to 10,000")
 
 
 def _check_number(name: str, value: object, rule: str, most: float) -> None:

@@ -281,7 +281,14 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         )
         if prices is None:
             return "no_room_for_barriers"
-        plan = Plan(enriched.signal, abs(decision.target), *prices, self._deadline_ns(instrument.id))
+        plan = Plan(
+            enriched.signal,
+            abs(decision.target),
+            *prices,
+            self._deadline_ns(instrument.id),
+            enriched.source,
+            enriched.signal_id,
+        )
         return self._execution.pre_trade_check(instrument.id, plan) or plan
 
     def _current_price(self, instrument_id: InstrumentId) -> float:

@@ -65,6 +65,8 @@ class Plan:
         Of the exits.
     deadline_ns : int
         When the horizon ends, by the bars' closes.
+    source, signal_id : str
+        Of the signal, from which the ids of the orders are derived.
     """
 
     side: int
@@ -72,6 +74,8 @@ class Plan:
     stop: Price
     target: Price
     deadline_ns: int
+    source: str = ""
+    signal_id: str = ""
 
 
 @dataclass(slots=True, eq=False)

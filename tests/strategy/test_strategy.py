@@ -767,6 +767,18 @@ REFUSED = {
     "order_timeout NaN": ({"order_timeout": math.nan}, "order_timeout"),
     "check_interval text": ({"check_interval": "30"}, "check_interval"),
     "close_on_stop number": ({"close_on_stop": 1}, "close_on_stop"),
+    "max_signal_age of zero": ({"max_signal_age": 0}, "max_signal_age"),
+    "a status that none has": ({"trade_statuses": ["fine"]}, "trade_statuses"),
+    "a status without an answer": ({"trade_statuses": ["ok", "expired"]}, "trade_statuses"),
+    "statuses in no list": ({"trade_statuses": "ok"}, "trade_statuses"),
+    "a status that is a list": ({"trade_statuses": [["ok"]]}, "trade_statuses"),
+    "cooldown below zero": ({"cooldown_bars": -1}, "cooldown_bars"),
+    "cooldown of half a bar": ({"cooldown_bars": 0.5}, "cooldown_bars"),
+    "journal_path empty": ({"journal_path": ""}, "journal_path"),
+    "adopt_positions text": ({"adopt_positions": "no"}, "adopt_positions"),
+    "max_quote_drift of zero": ({"max_quote_drift": 0.0}, "max_quote_drift"),
+    "stop_limit_slippage of one": ({"stop_limit_slippage": 1.0}, "stop_limit_slippage"),
+    "entries_per_second of zero": ({"entries_per_second": 0}, "entries_per_second"),
 }
 
 

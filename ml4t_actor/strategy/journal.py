@@ -1,0 +1,147 @@
+"""What the strategy must not forget: signals that were entered, entries on their way, and how a day began."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+
+class JournalError(RuntimeError):
+    """The journal's file cannot be used."""
+
+
+class EntryIntent(NamedTuple):
+    """An entry that is about to be sent, or was.
+
+    Attributes
+    ----------
+    order_id : str
+        The entry's client order id.
+    source, signal_id : str
+        Of the signal that led to it.
+    instrument_id : str
+        What is entered.
+    side : int
+        1 buys, -1 sells.
+    quantity : Decimal
+        To enter.
+    ts : int
+        When it was decided, UNIX nanoseconds.
+    """
+
+    order_id: str
+    source: str
+    signal_id: str
+    instrument_id: str
+    side: int
+    quantity: Decimal
+    ts: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayRecord:
+    """How an account's day began, and whether its loss has reached the limit.
+
+    Attributes
+    ----------
+    account : str
+        Which account.
+    day : int
+        Days since 1970 in UTC.
+    open_equity : Decimal
+        At the first look of the day.
+    halted : bool
+        Whether nothing is entered any more that day.
+    """
+
+    account: str
+    day: int
+    open_equity: Decimal
+    halted: bool
+
+
+class OrderJournal(Protocol):
+    """Remembers for the strategy; all but the writing of a file happens on the event thread."""
+
+    def was_entered(self, source: str, signal_id: str) -> bool:
+        """Return whether an entry was begun for this signal, in whichever life."""
+
+    def begin_entry(self, intent: EntryIntent, then: Callable[[], None]) -> None:
+        """Remember an entry; when that is durable call `then`, on the event thread."""
+
+    def end_entry(self, order_id: str) -> None:
+        """Remember that what became of an entry is known."""
+
+    def open_intents(self) -> list[EntryIntent]:
+        """Return the entries whose end is not known, in the order in which they were begun."""
+
+    def day(self, account: str) -> DayRecord | None:
+        """Return the newest day of an account, None if there was none."""
+
+    def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
+        """Remember a day; when that is durable call `then`, on the event thread.
+
+        Of a day that is known already the older opening stays, and so does a halt.
+        """
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits, and end; whether all is durable."""
+
+
+class MemoryJournal:
+    """Remembers as long as it lives: for a backtest.
+
+    Examples
+    --------
+    >>> journal = MemoryJournal()
+    >>> journal.begin_entry(EntryIntent("id", "momentum", "42", "BTC", 1, Decimal(1), 0), lambda: print("sent"))
+    sent
+    >>> journal.was_entered("momentum", "42")
+    True
+    """
+
+    def __init__(self) -> None:
+        self._entered: set[tuple[str, str]] = set()
+        self._open: dict[str, EntryIntent] = {}
+        self._days: dict[str, DayRecord] = {}
+
+    def was_entered(self, source: str, signal_id: str) -> bool:
+        """Return whether an entry was begun for this signal."""
+        return (source, signal_id) in self._entered
+
+    def begin_entry(self, intent: EntryIntent, then: Callable[[], None]) -> None:
+        """Remember an entry and call `then`."""
+        self._entered.add((intent.source, intent.signal_id))
+        self._open[intent.order_id] = intent
+        then()
+
+    def end_entry(self, order_id: str) -> None:
+        """Remember that what became of an entry is known."""
+        self._open.pop(order_id, None)
+
+    def open_intents(self) -> list[EntryIntent]:
+        """Return the entries whose end is not known, in the order in which they were begun."""
+        return list(self._open.values())
+
+    def day(self, account: str) -> DayRecord | None:
+        """Return the newest day of an account, None if there was none."""
+        return self._days.get(account)
+
+    def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
+        """Remember a day and call `then`."""
+        self._days[record.account] = merge_days(self._days.get(record.account), record)
+        if then is not None:
+            then()
+
+    def close(self, timeout_s: float) -> bool:
+        """Do nothing: all is remembered already."""
+        return True
+
+
+def merge_days(known: DayRecord | None, new: DayRecord) -> DayRecord:
+    """Return the newer day; of one day the older opening, halted if either is."""
+    if known is None or new.day > known.day:
+        return new
+    if new.day < known.day:
+        return known
+    return DayRecord(known.account, known.day, known.open_equity, known.halted or new.halted)
