@@ -84,6 +84,18 @@ class OrderJournal(Protocol):
         Of a day that is known already the older opening stays, and so does a halt.
         """
 
+    def newest_entry(self, instrument_id: str) -> EntryIntent | None:
+        """Return the entry in an instrument that was begun last, None if there was none."""
+
+    def want_exit(self, instrument_id: str) -> None:
+        """Remember that a position is to be closed, even by another life."""
+
+    def end_exit(self, instrument_id: str) -> None:
+        """Remember that no position is to be closed any more."""
+
+    def exits_wanted(self) -> list[str]:
+        """Return the instruments whose positions are to be closed."""
+
     def close(self, timeout_s: float) -> bool:
         """Write what waits, and end; whether all is durable."""
 
@@ -103,7 +115,9 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._entered: set[tuple[str, str]] = set()
         self._open: dict[str, EntryIntent] = {}
+        self._newest: dict[str, EntryIntent] = {}
         self._days: dict[str, DayRecord] = {}
+        self._exits: set[str] = set()
 
     def was_entered(self, source: str, signal_id: str) -> bool:
         """Return whether an entry was begun for this signal."""
@@ -111,8 +125,7 @@ class MemoryJournal:
 
     def begin_entry(self, intent: EntryIntent, then: Callable[[], None]) -> None:
         """Remember an entry and call `then`."""
-        self._entered.add((intent.source, intent.signal_id))
-        self._open[intent.order_id] = intent
+        self._remember_entry(intent)
         then()
 
     def end_entry(self, order_id: str) -> None:
@@ -133,9 +146,30 @@ class MemoryJournal:
         if then is not None:
             then()
 
+    def newest_entry(self, instrument_id: str) -> EntryIntent | None:
+        """Return the entry in an instrument that was begun last, None if there was none."""
+        return self._newest.get(instrument_id)
+
+    def want_exit(self, instrument_id: str) -> None:
+        """Remember that a position is to be closed."""
+        self._exits.add(instrument_id)
+
+    def end_exit(self, instrument_id: str) -> None:
+        """Remember that no position is to be closed any more."""
+        self._exits.discard(instrument_id)
+
+    def exits_wanted(self) -> list[str]:
+        """Return the instruments whose positions are to be closed."""
+        return sorted(self._exits)
+
     def close(self, timeout_s: float) -> bool:
         """Do nothing: all is remembered already."""
         return True
+
+    def _remember_entry(self, intent: EntryIntent) -> None:
+        self._entered.add((intent.source, intent.signal_id))
+        self._newest[intent.instrument_id] = intent
+        self._open[intent.order_id] = intent
 
 
 def merge_days(known: DayRecord | None, new: DayRecord) -> DayRecord:

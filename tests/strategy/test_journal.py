@@ -1,0 +1,235 @@
+"""What the journal remembers, in memory and in a file: across lives, kills, and a disk that fails."""
+
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from ml4t_actor.strategy.journal import DayRecord, EntryIntent, JournalError, MemoryJournal, OrderJournal
+from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from tests.support.paths import ROOT
+
+WAIT_S = 20.0
+
+
+class EventThread:
+    """Collects what is to be called on the event thread, until the test calls it."""
+
+    def __init__(self) -> None:
+        self.calls: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.problems: list[str] = []
+
+    def turn(self) -> None:
+        self.calls.get(timeout=WAIT_S)()
+
+
+@pytest.fixture
+def events() -> EventThread:
+    return EventThread()
+
+
+@pytest.fixture
+def reopen(tmp_path: Path, events: EventThread) -> Iterator[Callable[[], SqliteJournal]]:
+    """Opens the journal, and first closes the one that was open."""
+    opened: list[SqliteJournal] = []
+
+    def open_again() -> SqliteJournal:
+        for journal in opened:
+            assert journal.close(WAIT_S)
+        opened[:] = [
+            SqliteJournal(tmp_path / "a" / "orders.sqlite", events.calls.put, events.problems.append)
+        ]
+        return opened[0]
+
+    yield open_again
+    for journal in opened:
+        journal.close(WAIT_S)
+
+
+def intent(number: int = 1, **changes: object) -> EntryIntent:
+    fields = EntryIntent(f"id{number}", "momentum", str(number), "BTC.X", 1, Decimal("0.10"), 1_000 + number)
+    return fields._replace(**changes)
+
+
+def remembers(journal: OrderJournal) -> None:
+    sent: list[str] = []
+    journal.begin_entry(intent(1), lambda: sent.append("1"))
+    journal.begin_entry(intent(2, instrument_id="ETH.X", side=-1), lambda: sent.append("2"))
+    journal.begin_entry(intent(3), lambda: sent.append("3"))
+    journal.end_entry("id1")
+    journal.want_exit("BTC.X")
+    journal.want_exit("ETH.X")
+    journal.end_exit("ETH.X")
+    journal.record_day(DayRecord("A", 5, Decimal(100), False))
+    journal.record_day(DayRecord("A", 5, Decimal(90), True))
+    journal.record_day(DayRecord("A", 5, Decimal(80), False))
+    journal.record_day(DayRecord("B", 6, Decimal("0.1"), False))
+
+
+def check(journal: OrderJournal) -> None:
+    assert [journal.was_entered("momentum", n) for n in "1234"] == [True, True, True, False]
+    assert not journal.was_entered("other", "1")
+    assert journal.open_intents() == [intent(2, instrument_id="ETH.X", side=-1), intent(3)]
+    assert journal.newest_entry("BTC.X") == intent(3)
+    assert journal.newest_entry("SOL.X") is None
+    assert journal.exits_wanted() == ["BTC.X"]
+    assert journal.day("A") == DayRecord("A", 5, Decimal(100), True)
+    assert journal.day("B") == DayRecord("B", 6, Decimal("0.1"), False)
+    assert journal.day("C") is None
+
+
+def test_in_memory_it_remembers_and_calls_at_once():
+    journal = MemoryJournal()
+    called: list[int] = []
+    journal.begin_entry(intent(9, instrument_id="SOL.Y"), lambda: called.append(1))
+    journal.end_entry("id9")
+    assert called == [1]
+    remembers(journal)
+    check(journal)
+
+
+def test_a_file_remembers_across_lives(reopen):
+    journal = reopen()
+    remembers(journal)
+    check(journal)
+    check(reopen())
+    check(reopen())
+
+
+def test_a_new_day_replaces_an_older_one_and_not_the_reverse(reopen):
+    journal = reopen()
+    journal.record_day(DayRecord("A", 5, Decimal(100), True))
+    journal.record_day(DayRecord("A", 6, Decimal(90), False))
+    journal.record_day(DayRecord("A", 5, Decimal(1), True))
+    assert reopen().day("A") == DayRecord("A", 6, Decimal(90), False)
+
+
+def test_what_follows_is_called_on_the_event_thread_when_it_is_in_the_file(reopen, events, tmp_path):
+    journal = reopen()
+    called: list[int] = []
+    journal.begin_entry(intent(1), lambda: called.append(1))
+    call = events.calls.get(timeout=WAIT_S)
+    assert called == []
+    # A copy of the files is what a power failure would leave.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in journal.path.parent.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (count,) = sqlite3.connect(copy / journal.path.name).execute("SELECT count(*) FROM entries").fetchone()
+    assert count == 1
+    call()
+    assert called == [1]
+
+
+KILLED = """
+import os, signal, sys
+from decimal import Decimal
+from ml4t_actor.strategy.journal import EntryIntent
+from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
+def killed(n):
+    print(n, flush=True)
+    if n == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+for n in range(1, 1000):
+    journal.begin_entry(EntryIntent(f"id{n}", "s", str(n), "BTC.X", 1, Decimal(1), n), lambda n=n: killed(n))
+journal.close(20.0)
+"""
+
+
+def test_what_was_durable_survives_a_kill(tmp_path):
+    path = tmp_path / "orders.sqlite"
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == -signal.SIGKILL
+    durable = run.stdout.split()
+    assert len(durable) == 50
+    journal = SqliteJournal(path, lambda call: None, print)  # the killed process's lock is gone
+    assert all(journal.was_entered("s", n) for n in durable)
+    assert journal.close(WAIT_S)
+
+
+HOLDS = """
+import sys
+from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "orders.sqlite"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(JournalError, match=r"orders.sqlite is in use.*`journal_path`"):
+            SqliteJournal(path, lambda call: None, print, busy_timeout_s=0.1)
+        holder.kill()
+    assert SqliteJournal(path, lambda call: None, print).close(WAIT_S)
+
+
+def test_a_second_strategy_of_the_process_is_refused_too(reopen, events):
+    journal = reopen()
+    with pytest.raises(JournalError, match="is in use"):
+        SqliteJournal(journal.path, events.calls.put, print, busy_timeout_s=0.1)
+
+
+@pytest.mark.parametrize("content", [b"no database", None], ids=["text", "another's database"])
+def test_a_file_that_is_no_journal_is_left_alone(content, tmp_path):
+    path = tmp_path / "orders.sqlite"
+    if content is None:
+        other = sqlite3.connect(path)
+        other.execute("CREATE TABLE mine (x)")
+        other.commit()
+        other.close()
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="`journal_path`"):
+        SqliteJournal(path, lambda call: None, print)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot be used"):
+        SqliteJournal(tmp_path / "file" / "orders.sqlite", lambda call: None, print)
+
+
+def test_while_the_disk_fails_nothing_is_durable_and_afterwards_all_is(reopen, events, monkeypatch):
+    journal = reopen()
+    failing = True
+    write = journal._write
+    monkeypatch.setattr(
+        journal, "_write", lambda changes: OSError(28, "full") if failing and changes else write(changes)
+    )
+    called: list[int] = []
+    journal.begin_entry(intent(1), lambda: called.append(1))
+    journal.begin_entry(intent(2), lambda: called.append(2))
+    events.turn()
+    assert "nothing is entered" in events.problems[0]
+    assert called == []
+    failing = False
+    for _ in range(3):
+        events.turn()
+    assert called == [1, 2]
+    assert "written again" in events.problems[1]
+    assert len(reopen().open_intents()) == 2
+
+
+def test_a_close_says_whether_all_is_in_the_file(reopen, monkeypatch):
+    journal = reopen()
+    monkeypatch.setattr(journal, "_write", lambda changes: OSError(28, "full") if changes else None)
+    journal.end_exit("BTC.X")
+    journal.want_exit("BTC.X")
+    assert not journal.close(WAIT_S)
