@@ -27,7 +27,7 @@ from ml4t_actor.actor.redis_bridge import RedisBridge
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger
-from ml4t_actor.ledger.retention import forget_chunk
+from ml4t_actor.ledger.retention import delete_chunk
 from ml4t_actor.lifecycle import LifecycleLoop
 from ml4t_actor.lifecycle.champion import ChampionLifecycle
 from ml4t_actor.messages import EnrichedSignal, SignalData
@@ -1088,7 +1088,7 @@ def test_the_position_outlasts_the_row_that_it_was_at(models, server, lives):
     until(lambda: len(recorded(models)) == 11)
     assert lives.nodes.stop() == 0
     with contextlib.closing(sqlite3.connect(models / "ledger.sqlite", isolation_level=None)) as connection:
-        while forget_chunk(connection, config.ledger):
+        while delete_chunk(connection, config.ledger):
             pass
     assert len(recorded(models)) == 10
     trace = lives.begin(config)

@@ -8,7 +8,7 @@ import pytest
 from arch.bootstrap import CircularBlockBootstrap, StationaryBootstrap
 
 from ml4t_actor.settings import GateSettings
-from ml4t_actor.training.gate import judge
+from ml4t_actor.training.gate import compare_models
 from ml4t_actor.validation import auc_within_side, block_bootstrap, brier, log_loss, sharpe_interval, skill
 
 SAMPLES, LEVEL = 300, 0.9
@@ -77,7 +77,9 @@ def test_the_gates_bound_lies_beyond_the_quantile_of_archs_draws():
     def improvement(y, one, other, weight):
         return np.array([log_loss(y, one, weight) - log_loss(y, other, weight)])
 
-    decision = judge(y, champion, challenger, weight=weight, baseline_p=0.5, block=20, settings=settings)
+    decision = compare_models(
+        y, champion, challenger, weight=weight, baseline_p=0.5, block=20, settings=settings
+    )
     draws = arch_draws(20, settings.seed, improvement, y, champion, challenger, weight)[:, 0]
     assert decision.improvement == pytest.approx(improvement(y, champion, challenger, weight)[0])
     assert decision.improvement_low < np.quantile(draws, 1 - settings.confidence)
