@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import threading
-import time
 
 import pytest
 
@@ -92,13 +91,16 @@ def test_what_fails_in_a_thread_fails_the_scenario():
         asyncio.run(Unstarted().in_thread(fail))
 
 
-def test_patience_counts_from_the_last_step():
-    moved = [0]
-    patience = Patience("it", lambda: moved[0], still_s=0.05)
+def test_patience_counts_from_the_last_step(monkeypatch):
+    now, steps = [1_000.0], [0]
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+    patience = Patience("it", lambda: steps[0], still_s=50.0, far_s=1e6)
     for _ in range(4):
-        time.sleep(0.02)
-        moved[0] += 1
+        now[0] += 49.0
+        steps[0] += 1
         patience.check()
-    time.sleep(0.06)
-    with pytest.raises(AssertionError, match="at 4"):
+    now[0] += 49.0
+    patience.check()
+    now[0] += 1.0
+    with pytest.raises(AssertionError, match=r"nothing has moved for 50 s, at 4"):
         patience.check()
