@@ -451,12 +451,13 @@ def history(seed, n):
 
 
 @pytest.mark.slow
-def test_no_challenger_fitted_to_shuffled_labels_passes_against_a_skilled_champion():
+@pytest.mark.parametrize("n_fits", [60, pytest.param(600, marks=pytest.mark.long)])
+def test_no_challenger_fitted_to_shuffled_labels_passes_against_a_skilled_champion(n_fits):
     rng, X, y = history(0, 2000)
     after = slice(N_TRAIN + OVERLAP, None)
     champion = MetaModel().fit(X[:N_TRAIN], y[:N_TRAIN]).predict_proba(X[after])
     assert decide((y[after], np.full(2000, 0.5), champion), QUICK).improvement > 0.01
-    for _ in range(300):
+    for _ in range(n_fits):
         shuffled = MetaModel().fit(X[:N_TRAIN], rng.permutation(y[:N_TRAIN])).predict_proba(X[after])
         for n in (500, 2000):
             decision = decide((y[after][:n], champion[:n], shuffled[:n]), QUICK)
