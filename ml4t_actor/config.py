@@ -67,7 +67,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     feed : FeedSettings
         How bars and trades come in.
     health : HealthSettings
-        What the actor tells of itself.
+        What the actor reports of itself.
     tape_path : str, optional
         Live: folder in which to record everything that answers depend on, so that the session can be run again in a
         backtest (`python -m ml4t_actor.replay`). By default nothing is recorded.

@@ -411,7 +411,7 @@ class FeedSettings(Settings, frozen=True):
     Parameters
     ----------
     stamped_at : {'close', 'open'}, optional
-        Which end of a bar its `ts_event` tells. By default 'open' for external bars from Hyperliquid in a live engine,
+        Which end of a bar its `ts_event` marks. By default 'open' for external bars from Hyperliquid in a live engine,
         as its adapter stamps them, else 'close'.
     warm_up : bool, default True
         Live: request past bars at the start, and where some are missing.
@@ -435,7 +435,7 @@ class FeedSettings(Settings, frozen=True):
 
 
 class HealthSettings(Settings, frozen=True):
-    """What the actor tells of itself, live only.
+    """What the actor reports of itself, live only.
 
     Parameters
     ----------
