@@ -20,7 +20,7 @@ from backtests.run import (
 from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
 from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
-from ml4t_actor.training.gate import judge
+from ml4t_actor.training.gate import compare_models
 from ml4t_actor.validation import block_length
 
 TRAIN_SHARE = 0.3
@@ -59,7 +59,7 @@ def compare(learned: Timeline, frozen: Timeline) -> str:
     order = order[np.isfinite(frozen_confidence[order])]
     y, weight = learned.label[order], learned.weight[order]
     better, worse = (
-        judge(
+        compare_models(
             y,
             champion[order],
             challenger[order],

@@ -17,7 +17,7 @@ from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.settings import GateSettings
-from ml4t_actor.training.gate import GateDecision, judge
+from ml4t_actor.training.gate import GateDecision, compare_models
 from ml4t_actor.validation import wilson_interval
 
 HORIZON_BARS, STEP_BARS = 60, 5
@@ -145,7 +145,7 @@ SIMULATED: dict[str, Scenario] = {
 
 def decide(forecasts: Forecasts, settings: GateSettings) -> GateDecision:
     y, champion, challenger = forecasts
-    return judge(y, champion, challenger, baseline_p=0.5, block=BLOCK, settings=settings)
+    return compare_models(y, champion, challenger, baseline_p=0.5, block=BLOCK, settings=settings)
 
 
 def fitted_cases(

@@ -49,13 +49,13 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     model_path : str, default 'models'
         Folder of the `ModelStore` whose newest valid bundle is loaded at start.
     default_confidence : float, default 0.5
-        `meta_confidence` of a signal that no model could judge, in [0, 1].
+        `meta_confidence` of a signal that no model could score, in [0, 1].
     retrain : {'on', 'off'}, default 'on'
         'off' freezes the model: it is neither retrained nor swapped, only watched.
     retrain_accuracy_drop_threshold : float, default 0.10
         Fall of the live accuracy below the validated one that is to start a retraining, in (0, 1].
     retrain_min_samples : int, default 1000
-        Fewest judged signals that no model has seen before one is trained.
+        Fewest resolved signals that no model has seen before one is trained.
     retrain_interval_bars : int, optional
         Retrain every so many bars; by default only when the monitor finds that the model got worse.
     retrain_delay : float, default 60.0
@@ -67,7 +67,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     feed : FeedSettings
         How bars and trades come in.
     health : HealthSettings
-        What the actor tells of itself.
+        What the actor reports of its health.
     tape_path : str, optional
         Live: folder in which to record everything that answers depend on, so that the session can be run again in a
         backtest (`python -m ml4t_actor.replay`). By default nothing is recorded.
@@ -94,7 +94,7 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     client_id : str, optional
         Data client to name in `subscribe_data`. By default none is, and the actor listens on the message bus,
         which reaches every signal published in the process, added to a backtest or read from a catalog.
-        Name one where a client must be told to deliver signals; live that may be one of
+        Name one where a client has to be asked to deliver signals; live that may be one of
         `LiveDataEngineConfig(external_clients)`. The data engine logs an error for a name that no client has.
     custom_features : dict[str, str], default {}
         Features of your own to register: name to ``"package.module:Class"``.

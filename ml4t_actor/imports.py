@@ -11,7 +11,6 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 PACKAGE = "ml4t_actor"
 
@@ -46,7 +45,7 @@ MOVED = {
 
 def lazy_names(
     package: str, module_of: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return a package's ``__getattr__`` and ``__dir__``, which import a name's module on first use.
 
     Parameters
@@ -57,7 +56,7 @@ def lazy_names(
         The module of each name, below the package.
     """
 
-    def get(name: str) -> Any:
+    def get(name: str) -> object:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{module_of[name]}"), name)

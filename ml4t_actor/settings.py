@@ -21,7 +21,7 @@ UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0, description="must be a numb
 PositiveShare = Annotated[float, Meta(gt=0.0, le=1.0, description="must be a number in (0, 1]")]
 
 MAX_BAR_AGE_BARS = 3.0
-"""Age of the last bar, in bar lengths, up to which a signal is judged: live by default, and in training."""
+"""Age of the last bar, in bar lengths, up to which a model answers a signal: live by default, and in training."""
 
 
 def refused(name: str, value: object, rule: str) -> ValueError:
@@ -94,7 +94,7 @@ def _kinds_of(cls: type[Settings]) -> tuple[tuple[str, object], ...]:
 
 
 class LabelSettings(Settings, frozen=True):
-    """How the outcome of a signal is judged (triple barrier).
+    """How the outcome of a signal is decided (triple barrier).
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ class TrainingSettings(Settings, frozen=True):
 
 
 class MonitorSettings(Settings, frozen=True):
-    """When a model is taken to have got worse.
+    """When a model counts as having got worse.
 
     Parameters
     ----------
@@ -251,14 +251,14 @@ class MonitorSettings(Settings, frozen=True):
     min_outcomes : int, default 100
         Fewest outcomes since the model began to serve before any of them can trigger.
     calibration_drift : float, default 0.10
-        Gap between mean confidence and success rate to be found.
+        Gap between mean confidence and success rate to detect.
     loss_drift : float, default 0.2
-        Rise of the mean log loss to be found, in standard deviations of the loss of one signal.
+        Rise of the mean log loss to detect, in standard deviations of the loss of one signal.
     feature_drift : float, default 0.25
         Smallest population stability index of a feature that can trigger; windows of the training data that were
         as far from the whole raise the limit of their feature.
     cooldown_bars : int, default 1440
-        Bars after a retraining before the next one, but for one that is asked for.
+        Bars after a retraining before the next one, but for one that is requested.
     max_age_days : float, optional
         A model whose newest training label is older than this is due for retraining.
     """
@@ -278,7 +278,7 @@ class GateSettings(Settings, frozen=True):
     Parameters
     ----------
     holdout_fraction : float, default 0.5
-        Share of the signals judged since the serving model was made, the latest, that no model is trained on and
+        Share of the signals resolved since the serving model was made, the latest, that no model is trained on and
         both are compared on.
     confidence : float, default 0.99
         How sure the bootstrap must be that the challenger's log loss is lower.
@@ -308,9 +308,9 @@ class RetrainSettings(Settings, frozen=True):
     Parameters
     ----------
     check_seconds : float, default 60.0
-        Time between two looks at the monitor, on the clock of the engine.
+        Time between two checks of the monitor, on the clock of the engine.
     timeout_seconds : float, default 1800.0
-        A training process that takes longer is ended.
+        A training process that runs longer is ended.
     max_rows : int, default 200_000
         Most rows to train on, the newest.
     age_halflife_days : float, optional
@@ -342,7 +342,7 @@ class LedgerSettings(Settings, frozen=True):
         Time between two writes, about what a killed process can lose; with thousands of events a second on a busy
         machine up to 2.7 times that was measured.
     buffer_rows : int, default 100_000
-        Rows held in memory while the disk does not take them; beyond that the oldest are dropped and counted.
+        Rows held in memory while the disk cannot be written; beyond that the oldest are dropped and counted.
     max_age_days : float, default 730.0
         Older rows are deleted.
     max_megabytes : float, default 1024.0
@@ -411,8 +411,8 @@ class FeedSettings(Settings, frozen=True):
     Parameters
     ----------
     stamped_at : {'close', 'open'}, optional
-        Which end of a bar its `ts_event` tells. By default 'open' for external bars from Hyperliquid in a live engine,
-        as its adapter stamps them, else 'close'.
+        Which end of a bar its `ts_event` is the time of. By default 'open' for external bars from Hyperliquid in a live
+        engine, as its adapter stamps them, else 'close'.
     warm_up : bool, default True
         Live: request past bars at the start, and where some are missing.
     warmup_bars : int, optional
@@ -421,7 +421,7 @@ class FeedSettings(Settings, frozen=True):
         Live: a bar that comes later than this, in bar lengths, may be what was known before an outage; it is requested
         anew.
     timeout_seconds : float, default 10.0
-        A request for past bars that takes longer is given up.
+        A request for past bars that is not answered within this is given up.
     trade_ids : int, default 10_000
         How many trade ids of each instrument are remembered to recognise a repeated one.
     """
@@ -435,7 +435,7 @@ class FeedSettings(Settings, frozen=True):
 
 
 class HealthSettings(Settings, frozen=True):
-    """What the actor tells of itself, live only.
+    """What the actor reports of its health, live only.
 
     Parameters
     ----------

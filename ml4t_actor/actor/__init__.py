@@ -1,4 +1,4 @@
-"""The actor: a thin shell between Nautilus's engine and the two loops, inference and learning."""
+"""The actor: a thin shell that puts Nautilus's event thread, bus and clock around the orchestrator."""
 
 from ml4t_actor.actor.actor import ML4TActor
 

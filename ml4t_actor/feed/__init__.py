@@ -1,4 +1,4 @@
-"""Bars and trades on their way in: each once, in order, none before its closing time."""
+"""The feed: bars and trades on their way in, each once, in order, none before its closing time."""
 
 from ml4t_actor.feed.market_feed import MarketFeed
 from ml4t_actor.feed.ports import Ports

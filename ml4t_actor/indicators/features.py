@@ -260,7 +260,7 @@ class FeatureEngine:
     def row(
         self, side: int, strength: float = 1.0, vpin: float = float("nan"), toxicity: float = float("nan")
     ) -> FloatArray:
-        """Return the features a signal of `side` is judged by, shape (n_features,), in the order of the names."""
+        """Return the features that a signal of `side` is scored by, shape (n_features,), in the order of the names."""
         return self.select(self.full_row(side, strength, vpin, toxicity), self.feature_names, side)
 
     def full_row(self, side: int, strength: float, vpin: float, toxicity: float) -> FloatArray:
@@ -327,7 +327,7 @@ class FeatureMatrix(NamedTuple):
     Attributes
     ----------
     rows : float64 (n_events, n_features)
-        What each signal is judged by.
+        What each signal is scored by.
     volatility : float64 (n_bars,)
         Volatility per bar, known at each bar's close.
     regime_inputs : float64 (n_bars, 2)

@@ -299,7 +299,7 @@ def feature_row(
 
 @kernel
 def feature_signal_step(state: FloatArray, side: float) -> None:
-    """Note that a signal of `side` was given: from the next bar on, its return enters the record."""
+    """Record that a signal of `side` was given: from the next bar on, its return enters the record."""
     state[_SIDE] = side
     state[_SIGNAL_AGE] = 0.0
 
@@ -342,7 +342,7 @@ def feature_rows_batch(
             j += 1
 
 
-# Taker flow per bar, from trades: two bars under way at once, because a bar can be handed over after the first
+# Taker flow per bar, from trades: two bars under way at once, because a bar can be delivered after the first
 # trades of the next one. A slot holds the bar's close (seconds, nanoseconds), bought volume and total volume.
 _SLOT = 4
 N_FLOW_STATE = 2 * _SLOT

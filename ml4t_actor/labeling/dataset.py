@@ -91,7 +91,7 @@ def build_dataset(
     feature_names: Sequence[str] = DEFAULT_FEATURE_NAMES,
     custom: Mapping[str, FeatureFactory] | None = None,
 ) -> Dataset:
-    """Label the signals of one instrument and compute what each would have been judged by.
+    """Label the signals of one instrument and compute what each would have been scored by.
 
     A signal's row holds what was known when it was given: bars closed, and trades made, at or before its time.
     Left out and counted are signals of 0, those more than three bar lengths after the last bar, those before the

@@ -30,7 +30,7 @@ class OpenBarrier(NamedTuple):
     entry_ts : int
         Close of the bar of the entry, UNIX nanoseconds.
     entry_bar : int
-        Bars that the tracker had taken at the entry.
+        Bars that the tracker had processed at the entry.
     entry_share : float
         The tracker's running sum of shares at the entry.
     """
@@ -86,7 +86,7 @@ class OutcomeTracker:
     rows are left out of training data (`spans_gap`). Shorter steps count as one bar each.
 
     The weight of an outcome is its average uniqueness (Lopez de Prado 2018, ch. 4), as of `uniqueness_weights`:
-    each bar is shared among the barriers open while it is taken. One difference is unavoidable: those that end
+    each bar is shared among the barriers open while it is processed. One difference is unavoidable: those that end
     `UNRESOLVED` share the bars that they were open on too, since their fate was not known then.
 
     Parameters
@@ -153,7 +153,7 @@ class OutcomeTracker:
 
     @property
     def state(self) -> tuple[int, int, float, float]:
-        """What `restore` needs besides the barriers: bars taken, time and log close of the last, sum of shares."""
+        """What `restore` needs besides the barriers: bars processed, time and log close of the last, sum of shares."""
         return self._bars, self._last_ts, self._log_close, self._share
 
     def restore(self, state: tuple[int, int, float, float], barriers: Iterable[OpenBarrier]) -> None:
@@ -192,7 +192,7 @@ class OutcomeTracker:
             self._follow(barrier)
 
     def open(self, key: Hashable, side: int, volatility: float) -> OpenBarrier | None:
-        """Enter at the close of the last bar taken.
+        """Enter at the close of the last bar processed.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class OutcomeTracker:
         Returns
         -------
         OpenBarrier or None
-            None if no bar was taken yet, or the volatility is not positive and finite.
+            None if no bar was processed yet, or the volatility is not positive and finite.
 
         Raises
         ------

@@ -24,12 +24,12 @@ _DTYPES: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LabelledRows:
-    """Signals with what they were judged by and what became of them, in order of time.
+    """Signals with the features that they were scored by and their outcomes, in order of time.
 
     Attributes
     ----------
     X : float64 (n, n_features)
-        What each signal is judged by.
+        What each signal is scored by.
     y : int8 (n,)
         1 if acting on it paid after costs.
     side : int8 (n,)

@@ -1,4 +1,4 @@
-"""The record of every signal, of what became of it, and of the models that judged it: one SQLite file."""
+"""The record of every signal, of what became of it, and of the models that scored it: one SQLite file."""
 
 from ml4t_actor.ledger.reader import LedgerReader
 from ml4t_actor.ledger.rows import TrainingRows, training_rows

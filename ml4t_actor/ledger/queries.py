@@ -1,4 +1,4 @@
-"""What an actor asks its ledger."""
+"""An actor's queries of its own ledger."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class LedgerEvent(TypedDict):
 
 
 class LedgerQueries:
-    """The questions; `LedgerError` where the file cannot be read now."""
+    """The queries; `LedgerError` where the file cannot be read now."""
 
     actor: str
 

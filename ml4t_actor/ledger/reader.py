@@ -163,7 +163,7 @@ class LedgerReader:
     ) -> "pd.DataFrame":
         """Return how good the confidences were, a row per group.
 
-        Scores are over the `scored` signals: of status ``ok`` or ``late``, judged by a model that is, with an outcome
+        Scores are over the `scored` signals: of status ``ok`` or ``late``, scored by a model that is, with an outcome
         that is known and not unresolved. Each weighs its label's uniqueness. What cannot be computed is NaN.
 
         Parameters

@@ -22,7 +22,7 @@ _DELETE_OLDEST = """
 """
 
 
-def forget_chunk(connection: sqlite3.Connection, settings: LedgerSettings) -> bool:
+def delete_chunk(connection: sqlite3.Connection, settings: LedgerSettings) -> bool:
     """Delete one chunk of what is to be forgotten; return whether there was any, so that more may be left.
 
     Age is measured from the newest `ts_event` in the file and not from the clock of the machine. For size, signals

@@ -139,7 +139,7 @@ class SignalRow(NamedTuple):
     profit, stop : float, optional
         Distances of the barriers, positive log returns.
     entry_bar : int, optional
-        Bars that the tracker had taken at the entry.
+        Bars that the tracker had processed at the entry.
     entry_share : float, optional
         The tracker's running sum of shares at the entry.
     window_end_ns : int, optional
@@ -225,8 +225,8 @@ class StreamPosition(NamedTuple):
     source, signal_id : str
         The signal that this entry answers; "" where signals are read.
     row_id : int
-        Of the row of that signal, or of a later one that an earlier position was at; 0 for none. It is found when the
-        position is written.
+        Of the row of that signal, or of a later one that an earlier position was at; 0 for none. It is looked up when
+        the position is written.
     """
 
     stream: str
@@ -252,7 +252,7 @@ def feature_set_names(names: Sequence[str]) -> str:
 
 
 def feature_set_id(names: Sequence[str]) -> int:
-    """Return the id of a feature set: a digest of its names, so that no file need be asked for it."""
+    """Return the id of a feature set: a digest of its names, so that no file need be read for it."""
     digest = hashlib.blake2b(feature_set_names(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -272,7 +272,7 @@ def open_ledger(path: str | Path, *, busy_timeout_s: float) -> sqlite3.Connectio
         if _is_empty(connection):
             _create(connection)
         _check(connection, path)
-        _bring_up_to_date(connection)
+        _migrate(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
@@ -331,12 +331,12 @@ def reading(source: Source) -> Iterator[sqlite3.Connection]:
     if isinstance(source, str | os.PathLike):
         connection = open_read_only(source)
         try:
-            with _one_moment(connection):
+            with _one_snapshot(connection):
                 yield connection
         finally:
             connection.close()
     elif isinstance(source, sqlite3.Connection):
-        with _one_moment(source):
+        with _one_snapshot(source):
             yield source
     else:
         with source.reading() as connection:
@@ -344,7 +344,7 @@ def reading(source: Source) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+def _one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     if connection.in_transaction:
         yield
         return
@@ -381,7 +381,7 @@ def _create(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
         return

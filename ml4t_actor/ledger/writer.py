@@ -1,4 +1,4 @@
-"""The ledger as the actor sees it: rows are handed over and written by another thread."""
+"""The ledger as the actor sees it: rows are queued and written by another thread."""
 
 import sqlite3
 import threading
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from ml4t_actor.ledger.queries import LedgerQueries
-from ml4t_actor.ledger.retention import forget_chunk
+from ml4t_actor.ledger.retention import delete_chunk
 from ml4t_actor.ledger.schema import (
     LedgerError,
     OutcomeRow,
@@ -56,7 +56,7 @@ class Ledger(LedgerQueries):
     settings : LedgerSettings
         Pace, bounds and retention.
     retention_s : float, default 3600.0
-        Seconds between two looks for rows to forget; the first is at the start.
+        Seconds between two deletions of old rows; the first is at the start.
     busy_timeout_s : float, default 2.0
         Seconds to wait for another process's lock before the attempt counts as failed.
 
@@ -125,7 +125,7 @@ class Ledger(LedgerQueries):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open(self.path)
         except (OSError, sqlite3.Error) as e:
-            self._note_failure(e)  # not now, but perhaps later
+            self._record_failure(e)  # not now, but perhaps later
         self._thread = threading.Thread(target=self._run, name=f"ledger of {actor}", daemon=True)
         self._thread.start()
 
@@ -287,8 +287,8 @@ class Ledger(LedgerQueries):
                     self._connected(), self.actor, self._feature_sets, rows, snapshots, positions
                 )
             except Exception as e:  # whatever it is, the actor must go on
-                self._put_back(rows, snapshots, positions)
-                self._note_failure(e)
+                self._requeue(rows, snapshots, positions)
+                self._record_failure(e)
                 return False
             self.failing = False
             with self._lock:
@@ -298,7 +298,7 @@ class Ledger(LedgerQueries):
                 self._progress.notify_all()
             return True
 
-    def _put_back(
+    def _requeue(
         self, rows: deque[Row], snapshots: dict[str, Snapshot], positions: dict[str, StreamPosition]
     ) -> None:
         # What is too much already goes without the lock, for which the event thread may wait.
@@ -310,7 +310,7 @@ class Ledger(LedgerQueries):
             self._snapshots = {**snapshots, **self._snapshots}
             self._positions = {**positions, **self._positions}
 
-    def _note_failure(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         with self._lock:
             self.counts["write_errors"] += 1
         self.last_error = f"{type(error).__name__}: {error}"
@@ -320,9 +320,9 @@ class Ledger(LedgerQueries):
 
     def _forget(self) -> bool:
         try:
-            return forget_chunk(self._connected(), self.settings)
+            return delete_chunk(self._connected(), self.settings)
         except Exception as e:
-            self._note_failure(e)
+            self._record_failure(e)
             return False
 
     def _connected(self) -> sqlite3.Connection:

@@ -54,7 +54,7 @@ class OutcomeRecorder:
     live : bool
         Whether states are kept.
     has_past : bool, default False
-        Whether past bars will be fed at the start, so that only warm features need be taken up.
+        Whether past bars will be fed at the start, so that only warm features need be restored.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class MetaModel:
         """
         from threadpoolctl import threadpool_limits
 
-        self._forget()
+        self._discard_fit()
         features, labels, weight = _check_rows(X, y, sample_weight)
         windows = _check_windows(label_start, label_end, len(features))
         odds = _check_prior(prior, len(features))
@@ -252,7 +252,7 @@ class MetaModel:
         if not self.is_fitted:
             raise RuntimeError("this MetaModel is not fitted yet: call `fit(X, y)` first")
 
-    def _forget(self) -> None:
+    def _discard_fit(self) -> None:
         # A refit that fails must not leave the parts of an older fit.
         for name in [name for name in self.__dict__ if name.endswith("_")]:
             delattr(self, name)

@@ -26,7 +26,7 @@ class Cusum:
     Parameters
     ----------
     reference : float
-        Half the rise to be found, positive; in standard deviations if x is standardised.
+        Half the rise to detect, positive; in standard deviations if x is standardised.
     threshold : float
         Positive; see `cusum_threshold`.
 
@@ -66,7 +66,7 @@ class Cusum:
         self.value = 0.0
 
     def update(self, x: float, weight: float = 1.0) -> bool:
-        """Take one observation; return whether there is an alarm."""
+        """Process one observation; return whether there is an alarm."""
         self.value = max(0.0, self.value + weight * (x - self.reference))
         return self.value > self.threshold
 
@@ -259,7 +259,7 @@ class PopulationStability:
         _psi_of_each(self._shares, self._counts, self._n_bins)
 
     def update(self, row: FloatArray) -> bool:
-        """Take the newest row in place of the oldest; return False for one that is not finite, and only count it.
+        """Put the newest row in place of the oldest; return False for one that is not finite, and only count it.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ class RetrainTrigger(msgspec.Struct, frozen=True, kw_only=True):
     reason : str
         One sentence with numbers, under 300 characters.
     ts : int
-        When it was found, UNIX nanoseconds; 0 if the monitor was not told the time.
+        When it was detected, UNIX nanoseconds; 0 if the check was given no time.
     detail : dict of str to float
         The numbers.
     """
@@ -65,12 +65,12 @@ class RetrainMonitor:
     Parameters
     ----------
     baseline : MonitorBaseline, optional
-        Of the serving model. None if none serves, or nothing is known of how it did: then all that is asked for,
-        besides what is asked by hand, is a first model.
+        Of the serving model. None if none serves, or nothing is known of how it did: then all that is triggered,
+        besides what is requested by hand, is a first model.
     settings : MonitorSettings
         Sizes of shifts, window, cooldown.
     accuracy_drop_threshold : float, default 0.10
-        Drop of accuracy to be found.
+        Drop of accuracy to detect.
     interval_bars : int, optional
         Retrain when so many bars have passed since the last time.
     bar_interval_ns : int
@@ -127,7 +127,7 @@ class RetrainMonitor:
         self._begin(baseline)
 
     def record_outcome(self, prediction: float, actual: int, weight: float = 1.0) -> None:
-        """Take what became of a signal.
+        """Record the outcome of a signal.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class RetrainMonitor:
         self._loss.update(min((loss - baseline.log_loss) / self._log_loss_sd, _MAX_LOSS_SDS), weight)
 
     def record_features(self, row: FloatArray) -> None:
-        """Take the features that a signal was served with, in order; a row that is not finite is only counted.
+        """Record the features that a signal was served with, in order; a row that is not finite is only counted.
 
         Parameters
         ----------
@@ -191,25 +191,25 @@ class RetrainMonitor:
         """
         if now_ns is not None and self._age_from_ns is None:
             self._age_from_ns = now_ns
-        found: tuple[Kind, str, dict[str, float]] | None
+        cause: tuple[Kind, str, dict[str, float]] | None
         if self._request is not None:
             detail = {"n_outcomes": float(self.n_outcomes)}
-            found = "manual", f"asked for after {self.n_outcomes:,} outcomes: {self._request}", detail
+            cause = "manual", f"requested after {self.n_outcomes:,} outcomes: {self._request}", detail
             self._request = None
-        elif self._cooling(now_ns):
+        elif self._in_cooldown(now_ns):
             return None
         else:
-            found = (
+            cause = (
                 self._first_model()
                 or self._outcome_drift()
                 or self._feature_drift()
                 or (None if now_ns is None else self._expired(now_ns) or self._aged(now_ns))
             )
-        if found is None:
+        if cause is None:
             return None
         if now_ns is not None:
             self._cooldown_from_ns = now_ns
-        kind, reason, detail = found
+        kind, reason, detail = cause
         return RetrainTrigger(kind=kind, reason=reason[:_MAX_REASON], ts=now_ns or 0, detail=detail)
 
     def request(self, reason: str) -> None:
@@ -340,7 +340,7 @@ class RetrainMonitor:
         assert self._features is not None
         return self._features.values()
 
-    def _cooling(self, now_ns: int | None) -> bool:
+    def _in_cooldown(self, now_ns: int | None) -> bool:
         if now_ns is None or self._cooldown_from_ns is None:
             return False
         return now_ns - self._cooldown_from_ns < self.settings.cooldown_bars * self.bar_interval_ns

@@ -1,4 +1,4 @@
-"""Model bundles and the folder of immutable versions that keeps them."""
+"""The registry: model bundles, and the folder of immutable versions that keeps them."""
 
 from ml4t_actor.registry.bundle import BundleError, ModelBundle
 from ml4t_actor.registry.manifest import FileRecord, Manifest

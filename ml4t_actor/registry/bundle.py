@@ -25,13 +25,13 @@ class BundleError(ValueError):
     Attributes
     ----------
     version : str
-        The version asked for, as given.
+        The version requested, as given.
     reason : {'altered', 'truncated', 'foreign', 'incompatible', 'missing', 'unreadable'}
         *altered*: bytes differ from what was saved. *truncated*: bytes or a file are gone. *foreign*: not
         something that `ModelStore` wrote. *incompatible*: intact, but this installation cannot use it.
         *missing*: no such version, or it has no such part. *unreadable*: the system refused to read it.
     detail : str
-        What exactly was found.
+        What exactly is wrong.
     remedy : str
         What to do about it.
     """

@@ -106,7 +106,7 @@ def publish(root: Path, contents: dict[str, bytes], digest: str) -> str:
 @contextlib.contextmanager
 def _claim(root: Path) -> Iterator[tuple[int, Path]]:
     """Claim the next number by making its hidden folder, locked for as long as this process works in it."""
-    number, folder, handle = _take_number(root)
+    number, folder, handle = _claim_number(root)
     try:
         yield number, folder
     except BaseException:
@@ -117,10 +117,10 @@ def _claim(root: Path) -> Iterator[tuple[int, Path]]:
             os.close(handle)
 
 
-def _take_number(root: Path) -> tuple[int, Path, int | None]:
+def _claim_number(root: Path) -> tuple[int, Path, int | None]:
     while True:
-        taken = [_claimed_number(name) or version_number(name) or 0 for name in os.listdir(root)]
-        number = max(taken, default=0) + 1
+        used = [_claimed_number(name) or version_number(name) or 0 for name in os.listdir(root)]
+        number = max(used, default=0) + 1
         folder = root / f".v{number:06d}.partial"
         try:
             folder.mkdir()

@@ -37,7 +37,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     parent : str
         Of a retrained model: the version that it follows; "" if none served.
     trigger : str
-        Of a retrained model: the kind of what asked for it.
+        Of a retrained model: the kind of what triggered it.
     age_halflife_days : float or None
         Of a retrained model: age at which a row weighed half; None if age did not matter.
     learned_until_ns : int

@@ -1,4 +1,4 @@
-"""Training: from labelled rows to a validated bundle, and a retraining that is judged against the model in use."""
+"""Training: from labelled rows to a validated bundle, and a retraining that is compared with the model in use."""
 
 from typing import TYPE_CHECKING
 

@@ -19,10 +19,10 @@ def main() -> None:
     threading.Thread(target=_die_with_parent, args=(folder,), daemon=True).start()
     from ml4t_actor.training.worker import run_job_file
 
-    run_job_file(folder, _tell)
+    run_job_file(folder, _report_progress)
 
 
-def _tell(what: str, share: float) -> None:
+def _report_progress(what: str, share: float) -> None:
     print(json.dumps({"progress": [what, share]}), flush=True)
 
 

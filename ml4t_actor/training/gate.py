@@ -21,7 +21,7 @@ MAX_REASON_LENGTH = 300
 
 # Blocks of twice the label overlap leave out a sixth of the variance of a mean of moving sums (factor 1.2), and
 # two models' advantage over each other drifts with slow features on top. With 1.0, 1.2 and 1.5, equal models
-# were told apart at 99 % in up to 2.3, 1.6 and 0.8 % of simulated windows of 20 to 200 blocks.
+# were held to be different at 99 % in up to 2.3, 1.6 and 0.8 % of simulated windows of 20 to 200 blocks.
 VARIANCE_INFLATION = 1.5
 
 _TOLERANCE = 1e-9
@@ -155,7 +155,7 @@ _RANGES = {
 }
 
 
-def judge(
+def compare_models(
     y: ArrayLike,
     p_champion: ArrayLike | None,
     p_challenger: ArrayLike,
@@ -211,7 +211,7 @@ def judge(
     >>> rng = np.random.default_rng(0)
     >>> p = rng.uniform(0.2, 0.8, 1_000)
     >>> y = rng.random(1_000) < p
-    >>> decision = judge(y, None, p, baseline_p=0.5, block=1, settings=GateSettings())
+    >>> decision = compare_models(y, None, p, baseline_p=0.5, block=1, settings=GateSettings())
     >>> decision.promoted, 0.0 < decision.improvement_low < decision.improvement
     (True, True)
     """
@@ -317,7 +317,7 @@ def lower_bound(estimate: float, draws: FloatArray, confidence: float, n_blocks:
     The lower quantile of the draws, or where a normal distribution of their variance would have it if that is
     further, at `widening` times its distance from the estimate. (A studentised bootstrap attained no better level
     in simulations: with few blocks the spread itself is too uncertain and too small.) No resample holds what the
-    window lacks: where one outcome in twenty is a success, a challenger that expects still fewer was found better
+    window lacks: where one outcome in twenty is a success, a challenger that expects still fewer was held to be better
     at 99 % in 4 % of windows of 20 blocks, 2 % of 50 and 1 % of 200, though both models were equal on average.
 
     Parameters

@@ -423,9 +423,9 @@ def _check_keys(source: object, by_instrument: Mapping[str, object], what: str) 
         return
     keys = {str(key) for key in source} if isinstance(source, Mapping) else None
     if keys != set(by_instrument):
-        found = type(source).__name__ if keys is None else f"a mapping with {sorted(keys)}"
+        actual = type(source).__name__ if keys is None else f"a mapping with {sorted(keys)}"
         raise ValueError(
-            f"`{what}` must be a mapping with the same keys as `bars`, {sorted(by_instrument)}; it was {found}"
+            f"`{what}` must be a mapping with the same keys as `bars`, {sorted(by_instrument)}; it was {actual}"
         )
 
 

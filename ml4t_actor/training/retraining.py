@@ -1,4 +1,4 @@
-"""One retraining, from rows to a judged challenger: the same in a child process and in a backtest."""
+"""One retraining, from rows to a challenger and the gate's decision: the same in a child process and in a backtest."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +15,7 @@ from ml4t_actor.ledger import TrainingRows
 from ml4t_actor.market_data import DAY_NS, FloatArray
 from ml4t_actor.registry import ModelBundle, Provenance
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
-from ml4t_actor.training.gate import GateDecision, judge
+from ml4t_actor.training.gate import GateDecision, compare_models
 from ml4t_actor.validation import block_length
 from ml4t_actor.validation.scores import log_losses
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ml4t_actor.training.loop import TrainingLoop
 
 SLOWEST_HORIZONS = 4  # with bars missing, a label may take longer than its horizon of time
-NEWEST_PART = 5  # one in so many rows, the newest, tells which half-life is best
+NEWEST_PART = 5  # one in so many rows, the newest, decides which half-life is best
 HALFLIFE_SHARES = (1 / 2, 1 / 8, 1 / 32)  # of the time that the rows span
 
 Progress = Callable[[str, float], None]
@@ -45,11 +45,11 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     interval_ns : int
         Bar length.
     min_samples : int
-        Fewest judged signals that no model has seen.
+        Fewest resolved signals that no model has seen.
     now_ns : int
         Nothing that became known later takes part.
     trigger : str
-        Kind of what asked for it.
+        Kind of what triggered it.
     retired : bool
         Whether the model that is followed serves no more: the challenger is then compared with the base rate.
     """
@@ -91,19 +91,19 @@ class RetrainResult:
 
 
 def seen_until_ns(champion: ModelBundle | None) -> int:
-    """Return the time up to which labels took part in making or choosing the model: later ones can judge it."""
+    """Return the time up to which labels took part in making or choosing the model: later ones can test it."""
     return 0 if champion is None else champion.provenance.seen_until_ns
 
 
 def unseen_after_ns(champion: ModelBundle | None) -> int:
-    """Return the time after which signals can judge the model: an embargo later."""
+    """Return the time after which signals can test the model: an embargo later."""
     if champion is None:
         return 0
     return seen_until_ns(champion) + champion.settings.validation.embargo_bars * champion.bar_interval_ns
 
 
 def fresh_since_ns(champion: ModelBundle | None) -> int:
-    """Return the time after which there are signals that the serving model was not fitted on; `_joined` tells which."""
+    """Return the time after which there are signals that the serving model was not fitted on, see `_joined_rows`."""
     if champion is None:
         return 0
     learned_until_ns = champion.provenance.learned_until_ns
@@ -123,8 +123,8 @@ def retrain(
     """Train a challenger on all but the latest rows and compare it with the champion on these.
 
     The signals that took no part in making or choosing the champion are cut in two by time. The later part
-    (`holdout_fraction`) is what both are judged on; the challenger learns from everything whose label ended an embargo
-    before it. The model that was judged is the one that serves: it is not fitted again on the window.
+    (`holdout_fraction`) is what both are compared on; the challenger learns from everything whose label ended an
+    embargo before it. The model that was compared is the one that serves: it is not fitted again on the window.
 
     Parameters
     ----------
@@ -141,13 +141,13 @@ def retrain(
     """
     from ml4t_actor.training.loop import TrainingLoop
 
-    rows = _joined(spec, champion, history, fresh)
+    rows = _joined_rows(spec, champion, history, fresh)
     rows = rows[rows.label_end <= spec.now_ns]  # a ledger that is read a little later may know more
     embargo_ns = spec.training.validation.embargo_bars * spec.interval_ns
     unseen = np.flatnonzero(rows.label_start > unseen_after_ns(champion))
     if len(unseen) < spec.min_samples:
         return RetrainResult(
-            error=f"{len(unseen):,} judged signals that the serving model has not seen, needs {spec.min_samples:,}",
+            error=f"{len(unseen):,} resolved signals that the serving model has not seen, needs {spec.min_samples:,}",
             dropped=fresh.dropped,
         )
     first = unseen[-max(1, round(spec.retrain.gate.holdout_fraction * len(unseen)))]
@@ -179,7 +179,7 @@ def retrain(
             dropped=fresh.dropped,
         ),
     )
-    decision = judge(
+    decision = compare_models(
         window.y,
         None if champion is None or spec.retired else champion.model.predict_rows(window.X),
         trained.bundle.model.predict_rows(window.X),
@@ -241,7 +241,7 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
     return best
 
 
-def _joined(
+def _joined_rows(
     spec: RetrainSpec, champion: ModelBundle | None, history: LabelledRows | None, fresh: TrainingRows
 ) -> LabelledRows:
     """Return history and ledger in one, the latter's regimes only where the champion's own regimes gave them."""

@@ -69,7 +69,7 @@ class ResultFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Trainer(Protocol):
-    """What the learning loop asks for a challenger; `done` is called once, wherever the result arrives."""
+    """What the lifecycle requests a challenger from; `done` is called once, wherever the result arrives."""
 
     @property
     def busy(self) -> bool:
@@ -99,9 +99,9 @@ class InlineTrainer:
         Where the rows are.
     store : ModelStore
         Where the first champion's rows are; those of later ones are in memory. Nothing is written to it: a
-        backtest must not leave models that a later run would take for its own.
+        backtest must not leave models that a later run would load as its own.
     progress : callable, optional
-        Told what is being done.
+        Called with what is being done and the share done.
     """
 
     def __init__(self, ledger: Ledger, store: ModelStore, progress: Progress | None = None) -> None:
@@ -120,7 +120,7 @@ class InlineTrainer:
         try:
             history = _history(self._store, champion)
             result = retrain(
-                spec, champion, history, _fresh(self._ledger, spec, champion), progress=self._progress
+                spec, champion, history, _fresh_rows(self._ledger, spec, champion), progress=self._progress
             )
         except Exception as e:  # as a child process would have reported it
             result = RetrainResult(error=f"{type(e).__name__}: {e}")
@@ -150,7 +150,7 @@ class RetrainWorker:
     store : ModelStore
         Where bundles live.
     timeout_s : float
-        A child that takes longer is killed.
+        A child that runs longer is killed.
     accept : callable, optional
         Called with a promoted challenger before it is stored, from the watching thread; a `ValueError` rejects it.
     progress : callable, optional
@@ -269,7 +269,7 @@ class RetrainWorker:
             errors.open("wb") as stderr,
             subprocess.Popen(
                 [*self._command, str(folder)],
-                stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent died
+                stdin=subprocess.PIPE,  # never written to: its end is how the child learns that the parent died
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=environment,
@@ -358,7 +358,7 @@ def run_job_file(folder: Path, progress: Progress) -> None:
         copy = ModelStore(folder / CHAMPION_FOLDER).load(job.champion_copy)
         champion = replace(copy, version=job.champion)
     history = ModelStore(job.history_store).load_history(job.history_version) if job.history_version else None
-    result = retrain(job.spec, champion, history, _fresh(job.ledger, job.spec, champion), progress)
+    result = retrain(job.spec, champion, history, _fresh_rows(job.ledger, job.spec, champion), progress)
     version = ""
     if result.bundle is not None:
         progress("saving the challenger", 1.0)
@@ -375,7 +375,7 @@ def _history(store: ModelStore, champion: ModelBundle | None) -> LabelledRows | 
     return store.load_history(champion.version) if champion.version in store.versions() else None
 
 
-def _fresh(source: Source, spec: RetrainSpec, champion: ModelBundle | None) -> TrainingRows:
+def _fresh_rows(source: Source, spec: RetrainSpec, champion: ModelBundle | None) -> TrainingRows:
     return training_rows(
         source,
         spec.actor,

@@ -62,7 +62,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     base_rate, base_rate_interval
         Share of positive rows.
     auc_pooled : float
-        AUC over both sides: rewards knowing which side pays more often, so not what is judged.
+        AUC over both sides: rewards knowing which side pays more often, so the verdict does not rest on it.
     auc_long, auc_short, auc_within_side, auc_within_side_interval
         AUC among longs, among shorts, and over pairs of the same side.
     accuracy, majority_accuracy : float

@@ -72,6 +72,7 @@ def test_the_same_backtest_again_is_identical(result, markets, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("a new checkout")
 def test_the_command_works_without_market_data(tmp_path):
     # A copy of the checkout with nothing beside it: what a new user has.
     listed = subprocess.run(

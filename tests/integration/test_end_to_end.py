@@ -38,6 +38,7 @@ FAST = ("--candle-ms", "300", "--virtual-candles", "1500")
 RECENT = ("--candle-ms", "500", "--virtual-candles", "200")
 
 
+@pytest.mark.xdist_group("trading")
 class TestTrading:
     def test_a_signal_in_redis_becomes_a_trade_and_an_outcome(self, tmp_path: Path) -> None:
         with rig(tmp_path / "rig", *FAST) as node:
@@ -117,6 +118,7 @@ def _can_unshare() -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("loopback alone")
 @pytest.mark.skipif(not _can_unshare(), reason="no network namespaces here")
 def test_nothing_but_loopback_is_needed() -> None:
     test = f"{__file__}::TestTrading"
@@ -133,6 +135,7 @@ def test_nothing_but_loopback_is_needed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("frozen feed")
 def test_a_frozen_feed_fails_closed(tmp_path: Path) -> None:
     """On the clock's own minutes, with the limits of the configuration as it is shipped but for the age of bars."""
     with rig(tmp_path / "rig", actor={"max_bar_age_bars": 1.2, "feed": {}}) as node:
@@ -337,6 +340,7 @@ def _altered(text: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("restarts")
 class TestRestarts:
     def test_killed_with_an_open_position(self, tmp_path: Path) -> None:
         with rig(tmp_path / "rig", *RECENT) as node:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml4t_actor.ledger import (
     Ledger,
 )
-from ml4t_actor.ledger.retention import CHUNK_ROWS, forget_chunk
+from ml4t_actor.ledger.retention import CHUNK_ROWS, delete_chunk
 from ml4t_actor.ledger.schema import open_ledger
 from ml4t_actor.ledger.writer import MEMORY_RETENTION_BATCHES
 from ml4t_actor.settings import LedgerSettings
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 def forget_all(path: Path, retention: LedgerSettings) -> int:
     n = 0
     with closing(open_ledger(path, busy_timeout_s=5.0)) as connection:
-        while forget_chunk(connection, retention):
+        while delete_chunk(connection, retention):
             n += 1
     return n
 

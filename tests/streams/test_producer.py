@@ -324,7 +324,7 @@ def test_nodes_share_a_stream(server: RedisServer) -> None:
     assert written(server, "A") == written(server, "B") == names(300)
 
 
-@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.long)])
 def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled(
     tmp_path: Path, n: int
 ) -> None:

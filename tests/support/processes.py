@@ -1,8 +1,14 @@
-"""What /proc tells of processes (Linux)."""
+"""Processes that tests start and watch, the latter by /proc (Linux)."""
 
 import contextlib
 import os
+import signal
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+PROCESS_FAR_S = 540.0  # below the limit of a test
 
 
 def children_of(pid: int) -> list[int]:
@@ -32,3 +38,27 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in ("Z", "X")
+
+
+def run_to_end(
+    command: Sequence[str], *, far_s: float = PROCESS_FAR_S, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a process and return what it printed; kill it with all that it started, and fail, if it does not end."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=far_s)
+        except BaseException as e:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(e, subprocess.TimeoutExpired):
+                raise AssertionError(f"{' '.join(command)} did not end within {far_s:g} s") from None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)

@@ -200,7 +200,7 @@ def test_too_few_new_signals_are_refused_with_the_numbers(known, champion, serve
         assert n_unseen < len(SERVED_ROWS)
     result = run(served, spec_of(NOW, min_samples=n_unseen + 1_000), champion)
     assert (result.decision, result.bundle) == (None, None)
-    assert f"{n_unseen:,} judged signals" in result.error
+    assert f"{n_unseen:,} resolved signals" in result.error
     assert f"needs {n_unseen + 1_000:,}" in result.error
     assert run(served, spec_of(NOW, min_samples=n_unseen), champion).error == ""
 
