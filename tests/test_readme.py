@@ -24,7 +24,11 @@ TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 RUN_BY_CI = {"make check", "make test"}
 
 
-CODE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
+CODE = [
+    code
+    for path in DOCUMENTS
+    for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL))
+]
 
 
 def blocks(path: Path, language: str) -> list[str]:
