@@ -10,6 +10,7 @@ from ml4t_actor.nautilus.hyperliquid import (
     get_hyperliquid_http_base_url,
     hyperliquid_resolve_execution_account_address,
 )
+from ml4t_actor.node.hyperliquid_orders import HyperliquidOrders
 
 
 def environment_of(config: NautilusConfig) -> HyperliquidEnvironment:
@@ -50,3 +51,19 @@ def key_fault(config: NautilusConfig) -> str | None:
 def date_url(config: NautilusConfig) -> str:
     """Return an address of the venue whose answer has a Date header."""
     return get_hyperliquid_http_base_url(environment_of(config))
+
+
+def order_statuses(config: NautilusConfig) -> HyperliquidOrders | None:
+    """Return what asks about the orders of an execution client; None for another client, or without a key."""
+    if not isinstance(config, HyperliquidExecClientConfig):
+        return None
+    environment = environment_of(config)
+    address = hyperliquid_resolve_execution_account_address(
+        private_key=config.private_key,
+        vault_address=config.vault_address,
+        account_address=config.account_address,
+        environment=environment,
+    )
+    if address is None:
+        return None
+    return HyperliquidOrders(get_hyperliquid_http_base_url(environment), address, config.proxy_url)

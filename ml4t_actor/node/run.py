@@ -11,6 +11,8 @@ import msgspec
 from ml4t_actor.nautilus.live import LoggingConfig, ShutdownSystem, TradingNode, TradingNodeConfig
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.node.config import NodePlan
+from ml4t_actor.node.venues import order_statuses
+from ml4t_actor.strategy import EnrichedSignalStrategy
 
 POLL_S = 0.02
 GRACE_S = 5.0
@@ -69,6 +71,12 @@ def _build(plan: NodePlan) -> TradingNode:
         for name, factory in {client.name.partition("-")[0]: client.factory for client in clients}.items():
             add(name, factory)
     node.build()
+    for strategy in node.trader.strategies():
+        if isinstance(strategy, EnrichedSignalStrategy):
+            for client in plan.exec_clients:
+                source = order_statuses(client.config)
+                if source is not None:
+                    strategy.use_order_statuses(client.name.partition("-")[0], source)
     return node
 
 

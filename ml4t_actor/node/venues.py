@@ -4,9 +4,12 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from ml4t_actor.nautilus.components import NautilusConfig
+from ml4t_actor.strategy.order_status import EndedWithProcess, OrderStatusSource
 
 # By the package of the adapter; a module here has the functions of `Venue`.
 _MODULES = {"nautilus_trader.adapters.hyperliquid": "ml4t_actor.node.hyperliquid"}
+
+_SANDBOX = "nautilus_trader.adapters.sandbox"
 
 
 class Venue(Protocol):
@@ -24,6 +27,9 @@ class Venue(Protocol):
     def date_url(self, config: NautilusConfig) -> str:
         """Return an address of the venue whose answer has a Date header."""
 
+    def order_statuses(self, config: NautilusConfig) -> OrderStatusSource | None:
+        """Return what asks about the orders of an execution client; None where there is nothing."""
+
 
 def venue_of(config: NautilusConfig) -> Venue | None:
     """Return the module about the venue of a client's config; None if there is none."""
@@ -31,3 +37,11 @@ def venue_of(config: NautilusConfig) -> Venue | None:
         if type(config).__module__.startswith(f"{package}."):
             return cast(Venue, import_module(module))
     return None
+
+
+def order_statuses(config: NautilusConfig) -> OrderStatusSource | None:
+    """Return what asks about the orders of an execution client; None where nothing here can."""
+    if type(config).__module__.startswith(f"{_SANDBOX}."):
+        return EndedWithProcess()
+    venue = venue_of(config)
+    return None if venue is None else venue.order_statuses(config)

@@ -12,6 +12,7 @@ from ml4t_actor.nautilus.trading import (
     Position,
 )
 from ml4t_actor.strategy.execution import OrderExecution, closing_side, order_side
+from ml4t_actor.strategy.order_ids import entry_id
 from ml4t_actor.strategy.trade import Plan, Trade
 
 
@@ -47,6 +48,7 @@ class BacktestExecution(OrderExecution):
             order_side=order_side(plan.side),
             quantity=instrument.make_qty(plan.quantity),
             entry_order_type=OrderType.MARKET,
+            entry_client_order_id=entry_id(self._strategy, instrument_id, plan.source, plan.signal_id),
             sl_trigger_price=plan.stop,
             tp_price=plan.target,
             tp_post_only=False,

@@ -67,6 +67,16 @@ class Equity:
         self._day_open.clear()
         self.halted.clear()
 
+    def resume_day(self, key: AccountKey, open_equity: Decimal, *, halted: bool) -> None:
+        """Go on with a day that an earlier life began."""
+        self._day_open[key] = open_equity
+        if halted:
+            self.halted.add(key)
+
+    def openings(self) -> dict[AccountKey, Decimal]:
+        """Return the day's opening equity of each account, as far as it is known."""
+        return dict(self._day_open)
+
     def view(self, instrument: Instrument) -> AccountView:
         """Return the instrument's account; halt it if its daily loss has reached the limit."""
         key = account_key(instrument)

@@ -8,6 +8,7 @@ from ml4t_actor.nautilus.model import AccountId, InstrumentId, OrderSide, Positi
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, PositionStatusReport, Strategy
 from ml4t_actor.strategy.execution import closing_side, order_side
 from ml4t_actor.strategy.live_market import LiveMarket
+from ml4t_actor.strategy.order_ids import entry_id
 from ml4t_actor.strategy.trade import Plan, Trade
 
 
@@ -28,7 +29,11 @@ class LiveOrders:
     def make_entry(self, instrument: Instrument, plan: Plan) -> Order:
         """Return the entry, to be sent alone."""
         return self._strategy.order_factory.market(
-            instrument.id, order_side(plan.side), instrument.make_qty(plan.quantity), tags=["ENTRY"]
+            instrument.id,
+            order_side(plan.side),
+            instrument.make_qty(plan.quantity),
+            tags=["ENTRY"],
+            client_order_id=entry_id(self._strategy, instrument.id, plan.source, plan.signal_id),
         )
 
     def send_stop(self, trade: Trade, plan: Plan, quantity: Quantity) -> None:

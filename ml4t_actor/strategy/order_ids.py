@@ -3,7 +3,8 @@
 import hashlib
 from enum import StrEnum
 
-from ml4t_actor.nautilus.model import ClientOrderId
+from ml4t_actor.nautilus.model import ClientOrderId, InstrumentId
+from ml4t_actor.nautilus.trading import Strategy
 
 _LENGTH = 32  # the longest that venues take, and half of a SHA-256 in hexadecimal digits
 
@@ -54,3 +55,16 @@ def order_id(
         digest.update(len(encoded).to_bytes(8, "big"))  # or "a" + "bc" would be "ab" + "c"
         digest.update(encoded)
     return ClientOrderId(digest.hexdigest()[:_LENGTH])
+
+
+def account_of(strategy: Strategy, instrument_id: InstrumentId) -> str:
+    """Return the name of the account that an instrument is traded with, as the ids have it."""
+    account = strategy.portfolio.account(instrument_id.venue)
+    name: str = instrument_id.venue.value if account is None else account.id.value
+    return name
+
+
+def entry_id(strategy: Strategy, instrument_id: InstrumentId, source: str, signal_id: str) -> ClientOrderId:
+    """Return the client order id of the one entry that a signal may lead to."""
+    account = account_of(strategy, instrument_id)
+    return order_id(account, strategy.id.value, source, signal_id, Leg.ENTRY, 1)

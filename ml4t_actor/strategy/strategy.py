@@ -6,27 +6,32 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ml4t_actor.feed.bar_times import bar_close_ns
-from ml4t_actor.market_data import DAY_NS
-from ml4t_actor.messages import EnrichedSignal, Status
+from ml4t_actor.market_data import DAY_NS, SECOND_NS
+from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.components import is_live
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
 from ml4t_actor.strategy.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
-from ml4t_actor.strategy.equity import Equity, LiveEquity, account_key
+from ml4t_actor.strategy.entries import Entries
+from ml4t_actor.strategy.equity import AccountKey, Equity, LiveEquity, account_key
 from ml4t_actor.strategy.execution import OrderExecution
+from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal, OrderJournal
 from ml4t_actor.strategy.live_execution import LiveExecution
+from ml4t_actor.strategy.order_status import OrderStatusSource
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
+from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
+from ml4t_actor.strategy.sqlite_journal import SqliteJournal
 from ml4t_actor.strategy.trade import Plan, Trade, barriers, instrument_view
 from ml4t_actor.strategy.views import PositionView
 
-# Only these carry a model's answer; every other status means that values are defaults.
-_ANSWERED = frozenset({Status.OK, Status.LATE})
+_JOURNAL_TIMEOUT_S = 5.0
 _TOPIC = f"data.{EnrichedSignal.__name__}*"
 
 
@@ -69,6 +74,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def __init__(self, config: EnrichedSignalStrategyConfig) -> None:
         super().__init__(config)
         self._bar_types = time_bars(config.bar_types)
+        self._order_statuses: dict[str, OrderStatusSource] = {}
         self.stage = RiskStage(config.limits, IntegratedSizer(fraction=config.fraction))
         self._reset_state()
 
@@ -77,6 +83,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
+        self._use_journal(MemoryJournal())
         self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
         self._day = -1
@@ -84,8 +91,24 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._equity = Equity(self, self._last_close, max_daily_loss)
         self._execution: OrderExecution = BacktestExecution(self, self.counts)
 
+    def use_order_statuses(self, venue: str, source: OrderStatusSource) -> None:
+        """Have a venue asked by `source` what became of the entries of an earlier life; before the start.
+
+        Where none is given, and the reconciliation does not show it, nothing is entered.
+        """
+        self._order_statuses[venue] = source
+
     def on_start(self) -> None:
-        """Look up the instruments and subscribe; live, resume positions that are there."""
+        """Look up the instruments and subscribe; live, resume positions that are there.
+
+        Raises
+        ------
+        JournalError
+            If the journal cannot be used, or another process uses it.
+        """
+        if is_live(self.clock):
+            self._event_loop, self._event_thread = asyncio.get_running_loop(), threading.get_ident()
+            self._open_journal()
         for instrument_id in self._bar_types:
             instrument = self.cache.instrument(instrument_id)
             if instrument is None:
@@ -93,13 +116,15 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
                 continue
             self._instruments[instrument_id] = instrument
             self.subscribe_bars(self._bar_types[instrument_id])
-        if is_live(self.clock):
-            self._event_loop, self._event_thread = asyncio.get_running_loop(), threading.get_ident()
+        if self._event_loop is not None:
             self._equity = LiveEquity(self, self._last_close, self.config.limits.max_daily_loss)
             self._execution = LiveExecution(
                 self, self.config, self.counts, self._guard, self._event_loop, self._bar_types
             )
         self._guard(self._execution.start, self._instruments)
+        self._guard(self._entries.settle, self._order_statuses, self._call_soon, self._resume_exit)
+        for instrument_id in self._instruments:
+            self._guard(self._resume_exit, instrument_id)
         self.msgbus.subscribe(topic=_TOPIC, handler=self.handle_data)
 
     def on_bar(self, bar: Bar) -> None:
@@ -127,11 +152,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         """Settle its profit, which a live account's balance does not show until the venue is queried."""
         self._guard(self._equity.on_position_closed, event)
         self._guard(self._execution.on_position_closed)
+        self._guard(self._record_exit, event.instrument_id)
 
     def on_stop(self) -> None:
         """Cancel what is open and close the positions, unless they are to stay."""
         self.msgbus.unsubscribe(topic=_TOPIC, handler=self.handle_data)
         self._waiting.clear()
+        self._entries.stop()
         self._guard(self._execution.stop, self._process_order_event)
         if self.config.close_on_stop:
             for instrument_id in self._instruments:
@@ -139,8 +166,36 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self.log.info(f"signals and exits: {dict(self.counts)}")
 
     def on_reset(self) -> None:
-        """Forget everything but the configuration."""
+        """Forget everything but the configuration, and what is in the journal's file."""
+        self._journal.close(_JOURNAL_TIMEOUT_S)
         self._reset_state()
+
+    def on_dispose(self) -> None:
+        """Let go of the journal's file."""
+        if not self._journal.close(_JOURNAL_TIMEOUT_S):
+            self.log.error(
+                "the journal could not be written to the end: the next start asks the venue about it"
+            )
+
+    def _open_journal(self) -> None:
+        """Open the journal's file, unless an earlier start did."""
+        if not isinstance(self._journal, SqliteJournal):
+            path = self.config.journal_path or f"models/orders-{self.id}.sqlite"
+            self._use_journal(SqliteJournal(path, self._call_soon, self._report_problem))
+
+    def _use_journal(self, journal: OrderJournal) -> None:
+        self._journal = journal
+        self._policy = SignalPolicy(self.config, self._bar_types, journal, self.counts)
+        self._entries = Entries(self, journal, self.counts)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        """Call on the event thread, from any."""
+        if self._event_loop is not None and not self._event_loop.is_closed():
+            self._event_loop.call_soon_threadsafe(self._guard, function)
+
+    def _report_problem(self, message: str) -> None:
+        self.counts["journal_problem"] += 1
+        self.log.error(message)
 
     def _process_bar(self, bar: Bar) -> None:
         self._roll_day()
@@ -148,6 +203,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if not self._execution.accept_bar(instrument_id, closed_ns):
             return
         price = self._last_close[instrument_id] = bar.close.as_double()
+        self._entries.end_closed(instrument_id, self._execution.trades.get(instrument_id))
         self._drop_overtaken_signal(instrument_id, closed_ns)
         trade = self._execution.trades.get(instrument_id)
         if trade is not None and trade.in_flight:
@@ -163,12 +219,15 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         reason = self._exit_reason(trade, position, price, closed_ns)
         if reason is not None:
             self._execution.exit(instrument_id, reason)
+        self._record_days()
+        self._record_exit(instrument_id)
 
     def _drop_overtaken_signal(self, instrument_id: InstrumentId, closed_ns: int) -> None:
         waiting = self._waiting.get(instrument_id)
         if waiting is not None and waiting.ts_event < closed_ns:
             del self._waiting[instrument_id]
             self.counts["overtaken"] += 1
+            self._record_exit(instrument_id)
 
     def _exit_reason(
         self, trade: Trade, position: PositionView, price: float, closed_ns: int
@@ -187,35 +246,77 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if instrument_id not in self._instruments:
             self.counts["not_traded_here"] += 1
             return
-        if enriched.status == Status.EXPIRED:  # what its source wants by now is not known
-            self.counts["expired"] += 1
+        if not self._policy.accept(enriched, self.clock.timestamp_ns()):
             return
-        trade = self._execution.trades.get(instrument_id)
-        if trade is not None and trade.in_flight:
+        if self._is_of_another_source(enriched):
+            self.counts["other_source"] += 1
+        elif self._is_busy(instrument_id):
             self.counts["overtaken"] += instrument_id in self._waiting
             self._waiting[instrument_id] = enriched
+            self._record_exit(instrument_id)
         else:
             self._decide(enriched)
 
+    def _is_of_another_source(self, enriched: EnrichedSignal) -> bool:
+        """Return whether what is held, entered or waits there belongs to another source."""
+        instrument_id = enriched.instrument_id
+        waiting, trade = self._waiting.get(instrument_id), self._execution.trades.get(instrument_id)
+        if waiting is not None:
+            return waiting.source != enriched.source
+        owned = (
+            self._entries.is_pending(instrument_id)
+            or (trade is not None and trade.is_entering)
+            or self._execution.position(instrument_id) is not None
+        )
+        return owned and not self._policy.owns(enriched)
+
+    def _is_busy(self, instrument_id: InstrumentId) -> bool:
+        """Return whether an order is in flight, or an entry is being written down."""
+        trade = self._execution.trades.get(instrument_id)
+        return (trade is not None and trade.in_flight) or self._entries.is_pending(instrument_id)
+
     def _process_order_event(self, event: OrderEvent) -> None:
         instrument_id = event.instrument_id
-        if instrument_id not in self._execution.trades or self._execution.on_order_event(event):
-            return
-        trade = self._execution.trades.get(instrument_id)
-        if trade is not None and trade.in_flight:
-            return
-        waiting = self._waiting.pop(instrument_id, None)
-        if waiting is not None:
-            self._decide(waiting)
+        is_traded = instrument_id in self._execution.trades
+        must_wait = is_traded and self._execution.on_order_event(event)
+        self._entries.end_closed(instrument_id, self._execution.trades.get(instrument_id))
+        if is_traded and not must_wait:
+            self._decide_waiting(instrument_id)
+        self._record_exit(instrument_id)
 
-    def _decide(self, enriched: EnrichedSignal) -> None:
+    def _decide_waiting(self, instrument_id: InstrumentId) -> None:
+        """Decide about a signal that waits, unless it has to wait on."""
+        if not self._is_busy(instrument_id):
+            waiting = self._waiting.pop(instrument_id, None)
+            if waiting is not None:
+                self._decide(waiting)
+
+    def _on_durable_entry(self, enriched: EnrichedSignal, intent: EntryIntent) -> None:
+        """Decide again about an entry that is written down by now: time has passed, if only milliseconds."""
+        instrument_id = enriched.instrument_id
+        if self.is_running:
+            if self.clock.timestamp_ns() - intent.ts > self.config.order_timeout * SECOND_NS:
+                self.counts["journal_late"] += 1
+                self.log.error(f"{intent} is not sent: it took too long to write it down")
+            elif self._is_busy(instrument_id):  # a position was found meanwhile
+                self.counts["overtaken"] += 1
+            else:
+                self._decide(enriched, intent)
+        self._entries.end_unsent(intent, self._execution.trades.get(instrument_id))
+        self._decide_waiting(instrument_id)
+
+    def _decide(self, enriched: EnrichedSignal, durable: EntryIntent | None = None) -> None:
         self._roll_day()
         instrument = self._instruments[enriched.instrument_id]
         price = self._current_price(instrument.id)
         decision = self._evaluate_risk(enriched, instrument, price)
         action, reason, plan = decision.action, decision.reason, None
         if action in ("open", "reverse"):
-            plan = self._plan_entry(decision, enriched, instrument, price)
+            plan = self._plan_entry(decision, enriched, instrument, price, durable)
+        self._record_days()
+        if isinstance(plan, Plan) and action == "open" and durable is None:
+            self._entries.begin(instrument.id, plan, partial(self._on_durable_entry, enriched))
+            return
         if isinstance(plan, str):
             self.counts[plan] += 1
             action, reason, plan = ("refuse" if action == "open" else "close"), plan, None
@@ -260,14 +361,21 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         )
 
     def _plan_entry(
-        self, decision: RiskDecision, enriched: EnrichedSignal, instrument: Instrument, price: float
+        self,
+        decision: RiskDecision,
+        enriched: EnrichedSignal,
+        instrument: Instrument,
+        price: float,
+        durable: EntryIntent | None,
     ) -> Plan | str:
         """Return the entry with its exits, or why nothing may be opened."""
         account, labels = account_key(instrument), self.config.labels
         if enriched.volatility <= 0.0:
             return "no_volatility"
-        if self.config.sizing == "enriched" and enriched.status not in _ANSWERED:
-            return "no_answer"
+        if durable is None and (why := self._policy.why_not_open(enriched, self.clock.timestamp_ns())):
+            return why
+        if self._entries.is_unsettled(instrument.id):
+            return "unsettled_entry"
         if account in self._equity.halted:
             return "daily_loss"
         if account in self._equity.unknown:
@@ -317,8 +425,53 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if day != self._day:
             self._day = day
             self._equity.new_day()
+            self._resume_day()
             for instrument in self._instruments.values():
                 self._equity.view(instrument)
+            self._record_days()
+
+    def _resume_day(self) -> None:
+        """Go on with the day that an earlier life began, if it is still the same."""
+        for key in {account_key(instrument) for instrument in self._instruments.values()}:
+            record = self._journal.day(_account_name(key))
+            if record is not None and record.day == self._day:
+                self._equity.resume_day(key, record.open_equity, halted=record.halted)
+
+    def _record_days(self) -> None:
+        """Write down what the journal does not know yet of the day: before the next entry, which it follows there."""
+        for key, open_equity in self._equity.openings().items():
+            record = DayRecord(_account_name(key), self._day, open_equity, key in self._equity.halted)
+            if self._journal.day(record.account) != record:
+                self._journal.record_day(record)
+
+    def _record_exit(self, instrument_id: InstrumentId) -> None:
+        """Write down whether a position is to be closed: an exit on its way, or a signal that waits for its turn."""
+        if self._wants_exit(instrument_id):
+            self._journal.want_exit(instrument_id.value)
+        else:
+            self._journal.end_exit(instrument_id.value)
+
+    def _wants_exit(self, instrument_id: InstrumentId) -> bool:
+        trade, waiting = self._execution.trades.get(instrument_id), self._waiting.get(instrument_id)
+        if trade is None:
+            return self._entries.is_unsettled(instrument_id) and (
+                instrument_id.value in self._journal.exits_wanted()
+            )
+        position = self._execution.position(instrument_id)
+        if trade.exit_decided:
+            return trade.in_flight or position is not None
+        side = trade.plan.side if trade.plan is not None else _side_of(position)
+        return waiting is not None and waiting.signal != side
+
+    def _resume_exit(self, instrument_id: InstrumentId) -> None:
+        """Close what an earlier life was to close; forget it where nothing is held."""
+        if instrument_id.value not in self._journal.exits_wanted():
+            return
+        trade = self._execution.trades.get(instrument_id)
+        if self._execution.position(instrument_id) is not None and not (trade and trade.exit_decided):
+            self.log.warning(f"{instrument_id} is closed, as was decided before the start")
+            self._execution.exit(instrument_id, "signal")
+        self._record_exit(instrument_id)
 
     def _guard[*Arguments](self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """Call; an exception that left a handler would end a live node's process."""
@@ -326,4 +479,15 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             function(*arguments)
         except Exception as e:
             self.counts["error"] += 1
-            self.log.exception(f"{function.__name__} failed on {arguments!r}", e)
+            name = getattr(function, "__name__", repr(function))
+            self.log.exception(f"{name} failed on {arguments!r}", e)
+
+
+def _account_name(key: AccountKey) -> str:
+    venue, currency = key
+    return f"{venue.value} {currency.code}"
+
+
+def _side_of(position: PositionView | None) -> int:
+    quantity = 0 if position is None else position.signed_quantity
+    return (quantity > 0) - (quantity < 0)

@@ -127,7 +127,7 @@ class Trade:
         """Return the phase of a live trade whose position has this quantity, 0 where there is none."""
         if self.unwinding:
             return Phase.UNWINDING
-        if self._is_entering:
+        if self.is_entering:
             return Phase.ENTERING
         if held == 0:
             return Phase.CLEARING if self.exits else Phase.DONE
@@ -143,7 +143,7 @@ class Trade:
     def in_flight(self) -> bool:
         """Whether orders are on their way, so that the position shown may not be what it will be."""
         clearing = self.clearing and bool(self.exits)
-        return self.unwinding or self._is_entering or clearing or self.is_closing
+        return self.unwinding or self.is_entering or clearing or self.is_closing
 
     @property
     def is_closing(self) -> bool:
@@ -156,7 +156,8 @@ class Trade:
         return [order for order in (self.stop, self.target) if order is not None and not order.is_closed]
 
     @property
-    def _is_entering(self) -> bool:
+    def is_entering(self) -> bool:
+        """Whether the entry is on its way."""
         return self.entry is not None and not self.entry.is_closed and not self.entry_done
 
     def _is_protected(self, held: Decimal) -> bool:

@@ -19,7 +19,7 @@ from nautilus_trader.model.currencies import BTC, USDT
 from nautilus_trader.model.custom import customdataclass
 from nautilus_trader.model.data import Bar, DataType
 from nautilus_trader.model.enums import AccountType, OmsType, OrderSide, OrderStatus, OrderType, TradingState
-from nautilus_trader.model.events import OrderFilled
+from nautilus_trader.model.events import OrderFilled, OrderInitialized
 from nautilus_trader.model.objects import Money, Price, Quantity
 from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyConfig, StrategyFactory
 from nautilus_trader.trading.strategy import Strategy
@@ -54,11 +54,12 @@ class Run:
     strategy: EnrichedSignalStrategy
     engine: BacktestEngine
     start: int
+    submitted: list[Any]  # ids, as sent
 
     @property
     def orders(self) -> list[Any]:
         orders = self.engine.cache.orders(strategy_id=self.strategy.id)
-        return sorted(orders, key=lambda o: int(o.client_order_id.value.rpartition("-")[2]))  # as made
+        return sorted(orders, key=lambda o: self.submitted.index(o.client_order_id))
 
     @property
     def fills(self) -> list[Fill]:
@@ -160,7 +161,8 @@ def signals_at(market: Market, signals: dict[int, Any]):
         wanted = signals.get((bar.ts_event - start) // MINUTE, [])
         wanted = wanted if isinstance(wanted, list) else [wanted]
         wanted = [{"signal": w} if isinstance(w, int) else w for w in wanted]
-        return [enriched(market, bar.ts_event, **w) for w in wanted]
+        ts = bar.ts_event
+        return [enriched(market, ts, **({"signal_id": f"{ts}/{n}"} | w)) for n, w in enumerate(wanted)]
 
     return make
 
@@ -205,9 +207,16 @@ def run(
     engine.add_strategy(strategy)
     for other in [EmittingStrategy(make, bar_types)] * after + list(others):
         engine.add_strategy(other)
+    submitted: list[Any] = []
+    engine.kernel.msgbus.subscribe(
+        f"events.order.{strategy.id}",
+        lambda event: (
+            submitted.append(event.client_order_id) if isinstance(event, OrderInitialized) else None
+        ),
+    )
     built(engine)
     engine.run()
-    return Run(strategy, engine, int(markets[0].bars.ts_event[0]))
+    return Run(strategy, engine, int(markets[0].bars.ts_event[0]), submitted)
 
 
 def quantity_of(equity: float, price: float, size: float = 1.0) -> float:
@@ -554,9 +563,8 @@ def test_a_default_confidence_above_break_even_opens_nothing(listed):
         run(market, {1: {"signal": 1, "meta_confidence": 0.5, "status": "no_model"}}, labels=labels).orders
         == []
     )
-    assert (
-        run(market, {1: {"signal": 1, "meta_confidence": 0.5, "status": "late"}}, labels=labels).orders != []
-    )
+    late = {1: {"signal": 1, "meta_confidence": 0.5, "status": "late"}}
+    assert run(market, late, labels=labels, trade_statuses=["late"]).orders != []
 
 
 def test_flat_sizing_trades_a_fraction_of_equity_whatever_the_confidence(listed):
@@ -568,10 +576,14 @@ def test_flat_sizing_trades_a_fraction_of_equity_whatever_the_confidence(listed)
         "status": "no_model",
     }
     market = market_of(listed, [100.0] * 12)
-    result = run(market, {1: {"signal": -1, **doubtful}}, sizing="flat", fraction=0.25)
+    statuses = ["no_model"]
+    result = run(
+        market, {1: {"signal": -1, **doubtful}}, sizing="flat", fraction=0.25, trade_statuses=statuses
+    )
     assert result.fills == [(1, SELL, 100.0, Q / 4), (1 + HORIZON, BUY, 100.0, Q / 4)]
     assert result.is_clean()
-    blind = run(market, {1: {"signal": -1, **doubtful, "volatility": 0.0}}, sizing="flat")
+    without = {"signal": -1, **doubtful, "volatility": 0.0}
+    blind = run(market, {1: without}, sizing="flat", trade_statuses=statuses)
     assert blind.orders == []
     assert blind.counts == {"no_volatility": 1, "refuse": 1}
 
@@ -688,11 +700,14 @@ def test_a_stop_of_the_strategy_closes_everything_and_a_reset_forgets_it(oms, li
     assert result.counts == {"open": 1, "exit_stop": 1}
 
 
-def plain_trades(market: Market, signals: dict[int, int], fraction: float, volatility: float) -> list[Fill]:
+def plain_trades(
+    market: Market, signals: dict[int, int], fraction: float, volatility: float, cooldown: int
+) -> list[Fill]:
     """Restate the strategy with flat sizing: a bar's high comes before its low, signals come at its close."""
     fills: list[Fill] = []
     balance, side, quantity, entry, deadline, upper, lower = float(EQUITY), 0, 0.0, 0.0, 0, 0.0, 0.0
     day, day_open = None, balance
+    last_bar, last_side = -cooldown - 1, 0
 
     def close(bar: int, price: float, fee: float) -> None:
         nonlocal balance, side
@@ -716,7 +731,10 @@ def plain_trades(market: Market, signals: dict[int, int], fraction: float, volat
                 signal = None  # it confirmed the position that the horizon closed
         elif side:
             signal = None
+        if signal == -last_side and i - last_bar <= cooldown:
+            signal = None
         if signal in (-1, 1):
+            last_bar, last_side = i, signal
             assert day_open - balance < 0.9 * day_open
             side, entry, deadline = signal, price, i + HORIZON
             quantity = quantity_of(balance, price, fraction)
@@ -728,8 +746,10 @@ def plain_trades(market: Market, signals: dict[int, int], fraction: float, volat
     return fills
 
 
-@pytest.mark.parametrize(("seed", "oms"), [(1, "NETTING"), (2, "HEDGING")])
-def test_a_random_market_is_traded_as_a_plain_restatement_trades_it(seed, oms, listed):
+@pytest.mark.parametrize(
+    ("seed", "oms", "cooldown"), [(1, "NETTING", 1), (2, "HEDGING", 0), (3, "NETTING", 3)]
+)
+def test_a_random_market_is_traded_as_a_plain_restatement_trades_it(seed, oms, cooldown, listed):
     rng = np.random.default_rng(seed)
     n = 3_000
     closes = np.round(1_000.0 * np.exp(np.cumsum(rng.normal(0.0, 0.002, n))), 1)
@@ -739,8 +759,10 @@ def test_a_random_market_is_traded_as_a_plain_restatement_trades_it(seed, oms, l
     signals = {int(i): int(rng.integers(-1, 2)) for i in np.flatnonzero(rng.random(n) < 0.3)}
     wide = {i: {"signal": s, "volatility": 0.004} for i, s in signals.items()}
     limits = RiskLimits(max_daily_loss=0.9)
-    result = run(market, wide, sizing="flat", fraction=0.2, limits=limits, oms_type=oms)
-    expected = plain_trades(market, signals, 0.2, 0.004)
+    result = run(
+        market, wide, sizing="flat", fraction=0.2, limits=limits, oms_type=oms, cooldown_bars=cooldown
+    )
+    expected = plain_trades(market, signals, 0.2, 0.004, cooldown)
     assert len(expected) > 500
     assert result.fills == expected
     assert result.is_clean()

@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.5},
     "order_timeout": 4.0,
     "check_interval": 3.0,
+    "cooldown_bars": 0,  # a bar is a minute by the clock, and a second at the stub
 }
 
 

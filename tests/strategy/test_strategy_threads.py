@@ -1,6 +1,7 @@
 """The live strategy called from other threads: its log, clock and cache refuse them here, as Nautilus 2 does."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +28,9 @@ class Confined(EnrichedSignalStrategy):
         self.home = threading.get_ident()
         self.refused: list[str] = []
         self.accesses = 0
-        super().__init__(EnrichedSignalStrategyConfig(bar_types=[BARS]))
+        self.folder = tempfile.TemporaryDirectory()
+        path = f"{self.folder.name}/orders.sqlite"
+        super().__init__(EnrichedSignalStrategyConfig(bar_types=[BARS], journal_path=path))
 
     def _check(self, what: str) -> None:
         self.accesses += 1
@@ -77,6 +80,8 @@ async def running() -> AsyncIterator[Confined]:
     yield strategy
     if strategy.is_running:
         strategy.stop()
+    strategy.dispose()
+    strategy.folder.cleanup()
 
 
 def call_from_another_thread(function: Callable[[], object]) -> None:

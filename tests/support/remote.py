@@ -41,6 +41,7 @@ from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.orders import Order
 
 from ml4t_actor.messages import EnrichedSignal
+from ml4t_actor.node.venues import order_statuses
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 
 INSTRUMENT_ID = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
@@ -203,6 +204,9 @@ def main() -> None:
     strategy = EnrichedSignalStrategy(
         EnrichedSignalStrategyConfig.parse(json.dumps({"order_id_tag": "T", **settings["strategy"]}))
     )
+    for config in node._config.exec_clients.values():
+        if (source := order_statuses(config)) is not None:
+            strategy.use_order_statuses(HYPERLIQUID, source)
     remote = Remote(os.fdopen(arguments.pipe, "w", buffering=1), strategy)
     node.trader.add_actor(remote)
     node.trader.add_strategy(strategy)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from signal import SIGTERM
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self, TextIO, cast
 
 from examples.venue import Venue
 from examples.venue.payloads import Message
@@ -36,7 +36,15 @@ class Trader:
     """
 
     def __init__(self, venue: Venue, **settings: object) -> None:
-        self.venue, self._settings = venue, settings
+        self.venue = venue
+        self._folder = (
+            tempfile.TemporaryDirectory()
+        )  # of a journal that no other node knows, unless one is given
+        strategy = {
+            "journal_path": f"{self._folder.name}/orders.sqlite",
+            **cast(Message, settings["strategy"]),
+        }
+        self._settings = settings | {"strategy": strategy}
         self.reports: list[Message] = []
         self._requests = 0
 
@@ -81,6 +89,7 @@ class Trader:
         if error is not None:
             print(self.log()[-20_000:])
         self._log.close()
+        self._folder.cleanup()
 
     def _read(self, pipe: TextIO) -> None:
         with pipe:

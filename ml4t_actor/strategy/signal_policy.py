@@ -1,0 +1,83 @@
+"""Which signals may do what: by their age, their status, their source and what was entered before."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from ml4t_actor.market_data import SECOND_NS
+from ml4t_actor.messages import EnrichedSignal, Status
+from ml4t_actor.nautilus.model import BarType, InstrumentId
+from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
+from ml4t_actor.strategy.journal import OrderJournal
+
+_CLOCK_SKEW_NS = SECOND_NS  # by which the clock of a source may be ahead, as for the actor
+
+
+class SignalPolicy:
+    """Says what a signal may not do, from the configuration and the journal alone.
+
+    Parameters
+    ----------
+    config : EnrichedSignalStrategyConfig
+        For the greatest age, the statuses that open and the cooldown.
+    bar_types : Mapping[InstrumentId, BarType]
+        Of each instrument.
+    journal : OrderJournal
+        Of what was entered.
+    counts : Counter[str]
+        Of the signals that are refused.
+    """
+
+    def __init__(
+        self,
+        config: EnrichedSignalStrategyConfig,
+        bar_types: Mapping[InstrumentId, BarType],
+        journal: OrderJournal,
+        counts: Counter[str],
+    ) -> None:
+        self._bar_types, self._journal, self._counts = bar_types, journal, counts
+        self._max_age_ns = int(config.max_signal_age * SECOND_NS)
+        self._statuses = frozenset(config.trade_statuses)
+        self._cooldown_bars = config.cooldown_bars
+
+    def accept(self, enriched: EnrichedSignal, now: int) -> bool:
+        """Return whether a signal may do anything at all; count it if not."""
+        reason = self._refusal(enriched, now)
+        if reason:
+            self._counts[reason] += 1
+        return not reason
+
+    def owns(self, enriched: EnrichedSignal) -> bool:
+        """Return whether a position that is there belongs to the source of the signal.
+
+        One of which nobody knows the source may be closed by any.
+        """
+        entry = self._journal.newest_entry(enriched.instrument_id.value)
+        return entry is None or entry.source == enriched.source
+
+    def why_not_open(self, enriched: EnrichedSignal, now: int) -> str:
+        """Return why a signal may not open a position, or an empty string."""
+        if enriched.status not in self._statuses:
+            return "no_answer"
+        if now - enriched.ts_event > self._max_age_ns:  # it has waited
+            return "expired_here"
+        if self._journal.was_entered(enriched.source, enriched.signal_id):
+            return "entered_before"
+        return "cooldown" if self._is_cooling_down(enriched, now) else ""
+
+    def _refusal(self, enriched: EnrichedSignal, now: int) -> str:
+        if enriched.status == Status.EXPIRED:  # what its source wants by now is not known
+            return "expired"
+        age_ns = now - enriched.ts_event
+        if age_ns > self._max_age_ns:
+            return "expired_here"
+        if age_ns < -_CLOCK_SKEW_NS:
+            return "future"
+        return "entered_before" if self._journal.was_entered(enriched.source, enriched.signal_id) else ""
+
+    def _is_cooling_down(self, enriched: EnrichedSignal, now: int) -> bool:
+        entry = self._journal.newest_entry(enriched.instrument_id.value)
+        if entry is None or entry.side == enriched.signal or self._cooldown_bars == 0:
+            return False
+        interval_ns: int = self._bar_types[enriched.instrument_id].spec.get_interval_ns()
+        # Live, signals come a little after the closes, sooner or later: half a bar is none.
+        return now - entry.ts < self._cooldown_bars * interval_ns + interval_ns // 2
