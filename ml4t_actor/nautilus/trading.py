@@ -3,6 +3,7 @@
 from nautilus_trader.accounting.accounts.base import Account
 from nautilus_trader.execution.reports import PositionStatusReport
 from nautilus_trader.model.events import (
+    AccountState,
     OrderAccepted,
     OrderCancelRejected,
     OrderDenied,
@@ -10,6 +11,7 @@ from nautilus_trader.model.events import (
     OrderFilled,
     OrderRejected,
     PositionClosed,
+    PositionEvent,
 )
 from nautilus_trader.model.instruments import Instrument
 from nautilus_trader.model.orders import Order
@@ -19,6 +21,7 @@ from nautilus_trader.trading.strategy import Strategy
 
 __all__ = [
     "Account",
+    "AccountState",
     "Instrument",
     "Order",
     "OrderAccepted",
@@ -29,6 +32,7 @@ __all__ = [
     "OrderRejected",
     "Position",
     "PositionClosed",
+    "PositionEvent",
     "PositionStatusReport",
     "Strategy",
     "StrategyConfig",

@@ -52,12 +52,15 @@ class DayRecord:
         At the first look of the day.
     halted : bool
         Whether nothing is entered any more that day.
+    transferred : Decimal
+        What was paid in, less what was paid out, since the opening.
     """
 
     account: str
     day: int
     open_equity: Decimal
     halted: bool
+    transferred: Decimal = Decimal(0)
 
 
 class OrderJournal(Protocol):
@@ -81,7 +84,7 @@ class OrderJournal(Protocol):
     def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
         """Remember a day; when that is durable call `then`, on the event thread.
 
-        Of a day that is known already the older opening stays, and so does a halt.
+        Of a day that is known already the older opening stays, and so does a halt; what was transferred is replaced.
         """
 
     def newest_entry(self, instrument_id: str) -> EntryIntent | None:
@@ -173,9 +176,9 @@ class MemoryJournal:
 
 
 def merge_days(known: DayRecord | None, new: DayRecord) -> DayRecord:
-    """Return the newer day; of one day the older opening, halted if either is."""
+    """Return the newer day; of one day the older opening and what is newly known, halted if either is."""
     if known is None or new.day > known.day:
         return new
     if new.day < known.day:
         return known
-    return DayRecord(known.account, known.day, known.open_equity, known.halted or new.halted)
+    return DayRecord(known.account, known.day, known.open_equity, known.halted or new.halted, new.transferred)

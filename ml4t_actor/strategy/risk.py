@@ -1,34 +1,46 @@
-"""Hard limits between a sized signal and an order, out of reach of any model.
-
-Everything is computed with `decimal.Decimal`, exactly: 0.1 + 0.2 cannot round an order past a limit.
-"""
+"""Hard limits between a sized signal and an order, out of reach of any model, computed exactly."""
 
 import math
 import sys
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
-from typing import Annotated, Literal, Protocol
+from decimal import Decimal, localcontext
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta
 
 from ml4t_actor.settings import Settings
-from ml4t_actor.strategy.sizing import DirectedSignal, IntegratedSizer, as_number
+from ml4t_actor.strategy.alpha_output import AlphaOutput, Enriched, meta_output_of
+from ml4t_actor.strategy.exact import (
+    EXACT,
+    RefusedError,
+    decimal_of,
+    exact,
+    not_negative,
+    optional,
+    positive,
+    sign_of,
+    text,
+)
+from ml4t_actor.strategy.sizing import IntegratedSizer, as_number
 from ml4t_actor.strategy.views import AccountView, InstrumentView, Number, PositionView
 
 Action = Literal["open", "close", "reduce", "reverse", "hold", "refuse"]
 
 FinitePositive = Annotated[float, Meta(gt=0.0, le=sys.float_info.max)]
 
-# Wide enough for the products, differences and whole quotients below to be exact for any floats.
-_EXACT = Context(prec=2000, rounding=ROUND_DOWN, traps=[InvalidOperation, DivisionByZero, Overflow])
-_LARGEST_EXPONENT = 330
 _ZERO = Decimal(0)
 # A float position this close to a multiple of the increment, relative to itself, is that multiple.
 _FLOAT_NOISE = Decimal("1e-9")
+# A position is reduced when it is above a limit by more than this share of it: no fee is as much.
+_TOLERANCE = Decimal("0.01")
 
 
 class RiskLimits(Settings, frozen=True):
     """Limits that hold whatever a model says.
+
+    They hold for the whole account of an instrument, whichever strategy's positions it has, with entries on their way
+    counted as if they were filled. An open position that prices or a loss have carried above a limit is reduced to it
+    when a signal confirms it and it is above by more than 1 % of the limit, so that no fee trims it.
 
     Parameters
     ----------
@@ -38,15 +50,26 @@ class RiskLimits(Settings, frozen=True):
         Notional of one instrument's position, as a fraction of equity.
     max_daily_loss : float, default 0.05
         Loss since the day's opening, as a fraction of opening equity, from which on nothing is opened. In (0,
-        1].
+        1]. An entry is no larger than leaves room for its own loss at its stop and that of all others, costs included:
+        the day's loss exceeds the limit by slippage alone.
     stop_loss : float, default 0.05
         Loss of a position, as a log return from its entry, from which on it must be closed.
+    max_notional_per_order : float, optional
+        Notional that one entry may add, in the account's currency. Nautilus's own
+        `RiskEngineConfig.max_notional_per_order` is not applied to margin accounts, whatever it says.
+    maintenance_margin : float, default 0.1667
+        Equity below which the venue liquidates, as a fraction of notional, where an instrument's definition does not
+        give it: nothing is opened that would be liquidated before its stop. Hyperliquid's adapter never gives it; there
+        it is half the inverse of the asset's maximal leverage: the default is that of the lowest, 3, and BTC's
+        is 0.0125.
     """
 
     max_leverage: FinitePositive = 3.0
     max_position_fraction: FinitePositive = 1.0
     max_daily_loss: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
     stop_loss: FinitePositive = 0.05
+    max_notional_per_order: FinitePositive | None = None
+    maintenance_margin: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.1667
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +97,30 @@ class RiskDecision:
     target: Decimal
 
 
-class Enriched(DirectedSignal, Protocol):
-    """What the stage reads of an enriched signal."""
+class _Limit(NamedTuple):
+    """The most notional of a position, which limit says so, and that limit for all positions together."""
 
-    @property
-    def meta_confidence(self) -> float:
-        """Probability that the signal pays."""
-
-    @property
-    def regime_weight(self) -> float:
-        """How well signals fare in this regime."""
-
-    @property
-    def toxicity(self) -> float:
-        """Percentile of VPIN."""
-
-    @property
-    def status(self) -> str:
-        """Why a value is a default."""
+    notional: Decimal
+    name: str
+    whole: Decimal = _ZERO
 
 
-class _RefusedError(Exception):
-    """New exposure is refused, for the reason given."""
+class _Room(NamedTuple):
+    """What an account leaves for an entry."""
+
+    equity: Decimal
+    others: Decimal
+    open_risk: Decimal
+    loss_rate: Decimal
+    most: _Limit
 
 
 class RiskStage:
     """Turn an enriched signal into an order within fixed limits.
 
     A zero signal closes. An opposite one closes, and reverses if the limits leave room for the new side. One
-    in the direction of an open position adds nothing (no pyramiding), and reduces it where it has outgrown a
-    limit. A position beyond the stop loss is closed whatever the signal. Limits only ever block new exposure,
+    in the direction of an open position adds nothing (no pyramiding), and reduces it where it has clearly outgrown
+    a limit. A position beyond the stop loss is closed whatever the signal. Limits only ever block new exposure,
     never an exit.
 
     Full size (1.0) is one time equity in notional, before the limits.
@@ -137,19 +154,22 @@ class RiskStage:
 
     def execute(
         self,
-        enriched: Enriched,
+        enriched: Enriched | AlphaOutput,
         account: AccountView,
         position: PositionView | None,
         instrument: InstrumentView,
         *,
         break_even: float | None = None,
+        loss_at_stop: float | None = None,
     ) -> RiskDecision:
         """Decide about one enriched signal. Numbers of any kind, NaN included, give a decision, not an error.
 
         Parameters
         ----------
         enriched : object
-            With `signal`, `strength`, `meta_confidence`, `regime_weight`, `toxicity` and `status`.
+            With `signal`, `strength`, `meta_confidence`, `regime_weight`, `toxicity` and, for the reason's text,
+            `status`; or an alpha's output, with such an object as its `meta_output`. A field that the latter lacks is
+            read of the alpha's output itself. Whatever has the fields fits, an `EnrichedSignal` among others.
         account : AccountView
             The account now.
         position : PositionView, optional
@@ -158,13 +178,22 @@ class RiskStage:
             The instrument now.
         break_even : float, optional
             Break-even probability of this trade, in place of the sizer's own.
+        loss_at_stop : float, optional
+            What the new position would lose at its stop, costs included, as a fraction of its notional; by default
+            what `stop_loss` lets it lose.
 
         Returns
         -------
         RiskDecision
+
+        Raises
+        ------
+        AttributeError
+            If a field is missing.
         """
-        with localcontext(_EXACT):
-            return self._decide(enriched, account, position, instrument, break_even)
+        enriched = meta_output_of(enriched)
+        with localcontext(EXACT):
+            return self._decide(enriched, account, position, instrument, break_even, loss_at_stop)
 
     def must_stop(self, position: PositionView, price: Number) -> bool:
         """Return whether a position's loss has reached the stop loss.
@@ -186,12 +215,13 @@ class RiskStage:
         position: PositionView | None,
         instrument: InstrumentView,
         break_even: float | None,
+        loss_at_stop: float | None,
     ) -> RiskDecision:
-        held = _decimal(0 if position is None else position.signed_quantity)
+        held = decimal_of(0 if position is None else position.signed_quantity)
         if held is None:
             return _no_order("refuse", f"the quantity of {position} must be finite", _ZERO)
-        exit_quantity = _exit_quantity(abs(held), _decimal(instrument.size_increment))
-        held_side = 0 if exit_quantity == 0 else _sign(held)
+        exit_quantity = _exit_quantity(abs(held), decimal_of(instrument.size_increment))
+        held_side = 0 if exit_quantity == 0 else sign_of(held)
         signal = as_number(enriched.signal)
         side = int(math.copysign(1.0, signal)) if math.isfinite(signal) and signal != 0.0 else 0
         opposite = held_side != 0 and side == -held_side
@@ -209,10 +239,11 @@ class RiskStage:
         if side == held_side:
             return self._keep(held, exit_quantity, account, instrument)
         try:
-            order_limit = _optional("max_quantity", instrument.max_quantity)
-            room = None if order_limit is None else order_limit - exit_quantity
-            quantity, why = self._entry(enriched, account, exit_quantity, instrument, room, break_even)
-        except _RefusedError as refusal:
+            if loss_at_stop is None:
+                loss_at_stop = loss_at(self.limits.stop_loss, side)
+            room = self._room(account, exit_quantity, instrument, loss_at_stop)
+            quantity, why = self._entry(enriched, exit_quantity, instrument, room, break_even)
+        except RefusedError as refusal:
             if opposite:
                 return _exit(held, exit_quantity, instrument, f"opposite signal; not reversed: {refusal}")
             return _no_order("refuse", str(refusal), held)
@@ -227,41 +258,102 @@ class RiskStage:
     ) -> RiskDecision:
         """Hold a position that the signal confirms, or reduce it to the limits."""
         try:
-            equity = _positive("equity", account.equity)
+            equity = positive("equity", account.equity)
             step, unit = _step_and_unit(instrument)
-            min_quantity = _optional("min_quantity", instrument.min_quantity)
+            min_quantity = optional("min_quantity", instrument.min_quantity)
+            min_notional = optional("min_notional", instrument.min_notional)
             notional = exit_quantity * unit
-            allowed, name = self._allowed(equity, _others(account, notional))
-        except _RefusedError as unknown:
+            others = _others(account, notional) - not_negative("leaving_notional", account.leaving_notional)
+            limits = self._standing_limits(equity, max(others, _ZERO))
+        except RefusedError as unknown:
             return _no_order("hold", f"position of {held} kept, its limits not checked: {unknown}", held)
-        if notional <= allowed:
+        if all(notional <= limit.notional + _TOLERANCE * limit.whole for limit in limits):
             return _no_order("hold", f"already holds {held}, which the signal confirms", held)
+        allowed, name = min(limits)[:2]
         excess = exit_quantity - max(allowed, _ZERO) // (unit * step) * step
-        why = f"notional {_text(notional)} of {held} held is above {_text(allowed)}, allowed by {name}"
+        why = f"notional {text(notional)} of {held} held is above {text(allowed)}, allowed by {name}"
         if min_quantity is not None and excess < min_quantity:
             return _no_order("hold", f"{why}; the excess {excess} is below min_quantity {min_quantity}", held)
+        if min_notional is not None and excess * unit < min_notional:
+            return _no_order("hold", f"{why}; the excess {excess} is below min_notional {min_notional}", held)
         return _exit(held, exit_quantity, instrument, why, reduce_by=excess)
+
+    def _standing_limits(self, equity: Decimal, others: Decimal) -> list[_Limit]:
+        """Return what this instrument's position may have as long as it is open."""
+        limits = self.limits
+        by_position = exact(limits.max_position_fraction) * equity
+        by_leverage = exact(limits.max_leverage) * equity
+        return [
+            _Limit(by_position, f"max_position_fraction {limits.max_position_fraction}", by_position),
+            _Limit(
+                by_leverage - others,
+                f"max_leverage {limits.max_leverage} with {text(others)} in other positions",
+                by_leverage,
+            ),
+        ]
+
+    def _room(
+        self, account: AccountView, exit_quantity: Decimal, instrument: InstrumentView, loss_at_stop: float
+    ) -> _Room:
+        """Return what an entry may have, or raise `RefusedError`."""
+        limits = self.limits
+        equity = positive("equity", account.equity)
+        day_open = positive("day_open_equity", account.day_open_equity)
+        _, unit = _step_and_unit(instrument)
+        others = _others(account, exit_quantity * unit)
+        open_risk = not_negative("open_risk", account.open_risk)
+        loss_rate = positive("loss_at_stop", loss_at_stop)
+        most_loss, loss = exact(limits.max_daily_loss) * day_open, day_open - equity
+        if loss >= most_loss:
+            raise RefusedError(
+                f"max_daily_loss {limits.max_daily_loss} reached: equity {text(equity)}, "
+                f"{text(day_open)} at the day's opening"
+            )
+        bounds = self._standing_limits(equity, others)
+        bounds.append(
+            _Limit(
+                (most_loss - loss - open_risk) / loss_rate,
+                f"max_daily_loss {limits.max_daily_loss} with {text(loss)} lost, {text(open_risk)} at risk and "
+                f"{text(loss_rate)} of the notional to lose at the stop",
+            )
+        )
+        if limits.max_notional_per_order is not None:
+            per_order = exact(limits.max_notional_per_order)
+            bounds.append(_Limit(per_order, f"max_notional_per_order {limits.max_notional_per_order}"))
+        return _Room(equity, others, open_risk, loss_rate, min(bounds))
 
     def _entry(
         self,
         enriched: Enriched,
-        account: AccountView,
         exit_quantity: Decimal,
         instrument: InstrumentView,
-        order_room: Decimal | None,
+        room: _Room,
         break_even: float | None,
     ) -> tuple[Decimal, str]:
-        """Return the quantity of a new position and why it is that, or raise `_RefusedError`."""
-        equity = _positive("equity", account.equity)
-        day_open = _positive("day_open_equity", account.day_open_equity)
+        """Return the quantity of a new position and why it is that, or raise `RefusedError`."""
+        size = self._size(enriched, break_even)
         step, unit = _step_and_unit(instrument)
-        min_quantity = _optional("min_quantity", instrument.min_quantity)
-        min_notional = _optional("min_notional", instrument.min_notional)
-        if day_open - equity >= _exact(self.limits.max_daily_loss) * day_open:
-            raise _RefusedError(
-                f"max_daily_loss {self.limits.max_daily_loss} reached: equity {_text(equity)}, "
-                f"{_text(day_open)} at the day's opening"
-            )
+        why = f"size {abs(size):.4g} of equity {text(room.equity)}"
+        notional = abs(exact(size)) * room.equity
+        allowed, name = room.most[:2]
+        if allowed <= 0:
+            raise RefusedError(f"no room for notional {text(notional)}: {name} leaves {text(allowed)}")
+        if notional > allowed:
+            notional = allowed
+            why += f", capped to notional {text(notional)} by {name}"
+        # Whole steps by integer division: the most that fit, without a rounded quotient in between.
+        quantity = notional // (unit * step) * step
+        max_quantity = optional("max_quantity", instrument.max_quantity)
+        if max_quantity is not None and quantity > max_quantity - exit_quantity:
+            quantity = max(max_quantity - exit_quantity, _ZERO) // step * step
+            why += f", capped to quantity {quantity} by max_quantity {instrument.max_quantity}"
+        if quantity == 0:
+            raise RefusedError(f"notional {text(notional)} is below one size increment of {step} ({why})")
+        _check_minimum(quantity, unit, instrument, why)
+        self._check_liquidation(quantity * unit, room, instrument)
+        return quantity, why
+
+    def _size(self, enriched: Enriched, break_even: float | None) -> float:
         size = self.sizer.calculate(
             enriched,
             enriched.meta_confidence,
@@ -271,41 +363,24 @@ class RiskStage:
         )
         if size == 0.0:
             p0 = self.sizer.break_even if break_even is None else break_even
-            raise _RefusedError(
+            raise RefusedError(
                 f"size is 0: meta_confidence {enriched.meta_confidence} (break-even {p0}), strength "
                 f"{enriched.strength}, regime_weight {enriched.regime_weight}, toxicity {enriched.toxicity}, "
-                f"fraction {self.sizer.fraction}, status {enriched.status}"
+                f"fraction {self.sizer.fraction}, status {getattr(enriched, 'status', 'not given')}"
             )
-        why = f"size {abs(size):.4g} of equity {_text(equity)}"
-        notional = abs(_exact(size)) * equity
-        allowed, name = self._allowed(equity, _others(account, exit_quantity * unit))
-        if allowed <= 0:
-            raise _RefusedError(f"no room for notional {_text(notional)}: {name} leaves {_text(allowed)}")
-        if notional > allowed:
-            notional = allowed
-            why += f", capped to notional {_text(notional)} by {name}"
-        # Whole steps by integer division: the most that fit, without a rounded quotient in between.
-        quantity = notional // (unit * step) * step
-        if order_room is not None and quantity > order_room:
-            quantity = max(order_room, _ZERO) // step * step
-            why += f", capped to quantity {quantity} by max_quantity {instrument.max_quantity}"
-        if quantity == 0:
-            raise _RefusedError(f"notional {_text(notional)} is below one size increment of {step} ({why})")
-        if min_quantity is not None and quantity < min_quantity:
-            raise _RefusedError(f"quantity {quantity} is below min_quantity {min_quantity} ({why})")
-        if min_notional is not None and quantity * unit < min_notional:
-            raise _RefusedError(
-                f"notional {_text(quantity * unit)} is below min_notional {min_notional} ({why})"
-            )
-        return quantity, why
+        return size
 
-    def _allowed(self, equity: Decimal, others: Decimal) -> tuple[Decimal, str]:
-        """Return the most notional that this instrument may have, and which limit says so."""
-        by_position = _exact(self.limits.max_position_fraction) * equity
-        by_leverage = _exact(self.limits.max_leverage) * equity - others
-        if by_position <= by_leverage:
-            return by_position, f"max_position_fraction {self.limits.max_position_fraction}"
-        return by_leverage, f"max_leverage {self.limits.max_leverage} with {_text(others)} in other positions"
+    def _check_liquidation(self, notional: Decimal, room: _Room, instrument: InstrumentView) -> None:
+        """Refuse what a cross margin would liquidate before all stops are reached."""
+        margin = optional("maintenance_margin", instrument.maintenance_margin)
+        margin = margin or exact(self.limits.maintenance_margin)
+        left = room.equity - room.open_risk - notional * room.loss_rate
+        needed = margin * (room.others + notional)
+        if left <= needed:
+            raise RefusedError(
+                f"liquidation before the stop: of equity {text(room.equity)} the stops leave {text(left)}, and "
+                f"maintenance_margin {margin} of notional {text(room.others + notional)} needs {text(needed)}"
+            )
 
 
 def _exit(
@@ -318,14 +393,31 @@ def _exit(
 ) -> RiskDecision:
     """Close a position, or reduce it where that is asked for or one order may not close it."""
     quantity = exit_quantity if reduce_by is None else reduce_by
-    step, most = _decimal(instrument.size_increment), _decimal(instrument.max_quantity)
+    step, most = decimal_of(instrument.size_increment), decimal_of(instrument.max_quantity)
     if step is not None and step > 0 and most is not None and step <= most < quantity:
         quantity = most // step * step
         why += f"; one order may close {quantity} (max_quantity {most}) of {exit_quantity}"
-    side = -_sign(held)
+    side = -sign_of(held)
     if quantity == exit_quantity:
         return RiskDecision("close", quantity, side, why, _ZERO)
     return RiskDecision("reduce", quantity, side, why, held + side * quantity)
+
+
+def _check_minimum(quantity: Decimal, unit: Decimal, instrument: InstrumentView, why: str) -> None:
+    min_quantity = optional("min_quantity", instrument.min_quantity)
+    min_notional = optional("min_notional", instrument.min_notional)
+    if min_quantity is not None and quantity < min_quantity:
+        raise RefusedError(f"quantity {quantity} is below min_quantity {min_quantity} ({why})")
+    if min_notional is not None and quantity * unit < min_notional:
+        raise RefusedError(f"notional {text(quantity * unit)} is below min_notional {min_notional} ({why})")
+
+
+def loss_at(distance: float, side: int) -> float:
+    """Return what a position loses at this log distance from its entry, as a fraction of its notional."""
+    try:
+        return -side * math.expm1(-side * distance)
+    except OverflowError:  # of a short, whose loss has no bound
+        return math.inf
 
 
 def _no_order(action: Action, reason: str, held: Decimal) -> RiskDecision:
@@ -342,47 +434,10 @@ def _exit_quantity(held: Decimal, step: Decimal | None) -> Decimal:
 
 
 def _others(account: AccountView, own_notional: Decimal) -> Decimal:
-    gross = _optional("gross_notional", account.gross_notional)
-    if gross is None:
-        raise _RefusedError("gross_notional was None, must be a number")
-    return max(gross - own_notional, _ZERO)
+    return max(not_negative("gross_notional", account.gross_notional) - own_notional, _ZERO)
 
 
 def _step_and_unit(instrument: InstrumentView) -> tuple[Decimal, Decimal]:
     """Return the size increment and the notional of one unit."""
-    step = _positive("size_increment", instrument.size_increment)
-    return step, _positive("price", instrument.price) * _positive("multiplier", instrument.multiplier)
-
-
-def _positive(name: str, value: Number) -> Decimal:
-    number = _decimal(value)
-    if number is None or number <= 0:
-        raise _RefusedError(f"{name} was {value}, must be positive and finite")
-    return number
-
-
-def _optional(name: str, value: Number | None) -> Decimal | None:
-    if value is None:
-        return None
-    number = _decimal(value)
-    if number is None or number < 0:
-        raise _RefusedError(f"{name} was {value}, must be finite and not negative")
-    return number
-
-
-def _decimal(value: object) -> Decimal | None:
-    """Return a number as the decimal that it prints as, None where it is not finite (or no float's size)."""
-    number = value if isinstance(value, Decimal) else _exact(as_number(value))
-    return number if number.is_finite() and abs(number.adjusted()) <= _LARGEST_EXPONENT else None
-
-
-def _exact(value: float) -> Decimal:
-    return Decimal(repr(float(value)))
-
-
-def _text(value: Decimal) -> str:
-    return f"{float(value):.8g}"
-
-
-def _sign(value: Decimal) -> int:
-    return (value > 0) - (value < 0)
+    step = positive("size_increment", instrument.size_increment)
+    return step, positive("price", instrument.price) * positive("multiplier", instrument.multiplier)

@@ -18,13 +18,14 @@ CREATE TABLE entries (
     side INTEGER NOT NULL, quantity TEXT NOT NULL, ts INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE days (
-    account TEXT PRIMARY KEY, day INTEGER NOT NULL, open_equity TEXT NOT NULL, halted INTEGER NOT NULL
+    account TEXT PRIMARY KEY, day INTEGER NOT NULL, open_equity TEXT NOT NULL, halted INTEGER NOT NULL,
+    transferred TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE exits (instrument_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _BEGIN_ENTRY = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(EntryIntent._fields))}, 0)"
 _END_ENTRY = "UPDATE entries SET ended = 1 WHERE order_id = ?"
-_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?)"
+_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?)"
 _WANT_EXIT = "INSERT OR IGNORE INTO exits VALUES (?)"
 _END_EXIT = "DELETE FROM exits WHERE instrument_id = ?"
 _BACKOFF_S, _BACKOFF_MAX_S = 0.1, 2.0
@@ -97,9 +98,9 @@ class SqliteJournal(MemoryJournal):
         """Remember a day; when that is in the file call `then`, on the event thread."""
         super().record_day(record)
         merged = self._days[record.account]
-        self._record(
-            _RECORD_DAY, (merged.account, merged.day, str(merged.open_equity), int(merged.halted)), then
-        )
+        opening, transferred = str(merged.open_equity), str(merged.transferred)
+        values = (merged.account, merged.day, opening, int(merged.halted), transferred)
+        self._record(_RECORD_DAY, values, then)
 
     def want_exit(self, instrument_id: str) -> None:
         """Remember that a position is to be closed, even by another life."""
@@ -141,8 +142,10 @@ class SqliteJournal(MemoryJournal):
             self._remember_entry(intent)
             if ended:
                 del self._open[order_id]
-        for account, day, open_equity, halted in self._connection.execute("SELECT * FROM days"):
-            self._days[account] = DayRecord(account, day, Decimal(open_equity), bool(halted))
+        for account, day, opening, halted, transferred in self._connection.execute("SELECT * FROM days"):
+            self._days[account] = DayRecord(
+                account, day, Decimal(opening), bool(halted), Decimal(transferred)
+            )
         self._exits.update(name for (name,) in self._connection.execute("SELECT * FROM exits"))
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Literal
 
@@ -19,11 +20,14 @@ from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, 
 from ml4t_actor.strategy.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.entries import Entries
-from ml4t_actor.strategy.equity import AccountKey, Equity, LiveEquity, account_key
+from ml4t_actor.strategy.equity import Equity
 from ml4t_actor.strategy.execution import OrderExecution
+from ml4t_actor.strategy.exposure import Exposure, account_key
 from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal, OrderJournal
+from ml4t_actor.strategy.live_equity import LiveEquity
 from ml4t_actor.strategy.live_execution import LiveExecution
 from ml4t_actor.strategy.order_status import OrderStatusSource
+from ml4t_actor.strategy.reservations import AccountKey, Reservations
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
 from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
@@ -87,9 +91,18 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
         self._day = -1
-        max_daily_loss = self.config.limits.max_daily_loss
-        self._equity = Equity(self, self._last_close, max_daily_loss)
         self._execution: OrderExecution = BacktestExecution(self, self.counts)
+        self._reservations = Reservations()
+        limits, cost = self.config.limits, self.config.labels.cost
+        self._exposure = Exposure(
+            self,
+            self._last_close,
+            self._reservations,
+            lambda: self._execution.trades,
+            limits.stop_loss,
+            cost,
+        )
+        self._equity = Equity(self, self._exposure, limits.max_daily_loss)
 
     def use_order_statuses(self, venue: str, source: OrderStatusSource) -> None:
         """Have a venue asked by `source` what became of the entries of an earlier life; before the start.
@@ -117,10 +130,11 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._instruments[instrument_id] = instrument
             self.subscribe_bars(self._bar_types[instrument_id])
         if self._event_loop is not None:
-            self._equity = LiveEquity(self, self._last_close, self.config.limits.max_daily_loss)
+            self._equity = LiveEquity(self, self._exposure, self.config.limits.max_daily_loss)
             self._execution = LiveExecution(
                 self, self.config, self.counts, self._guard, self._event_loop, self._bar_types
             )
+        self._guard(self._equity.start, self._guard)
         self._guard(self._execution.start, self._instruments)
         self._guard(self._entries.settle, self._order_statuses, self._call_soon, self._resume_exit)
         for instrument_id in self._instruments:
@@ -159,6 +173,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self.msgbus.unsubscribe(topic=_TOPIC, handler=self.handle_data)
         self._waiting.clear()
         self._entries.stop()
+        self._guard(self._equity.stop)
         self._guard(self._execution.stop, self._process_order_event)
         if self.config.close_on_stop:
             for instrument_id in self._instruments:
@@ -213,7 +228,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             if trade is not None and not self._execution.cancel_exits(trade):
                 del self._execution.trades[instrument_id]
             return
-        self._equity.view(self._instruments[instrument_id])  # to notice a daily loss when it is reached
+        self._equity.mark(self._instruments[instrument_id])  # to notice a daily loss when it is reached
         if trade is None:
             trade = self._execution.adopt(instrument_id, closed_ns + self._horizon_ns(instrument_id))
         reason = self._exit_reason(trade, position, price, closed_ns)
@@ -335,7 +350,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         """Have an action carried out."""
         if action == "open":
             assert plan is not None
-            self._execution.enter(instrument, plan)
+            self._enter(instrument, plan)
         elif action == "reverse":
             self._waiting[instrument.id] = enriched  # decided again, as an entry, when the exit is filled
             self._execution.exit(instrument.id, "signal")
@@ -345,9 +360,23 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             horizon_ns = self._horizon_ns(instrument.id)
             self._execution.reduce(instrument, decision.side, decision.quantity, horizon_ns)
 
+    def _enter(self, instrument: Instrument, plan: Plan) -> None:
+        """Send an entry, whose share of the limits is reserved until its end is known."""
+        entry = str(instrument.id)  # an instrument has one entry at a time
+        self._exposure.reserve(entry, plan, instrument, self._last_close[instrument.id])
+        try:
+            self._execution.enter(instrument, plan)
+        finally:
+            self._reservations.mark_sent(entry)
+
+    def _may_enter(self, instrument_id: InstrumentId) -> bool:
+        trade = self._execution.trades.get(instrument_id)
+        return trade is not None and trade.may_enter
+
     def _evaluate_risk(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
         labels = self.config.labels
         flat = self.config.sizing == "flat"
+        self._reservations.release_ended(self._may_enter)
         return self.stage.execute(
             _FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
             self._equity.view(instrument),
@@ -358,7 +387,16 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             else break_even_probability(
                 labels.profit_barrier, labels.stop_barrier, labels.cost, enriched.volatility
             ),
+            loss_at_stop=self._exposure.loss_at_stop(
+                instrument, price, enriched.signal, self._stop_distance(enriched)
+            ),
         )
+
+    def _stop_distance(self, enriched: EnrichedSignal) -> float:
+        """Return the log distance of the stop: the label's, but no farther than the limit."""
+        barrier: float = self.config.labels.stop_barrier * enriched.volatility
+        limit: float = self.config.limits.stop_loss
+        return min(barrier, limit)
 
     def _plan_entry(
         self,
@@ -384,7 +422,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             instrument,
             price,
             enriched.signal,
-            min(labels.stop_barrier * enriched.volatility, self.config.limits.stop_loss),
+            self._stop_distance(enriched),
             labels.profit_barrier * enriched.volatility,
         )
         if prices is None:
@@ -427,7 +465,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._equity.new_day()
             self._resume_day()
             for instrument in self._instruments.values():
-                self._equity.view(instrument)
+                self._equity.mark(instrument)
             self._record_days()
 
     def _resume_day(self) -> None:
@@ -435,12 +473,16 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         for key in {account_key(instrument) for instrument in self._instruments.values()}:
             record = self._journal.day(_account_name(key))
             if record is not None and record.day == self._day:
-                self._equity.resume_day(key, record.open_equity, halted=record.halted)
+                self._equity.resume_day(
+                    key, record.open_equity, halted=record.halted, transferred=record.transferred
+                )
 
     def _record_days(self) -> None:
         """Write down what the journal does not know yet of the day: before the next entry, which it follows there."""
-        for key, open_equity in self._equity.openings().items():
-            record = DayRecord(_account_name(key), self._day, open_equity, key in self._equity.halted)
+        equity = self._equity
+        for key, open_equity in equity.opening.items():
+            transferred = equity.transferred.get(key, Decimal(0))
+            record = DayRecord(_account_name(key), self._day, open_equity, key in equity.halted, transferred)
             if self._journal.day(record.account) != record:
                 self._journal.record_day(record)
 

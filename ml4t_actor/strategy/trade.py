@@ -146,6 +146,20 @@ class Trade:
         return self.unwinding or self.is_entering or clearing or self.is_closing
 
     @property
+    def may_enter(self) -> bool:
+        """Whether the entry may still open something: its end is not known."""
+        return self.unwinding or self.is_entering
+
+    @property
+    def stop_price(self) -> Decimal | None:
+        """The price of the stop that was sent or is planned; None for a position without one."""
+        stop = self.stop
+        if stop is None or stop.is_closed:
+            return None if self.plan is None else self.plan.stop.as_decimal()
+        price: Decimal = (stop.trigger_price if stop.has_trigger_price else stop.price).as_decimal()
+        return price
+
+    @property
     def is_closing(self) -> bool:
         """Whether an order that closes or reduces is on its way."""
         return any(not order.is_closed for order in self.closing)
@@ -191,6 +205,7 @@ def instrument_view(instrument: Instrument, price: float) -> InstrumentView:
         max_quantity=_as_decimal(instrument.max_quantity),
         min_notional=_as_decimal(instrument.min_notional),
         multiplier=instrument.multiplier.as_decimal(),
+        maintenance_margin=Decimal(instrument.margin_maint),
     )
 
 

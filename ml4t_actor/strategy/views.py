@@ -17,12 +17,21 @@ class AccountView:
     day_open_equity : float or Decimal
         Equity at the day's opening.
     gross_notional : float or Decimal
-        Sum of the absolute notionals of all open positions at current prices, this instrument's included.
+        Sum of the absolute notionals of all open positions at current prices, this instrument's included, and of
+        entries on their way.
+    leaving_notional : float or Decimal, default 0.0
+        What of it orders on their way take off other instruments: nothing is opened with it, but no position is
+        reduced for it a second time.
+    open_risk : float or Decimal, default 0.0
+        What the positions and entries of other instruments still lose from current prices up to their stops, costs
+        included.
     """
 
     equity: Number
     day_open_equity: Number
     gross_notional: Number
+    leaving_notional: Number = 0.0
+    open_risk: Number = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,9 @@ class InstrumentView:
         Lower bound of one order's notional.
     multiplier : float or Decimal, default 1.0
         Contract multiplier.
+    maintenance_margin : float or Decimal, optional
+        Equity below which the venue liquidates, as a fraction of notional; None or 0 where the definition of the
+        instrument does not give it, as Hyperliquid's adapter does not.
     """
 
     price: Number
@@ -65,3 +77,4 @@ class InstrumentView:
     max_quantity: Number | None = None
     min_notional: Number | None = None
     multiplier: Number = 1.0
+    maintenance_margin: Number | None = None

@@ -105,9 +105,10 @@ def test_a_file_remembers_across_lives(reopen):
 def test_a_new_day_replaces_an_older_one_and_not_the_reverse(reopen):
     journal = reopen()
     journal.record_day(DayRecord("A", 5, Decimal(100), True))
-    journal.record_day(DayRecord("A", 6, Decimal(90), False))
+    journal.record_day(DayRecord("A", 6, Decimal(90), False, Decimal(7)))
+    journal.record_day(DayRecord("A", 6, Decimal(80), False, Decimal("-3.5")))
     journal.record_day(DayRecord("A", 5, Decimal(1), True))
-    assert reopen().day("A") == DayRecord("A", 6, Decimal(90), False)
+    assert reopen().day("A") == DayRecord("A", 6, Decimal(90), False, Decimal("-3.5"))
 
 
 def test_what_follows_is_called_on_the_event_thread_when_it_is_in_the_file(reopen, events, tmp_path):

@@ -26,8 +26,8 @@ def enrich(signal=1, **changes):
     return SimpleNamespace(**{**SURE, "signal": signal, **changes})
 
 
-def account(equity=1_000.0, day_open_equity=1_000.0, gross_notional=0.0):
-    return AccountView(equity, day_open_equity, gross_notional)
+def account(equity=1_000.0, day_open_equity=1_000.0, gross_notional=0.0, **changes):
+    return AccountView(equity, day_open_equity, gross_notional, **changes)
 
 
 def held(quantity, entry_price=100.0):
@@ -38,9 +38,17 @@ def instrument(price=100.0, size_increment=STEP, **changes):
     return InstrumentView(price, size_increment, **changes)
 
 
-def decide(signal=1, acc=None, position=None, inst=None, limits=None, sizer=None, **enriched):
+def decide(
+    signal=1, acc=None, position=None, inst=None, limits=None, sizer=None, loss_at_stop=None, **enriched
+):
     stage = RiskStage(limits or RiskLimits(), sizer or IntegratedSizer())
-    return stage.execute(enrich(signal, **enriched), acc or account(), position, inst or instrument())
+    return stage.execute(
+        enrich(signal, **enriched),
+        acc or account(),
+        position,
+        inst or instrument(),
+        loss_at_stop=loss_at_stop,
+    )
 
 
 def is_order(decision, action, side, quantity, target):
@@ -252,6 +260,166 @@ def test_a_break_even_of_the_trade_replaces_the_sizers():
     assert stage.execute(enriched, account(), None, instrument(), break_even=0.5).action == "open"
 
 
+def test_an_order_may_have_a_largest_notional_of_its_own():
+    limits = RiskLimits(max_notional_per_order=125.05)
+    decision = decide(limits=limits)
+    assert is_order(decision, "open", 1, "1.25", "1.25")
+    assert "capped to notional 125.05 by max_notional_per_order 125.05" in decision.reason
+    # It caps the new side of a reversal, and no exit.
+    reversal = decide(-1, account(gross_notional=400.0), held(4), limits=limits)
+    assert is_order(reversal, "reverse", -1, "5.25", "-1.25")
+    assert is_order(decide(0, account(gross_notional=400.0), held(4), limits=limits), "close", -1, 4, 0)
+    assert decide(limits=RiskLimits(max_notional_per_order=1_000.0)).quantity == 10
+    assert RiskLimits().max_notional_per_order is None
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_entry_leaves_room_in_the_days_limit_for_its_loss_at_the_stop(side):
+    # 5 % of 1000 is 50, of which 10 are lost and 15 at risk in other positions; 25 is 4 % of 625.
+    acc = account(equity=990.0, open_risk=15.0)
+    decision = decide(side, acc, loss_at_stop=0.04)
+    assert is_order(decision, "open", side, "6.25", side * Decimal("6.25"))
+    for part in ("625", "max_daily_loss 0.05", "10 lost", "15 at risk", "0.04 of the notional"):
+        assert part in decision.reason
+    assert refuses(decide(side, account(equity=990.0, open_risk=40.0), loss_at_stop=0.04), "leaves 0")
+    # What the day has gained may be lost again.
+    assert decide(side, account(equity=1_010.0), loss_at_stop=0.1).quantity == 6
+
+
+@pytest.mark.parametrize(("side", "loss"), [(1, 1 - math.exp(-0.1)), (-1, math.exp(0.1) - 1)])
+def test_without_a_stop_of_its_own_a_position_may_lose_what_the_stop_loss_lets_it(side, loss):
+    decision = decide(side, limits=RiskLimits(stop_loss=0.1))
+    assert decision.quantity == Decimal(str(math.floor(50 / loss / 100 * 1000) / 1000))
+    assert 0 < decision.quantity < 10
+    # A short without any stop can lose without bound, a long all that it cost.
+    boundless = decide(side, limits=RiskLimits(stop_loss=1e308))
+    assert boundless.quantity == Decimal("0.5") if side == 1 else refuses(boundless, "loss_at_stop", "inf")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.01, 0.0])
+def test_a_loss_at_the_stop_that_is_none_opens_nothing(bad):
+    assert refuses(decide(loss_at_stop=bad), "loss_at_stop", bad)
+    assert is_order(decide(-1, account(gross_notional=100.0), held(1), loss_at_stop=bad), "close", -1, 1, 0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, None])
+@pytest.mark.parametrize("name", ["open_risk", "leaving_notional"])
+def test_what_orders_on_their_way_take_must_be_a_number(name, bad):
+    acc = account(gross_notional=400.0, **{name: bad})
+    limits = RiskLimits(max_position_fraction=0.2)
+    if name == "open_risk":
+        assert refuses(decide(1, acc), name, bad)
+        assert decide(1, acc, held(4), limits=limits).action == "reduce"
+    else:
+        assert decide(1, acc).action == "open"
+        kept = decide(1, acc, held(4), limits=limits)
+        assert is_order(kept, "hold", 0, 0, 4)
+        assert f"{name} was {bad}" in kept.reason
+
+
+def test_what_is_being_reduced_elsewhere_is_no_excess_of_this_position_and_no_room_for_an_entry():
+    limits = RiskLimits(max_leverage=1.0)
+    three = account(gross_notional=3_000.0)
+    assert is_order(decide(1, three, held(10), limits=limits), "close", -1, 10, 0)
+    second = account(gross_notional=3_000.0, leaving_notional=1_000.0)
+    assert is_order(decide(1, second, held(10), limits=limits), "close", -1, 10, 0)
+    third = account(gross_notional=3_000.0, leaving_notional=2_000.0)
+    assert is_order(decide(1, third, held(10), limits=limits), "hold", 0, 0, 10)
+    part = account(gross_notional=3_000.0, leaving_notional=1_500.0)
+    assert is_order(decide(1, part, held(10), limits=limits), "reduce", -1, 5, 5)
+    # More is leaving than is there: the position is judged by itself.
+    more = account(gross_notional=1_500.0, leaving_notional=2_000.0)
+    assert is_order(decide(1, more, held(10), limits=limits), "hold", 0, 0, 10)
+    assert refuses(decide(1, account(gross_notional=1_000.0, leaving_notional=1_000.0), limits=limits), 1_000)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_position_is_reduced_when_it_is_above_a_limit_by_more_than_a_hundredth(side):
+    # 9.90 of equity 981 is above 1.009 of it, and 9.90 of equity 980 above 1.01.
+    within = decide(side, account(equity=981.0, gross_notional=990.0), held(side * 9.9))
+    assert is_order(within, "hold", 0, 0, side * Decimal("9.9"))
+    exactly = decide(side, account(equity=1_000.0, gross_notional=1_010.0), held(side * 10.1))
+    assert is_order(exactly, "hold", 0, 0, side * Decimal("10.1"))
+    above = decide(side, account(equity=980.0, gross_notional=990.0), held(side * 9.9))
+    assert is_order(above, "reduce", -side, "0.1", side * Decimal("9.8"))
+    # Of the leverage it is a hundredth of the whole limit, not of the part that others leave: 30 of 3000.
+    small = decide(side, account(gross_notional=3_030.0), held(side * 1.0))
+    assert is_order(small, "hold", 0, 0, side)
+    small = decide(side, account(gross_notional=3_030.1), held(side * 1.0))
+    assert is_order(small, "reduce", -side, "0.301", side * Decimal("0.699"))
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_reduction_below_the_minimum_of_an_order_is_not_ordered(side):
+    limits, acc = RiskLimits(max_position_fraction=0.2), account(gross_notional=250.0)
+    inst = instrument(min_notional=50.01)
+    decision = decide(side, acc, held(side * 2.5), inst, limits=limits)
+    assert is_order(decision, "hold", 0, 0, side * Decimal("2.5"))
+    assert "below min_notional 50.01" in decision.reason
+    assert decide(
+        side, acc, held(side * 2.5), instrument(min_notional=50), limits=limits
+    ).quantity == Decimal("0.5")
+    bad = decide(side, acc, held(side * 2.5), instrument(min_notional=math.nan), limits=limits)
+    assert is_order(bad, "hold", 0, 0, side * Decimal("2.5"))
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_what_would_be_liquidated_before_its_stop_is_not_opened(side):
+    # Of 1000, ten times in notional, 4 % at the stop: 600 are left, and a margin of 6 % needs 600.
+    ten = RiskLimits(max_leverage=10.0, max_position_fraction=10.0, max_daily_loss=1.0)
+    acc, sizer = account(equity=1_000.0), IntegratedSizer()
+    at = {"limits": ten, "sizer": sizer, "loss_at_stop": 0.04}
+    full = decide(side, acc, inst=instrument(maintenance_margin=0.06), **at)
+    assert full.action == "open"  # of size 1.0: it takes nine times in other positions to make it ten
+    others = account(equity=1_000.0, gross_notional=9_000.0, open_risk=360.0)
+    refused = decide(side, others, inst=instrument(maintenance_margin=0.06), **at)
+    assert refuses(refused, "liquidation before the stop", "leave 600", "needs 600", "0.06")
+    assert decide(side, others, inst=instrument(maintenance_margin=0.0599), **at).action == "open"
+    # Where the instrument does not say, the limits do.
+    for unknown in (None, 0.0):
+        inst = instrument(maintenance_margin=unknown)
+        assert refuses(decide(side, others, inst=inst, **at), "maintenance_margin 0.1667")
+        low = RiskLimits(
+            max_leverage=10.0, max_position_fraction=10.0, max_daily_loss=1.0, maintenance_margin=0.0125
+        )
+        assert decide(side, others, inst=inst, **at | {"limits": low}).action == "open"
+    assert refuses(decide(inst=instrument(maintenance_margin=math.nan)), "maintenance_margin", "nan")
+
+
+class Alpha:
+    """The seed's form: the alpha's output carries what the meta-model says of it."""
+
+    def __init__(self, meta_output, **fields):
+        self.meta_output = meta_output
+        self.__dict__.update(fields)
+
+
+@pytest.mark.parametrize("signal", [1, -1, 0, math.nan])
+def test_an_alphas_output_is_decided_about_as_its_meta_output(signal):
+    stage = RiskStage(RiskLimits(), IntegratedSizer())
+    enriched = enrich(signal, meta_confidence=0.75)
+    for position in (None, held(1), held(-1)):
+        expected = stage.execute(enriched, account(gross_notional=100.0), position, instrument())
+        given_in = Alpha(enriched), Alpha(enriched, signal=-signal, meta_confidence=1.0)
+        for alpha_output in given_in:
+            decision = stage.execute(alpha_output, account(gross_notional=100.0), position, instrument())
+            assert decision == expected
+    # What the meta-model does not say is the alpha's own.
+    meta = SimpleNamespace(meta_confidence=0.75, regime_weight=1.0, toxicity=0.0, status="ok")
+    split = Alpha(meta, signal=1, strength=1.0)
+    assert is_order(stage.execute(split, account(), None, instrument()), "open", 1, 5, 5)
+
+
+def test_a_field_that_neither_has_is_named_and_a_status_may_be_missing():
+    stage = RiskStage(RiskLimits(), IntegratedSizer())
+    for output in (Alpha(SimpleNamespace(signal=1)), SimpleNamespace(signal=1)):
+        with pytest.raises(AttributeError, match="meta_confidence"):
+            stage.execute(output, account(), None, instrument())
+    fields = {k: v for k, v in SURE.items() if k != "status"} | {"meta_confidence": 0.5}
+    for output in (Alpha(SimpleNamespace(**fields)), SimpleNamespace(**fields)):
+        assert refuses(stage.execute(output, account(), None, instrument()), "status not given")
+
+
 model_output = st.one_of(
     st.floats(), st.floats(-2.0, 2.0), st.sampled_from([0, 1, -1, None, 1e308, "0.9", 10**400])
 )
@@ -281,7 +449,12 @@ def situations(draw):
     equity = draw(st.floats(0.01, 1e5))
     bound = st.one_of(st.none(), st.none(), st.floats(0.0, 10.0), st.floats(0.0, 1e4))
     return (
-        account(equity, equity * draw(st.floats(0.9, 1.1)), gross),
+        account(
+            equity,
+            equity * draw(st.floats(0.9, 1.1)),
+            gross,
+            open_risk=draw(st.one_of(st.just(0.0), st.floats(0.0, 0.1 * equity))),
+        ),
         held(quantity, price * draw(st.floats(0.9, 1.1))),
         instrument(price, step, min_quantity=draw(bound), max_quantity=draw(bound), min_notional=draw(bound)),
         RiskLimits(
@@ -289,7 +462,10 @@ def situations(draw):
             max_position_fraction=draw(st.floats(0.01, 20.0)),
             max_daily_loss=draw(st.floats(0.001, 1.0)),
             stop_loss=draw(st.floats(0.001, 1.0)),
+            max_notional_per_order=draw(st.one_of(st.none(), st.floats(0.01, 1e5))),
+            maintenance_margin=draw(st.floats(0.001, 0.5)),
         ),
+        draw(st.floats(0.0001, 1.0)),
     )
 
 
@@ -300,8 +476,9 @@ def exact(value):
 @given(enrichments, situations())
 @settings(deadline=None, max_examples=300)
 def test_no_model_output_gets_past_the_limits(enriched, situation):
-    acc, position, inst, limits = situation
-    decision = RiskStage(limits, IntegratedSizer()).execute(enriched, acc, position, inst)
+    acc, position, inst, limits, loss_at_stop = situation
+    stage = RiskStage(limits, IntegratedSizer())
+    decision = stage.execute(enriched, acc, position, inst, loss_at_stop=loss_at_stop)
     before, after = exact(position.signed_quantity), exact(decision.target)
     unit, equity = exact(inst.price), exact(acc.equity)
 
@@ -323,7 +500,12 @@ def test_no_model_output_gets_past_the_limits(enriched, situation):
         others = max(exact(acc.gross_notional) - abs(before) * unit, 0)
         assert others + abs(after) * unit <= exact(limits.max_leverage) * equity
         loss = exact(acc.day_open_equity) - equity
-        assert loss < exact(limits.max_daily_loss) * exact(acc.day_open_equity)
+        own_risk = abs(after) * unit * exact(loss_at_stop)
+        at_stops = loss + exact(acc.open_risk) + own_risk
+        assert at_stops <= exact(limits.max_daily_loss) * exact(acc.day_open_equity)
+        assert abs(after) * unit <= exact(limits.max_notional_per_order or 1e308)
+        left = equity - exact(acc.open_risk) - own_risk
+        assert left > exact(limits.maintenance_margin) * (others + abs(after) * unit)
         assert abs(after) >= exact(inst.min_quantity or 0)
         assert abs(after) * unit >= exact(inst.min_notional or 0)
 
@@ -333,15 +515,18 @@ numbers = st.one_of(st.floats(), st.decimals(), st.none(), st.integers())
 
 @given(
     enrichments,
-    st.builds(AccountView, numbers, numbers, numbers),
+    st.builds(AccountView, numbers, numbers, numbers, numbers, numbers),
     st.one_of(st.none(), st.builds(PositionView, numbers, numbers)),
-    st.builds(InstrumentView, numbers, numbers, numbers, numbers, numbers, numbers),
+    st.builds(InstrumentView, numbers, numbers, numbers, numbers, numbers, numbers, numbers),
+    numbers,
     numbers,
 )
 @settings(deadline=None, max_examples=300)
-def test_nothing_raises_and_every_answer_has_a_reason(enriched, acc, position, inst, break_even):
+def test_nothing_raises_and_every_answer_has_a_reason(
+    enriched, acc, position, inst, break_even, loss_at_stop
+):
     stage = RiskStage(RiskLimits(), IntegratedSizer())
-    decision = stage.execute(enriched, acc, position, inst, break_even=break_even)
+    decision = stage.execute(enriched, acc, position, inst, break_even=break_even, loss_at_stop=loss_at_stop)
     assert decision.reason
     assert decision.quantity.is_finite()
     assert decision.quantity >= 0
@@ -367,6 +552,10 @@ def test_extremes_of_floats_do_not_raise(equity, price):
         ("max_daily_loss", 1.5),
         ("stop_loss", 0.0),
         ("stop_loss", math.inf),
+        ("max_notional_per_order", 0.0),
+        ("max_notional_per_order", math.inf),
+        ("maintenance_margin", 0.0),
+        ("maintenance_margin", 1.0),
     ],
 )
 def test_limits_that_limit_nothing_are_refused(name, value):

@@ -339,15 +339,28 @@ def test_a_zero_signal_closes_and_a_confirming_one_changes_nothing(side, after, 
 
 @EITHER_OMS
 @BOTH_SIDES
-def test_a_confirming_signal_reduces_a_position_that_has_outgrown_its_limit(side, oms, listed):
-    # The fee has taken 500 of the million that the position is worth: five units of 100 are above equity.
-    reach = {"highs": {4: 101.2}} if side == 1 else {"lows": {4: 98.8}}
-    result = run(market_of(listed, [100.0] * 8, **reach), {1: side, 3: side}, oms_type=oms)
-    assert result.fills[:2] == [(1, side, 100.0, Q), (3, -side, 100.0, 5.0)]
-    rest = result.fills[2]
-    assert rest[:3] == (4, -side, UPPER if side == 1 else LOWER)
-    assert rest.quantity == pytest.approx(Q - 5.0)
-    assert result.counts == {"open": 1, "reduce": 1}
+def test_a_position_of_full_size_is_not_trimmed_by_the_fee_of_its_entry(side, oms, listed):
+    # The fee has taken 500 of the million that the position is worth; then it is in profit.
+    closes = [100.0, 100.0, 100.0, 100.0 + 0.3 * side, 100.0 + 0.6 * side, *[100.0 + 0.6 * side] * 4]
+    result = run(market_of(listed, closes), {1: side, 2: side, 3: side, 4: side, 5: side}, oms_type=oms)
+    assert [fill[:2] for fill in result.fills] == [(1, side), (1 + HORIZON, -side)]
+    assert result.counts == {"open": 1, "hold": 4, "exit_horizon": 1}
+    assert result.is_clean()
+
+
+@EITHER_OMS
+def test_a_confirming_signal_reduces_a_position_that_has_outgrown_its_limit(oms, listed):
+    # A short that has lost 2 %: 1,020,000 of an equity of 979,500 may be 979,500.
+    reach = {"lows": {4: 98.8}}
+    result = run(
+        market_of(listed, [100.0, 100.0, 102.0, 102.0, 102.0], **reach),
+        {1: {"signal": -1, "volatility": 0.03}, 3: -1, 4: 0},
+        oms_type=oms,
+    )
+    excess = Q - quantity_of(EQUITY * (1 - TAKER) - 2 * Q, 102.0)
+    assert result.fills[:2] == [(1, SELL, 100.0, Q), (3, BUY, 102.0, pytest.approx(excess))]
+    assert result.fills[2:] == [(4, BUY, 102.0, pytest.approx(Q - excess))]
+    assert result.counts == {"open": 1, "reduce": 1, "close": 1, "exit_signal": 1}
     assert result.is_clean()
 
 
@@ -384,18 +397,23 @@ def test_a_signal_in_the_bar_of_the_stop_loss_limit_is_traded_once(signal, after
 
 
 class Bare(EnrichedSignalStrategy):
-    """Buys at the first bar without a bracket, as if the position were there at the start."""
+    """Buys at a bar without a bracket, in each market, as if the positions were there at the start."""
 
-    def __init__(self, market: Market, bars_before: int, quantity: float) -> None:
+    def __init__(
+        self, markets: Market | Sequence[Market], bars_before: int, quantity: float, **config: Any
+    ) -> None:
+        markets = [markets] if isinstance(markets, Market) else markets
         limits = RiskLimits(stop_loss=0.02, max_daily_loss=0.5)
-        super().__init__(config_for([market], limits=limits))
-        self.bars_before, self.bare_quantity = bars_before, quantity
+        super().__init__(config_for(markets, **{"limits": limits} | config))
+        self.bars_before = {market.instrument.id: bars_before for market in markets}
+        self.bare_quantity = quantity
 
     def on_bar(self, bar: Bar) -> None:
-        self.bars_before -= 1
-        if self.bars_before == 0:
-            quantity = Quantity(self.bare_quantity, 3)
-            self.submit_order(self.order_factory.market(bar.bar_type.instrument_id, OrderSide.BUY, quantity))
+        instrument_id = bar.bar_type.instrument_id
+        self.bars_before[instrument_id] -= 1
+        if self.bars_before[instrument_id] == 0:
+            quantity = self.cache.instrument(instrument_id).make_qty(self.bare_quantity)
+            self.submit_order(self.order_factory.market(instrument_id, OrderSide.BUY, quantity))
         super().on_bar(bar)
 
 
@@ -478,10 +496,9 @@ def test_the_daily_loss_stops_entries_until_the_next_day_even_if_it_is_made_good
     day = 24 * 60
     closes = np.full(day + 10, 100.0)
     closes[3] = 94.0  # 6 % down for one bar, without a signal in it
-    wide = {"volatility": 0.2}
-    signals = {1: {"signal": 1, **wide}, 5: 0, 7: 1, day - 2: 1, day - 1: 1}
-    limits = RiskLimits(stop_loss=0.5, max_daily_loss=0.05)
-    result = run(market_of(listed, closes), signals, limits=limits)
+    market = market_of(listed, closes)
+    position = Bare(market, 2, Q, limits=RiskLimits(stop_loss=0.5, max_daily_loss=0.05))
+    result = run(market, {5: 0, 7: 1, day - 2: 1, day - 1: 1}, strategy=position)
     # Bar number n closes n + 1 minutes after midnight: the next day starts with number 1439.
     assert [fill.bar for fill in result.fills] == [1, 5, day - 1, day - 1 + HORIZON]
     assert result.counts["daily_loss"] == result.counts["refuse"] == 2
@@ -493,8 +510,7 @@ def test_the_day_opens_at_midnight_and_not_with_its_first_signal(listed):
     market = market_of(listed, [100.0] * 12 + [94.0] * 6, start=DAY_START - 9 * MINUTE)
     labels = LabelSettings(horizon_bars=100, cost=0.0)
     limits = RiskLimits(stop_loss=0.5, max_daily_loss=0.05)
-    signals = {5: {"signal": 1, "volatility": 0.2}, 14: -1}
-    result = run(market, signals, labels=labels, limits=limits)
+    result = run(market, {14: -1}, strategy=Bare(market, 6, Q, labels=labels, limits=limits))
     assert result.fills == [(5, BUY, 100.0, Q), (14, SELL, 94.0, Q)]
     assert result.counts["close"] == 1
     assert "reverse" not in result.counts
