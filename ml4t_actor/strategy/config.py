@@ -56,7 +56,8 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         With which an `EnrichedSignal` may open a position, whatever the sizing; signals of any other status
         only close. `expired` and `future_signal` cannot be among them.
     cooldown_bars : int, default 1
-        Bars after an entry in which a signal against it only closes; 0 for none.
+        Bars after an entry in which a signal against it only closes, and bars after such a signal in which nothing is
+        opened; 0 for none.
     journal_path : str, optional
         Live, the file that remembers signals that were entered, entries on their way and the day's opening equity
         across restarts; by default `models/orders-<strategy id>.sqlite` in the working folder. One file for each

@@ -38,6 +38,7 @@ class SignalPolicy:
         self._max_age_ns = int(config.max_signal_age * SECOND_NS)
         self._statuses = frozenset(config.trade_statuses)
         self._cooldown_bars = config.cooldown_bars
+        self._flips_refused: dict[InstrumentId, int] = {}  # when the last one was
 
     def accept(self, enriched: EnrichedSignal, now: int) -> bool:
         """Return whether a signal may do anything at all; count it if not."""
@@ -75,9 +76,14 @@ class SignalPolicy:
         return "entered_before" if self._journal.was_entered(enriched.source, enriched.signal_id) else ""
 
     def _is_cooling_down(self, enriched: EnrichedSignal, now: int) -> bool:
-        entry = self._journal.newest_entry(enriched.instrument_id.value)
-        if entry is None or entry.side == enriched.signal or self._cooldown_bars == 0:
-            return False
-        interval_ns: int = self._bar_types[enriched.instrument_id].spec.get_interval_ns()
+        instrument_id = enriched.instrument_id
+        interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
         # Live, signals come a little after the closes, sooner or later: half a bar is none.
-        return now - entry.ts < self._cooldown_bars * interval_ns + interval_ns // 2
+        cooldown_ns = self._cooldown_bars * interval_ns + interval_ns // 2
+        if self._cooldown_bars == 0:
+            return False
+        entry = self._journal.newest_entry(instrument_id.value)
+        if entry is not None and entry.side == -enriched.signal and now - entry.ts < cooldown_ns:
+            self._flips_refused[instrument_id] = now
+            return True
+        return now - self._flips_refused.get(instrument_id, -cooldown_ns) < cooldown_ns

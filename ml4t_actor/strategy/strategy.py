@@ -87,7 +87,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
-        self._use_journal(MemoryJournal())
+        self.use_journal(MemoryJournal())
         self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
         self._day = -1
@@ -110,6 +110,12 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         Where none is given, and the reconciliation does not show it, nothing is entered.
         """
         self._order_statuses[venue] = source
+
+    def use_journal(self, journal: OrderJournal) -> None:
+        """Remember in this journal; before the start, which live opens the configuration's unless it is a file."""
+        self._journal = journal
+        self._policy = SignalPolicy(self.config, self._bar_types, journal, self.counts)
+        self._entries = Entries(self, journal, self.counts)
 
     def on_start(self) -> None:
         """Look up the instruments and subscribe; live, resume positions that are there.
@@ -196,12 +202,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         """Open the journal's file, unless an earlier start did."""
         if not isinstance(self._journal, SqliteJournal):
             path = self.config.journal_path or f"models/orders-{self.id}.sqlite"
-            self._use_journal(SqliteJournal(path, self._call_soon, self._report_problem))
-
-    def _use_journal(self, journal: OrderJournal) -> None:
-        self._journal = journal
-        self._policy = SignalPolicy(self.config, self._bar_types, journal, self.counts)
-        self._entries = Entries(self, journal, self.counts)
+            self.use_journal(SqliteJournal(path, self._call_soon, self._report_problem))
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         """Call on the event thread, from any."""
@@ -266,7 +267,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if self._is_of_another_source(enriched):
             self.counts["other_source"] += 1
         elif self._is_busy(instrument_id):
-            self.counts["overtaken"] += instrument_id in self._waiting
+            if instrument_id in self._waiting:
+                self.counts["overtaken"] += 1
             self._waiting[instrument_id] = enriched
             self._record_exit(instrument_id)
         else:

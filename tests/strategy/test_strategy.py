@@ -723,7 +723,7 @@ def plain_trades(
     fills: list[Fill] = []
     balance, side, quantity, entry, deadline, upper, lower = float(EQUITY), 0, 0.0, 0.0, 0, 0.0, 0.0
     day, day_open = None, balance
-    last_bar, last_side = -cooldown - 1, 0
+    last_bar, last_side, last_flip = -cooldown - 1, 0, -cooldown - 1
 
     def close(bar: int, price: float, fee: float) -> None:
         nonlocal balance, side
@@ -747,7 +747,9 @@ def plain_trades(
                 signal = None  # it confirmed the position that the horizon closed
         elif side:
             signal = None
-        if signal == -last_side and i - last_bar <= cooldown:
+        if signal in (-1, 1) and signal == -last_side and i - last_bar <= cooldown:
+            signal, last_flip = None, i
+        elif i - last_flip <= cooldown:
             signal = None
         if signal in (-1, 1):
             last_bar, last_side = i, signal

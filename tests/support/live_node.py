@@ -221,6 +221,8 @@ class Rig:
         raw["strategies"][0]["config"] |= {
             "bar_types": types,
             "labels": labels(self.horizon_bars),
+            "journal_path": str(self.models / "orders.sqlite"),
+            "cooldown_bars": 0,  # a bar is a minute by the clock
             **strategy,
         }
         raw |= node
