@@ -72,7 +72,8 @@ class LiveEquity(Equity):
     positions, or what may be withdrawn where that is more; free is what may be withdrawn, to which the used margin, or
     a tenth of the notional if that is more, is missing. Where the balance is the raw cash, it and the signed value of
     the positions are the equity exactly; else free and margin are. Where both are known and do not agree by 1 % of the
-    notional, the report does not fit the positions known here. Elsewhere the balance is taken for a wallet's, to which
+    notional, or a margin is used without a position or the other way round, the report does not fit the positions known
+    here. Elsewhere the balance is taken for a wallet's, to which
     the open profit is added, and compared with free and margin in the same way.
 
     What differs between a report and what was expected is told apart by its size and time, since the adapter reports
@@ -182,16 +183,16 @@ class LiveEquity(Equity):
         balance = next(b for b in event.balances if b.currency == key[1])
         total, free = balance.total.as_decimal(), balance.free.as_decimal()
         margin = _margin(event, key[1])
-        hyperliquid = key[0] == _HYPERLIQUID
-        if hyperliquid:
-            margin = max(margin, _TRANSFER_MARGIN * held.notional)
-        by_margin = free + margin
-        if hyperliquid and total <= free:  # not the raw cash, which is less
-            equity, consistent = by_margin, held.notional == 0 or (free > 0 and held.is_quoted)
+        is_hyperliquid = key[0] == _HYPERLIQUID
+        missing = max(margin, _TRANSFER_MARGIN * held.notional) if is_hyperliquid else margin
+        if is_hyperliquid and total <= free:  # not the raw cash, which is less
+            equity = free + missing
+            consistent = held.notional == 0 or (free > 0 and held.is_quoted)
         else:
-            equity = total + (held.signed if hyperliquid else held.unrealized)
-            consistent = abs(equity - by_margin) <= _CENT + held.notional / 100
-            equity = equity if consistent else min(equity, by_margin)
+            equity = total + (held.signed if is_hyperliquid else held.unrealized)
+            consistent = abs(equity - free - missing) <= _CENT + held.notional / 100
+        consistent = consistent and (margin > 0) == (held.notional > 0)
+        equity = equity if consistent else min(equity, free + margin)
         now = self._now_ns()
         quiet = now - self._fill_ns.get(key, 0) > _SETTLE_NS and not self._strategy.cache.orders_inflight(
             key[0]

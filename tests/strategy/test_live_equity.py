@@ -1,0 +1,488 @@
+"""A live account's equity by what Nautilus's adapter for Hyperliquid reports of it, against a venue's own account."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+from nautilus_trader.accounting.factory import AccountFactory
+from nautilus_trader.cache.cache import Cache
+from nautilus_trader.common.component import MessageBus, TestClock
+from nautilus_trader.common.factories import OrderFactory
+from nautilus_trader.core.uuid import UUID4
+from nautilus_trader.model.currencies import BTC as BTC_COIN
+from nautilus_trader.model.currencies import ETH as ETH_COIN
+from nautilus_trader.model.currencies import USD, USDC
+from nautilus_trader.model.data import QuoteTick
+from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
+from nautilus_trader.model.events import AccountState, PositionClosed
+from nautilus_trader.model.identifiers import (
+    AccountId,
+    ClientOrderId,
+    InstrumentId,
+    PositionId,
+    StrategyId,
+    Symbol,
+    TradeId,
+    TraderId,
+)
+from nautilus_trader.model.instruments import CryptoPerpetual
+from nautilus_trader.model.objects import AccountBalance, MarginBalance, Money, Price, Quantity
+from nautilus_trader.model.position import Position
+from nautilus_trader.portfolio.portfolio import Portfolio
+from nautilus_trader.test_kit.stubs.events import TestEventStubs
+
+from ml4t_actor.strategy.exposure import Exposure, account_key
+from ml4t_actor.strategy.live_equity import LiveEquity
+from ml4t_actor.strategy.reservations import Reservations
+
+SECOND = 1_000_000_000
+MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
+# Half past eight, so that no full hour is near.
+START = 20_000 * 24 * HOUR + 8 * HOUR + 30 * MINUTE
+TRADER, STRATEGY, OTHER = TraderId("T-1"), StrategyId("S-1"), StrategyId("EXTERNAL")
+ACCOUNT = AccountId("HYPERLIQUID-master")
+FEE = Decimal("0.00045")
+
+
+def perpetual(coin: str, base, venue: str = "HYPERLIQUID") -> CryptoPerpetual:
+    return CryptoPerpetual(
+        InstrumentId.from_str(f"{coin}-USD-PERP.{venue}"), Symbol(coin), base, USD, USDC, False, 1, 5,
+        Price.from_str("0.1"), Quantity.from_str("0.00001"), 0, 0,
+    )  # fmt: skip
+
+
+BTC, ETH = perpetual("BTC", BTC_COIN), perpetual("ETH", ETH_COIN)
+
+
+@dataclass
+class Desk:
+    """A venue with one account, and what a node knows of it; the venue's cash lacks the value of positions."""
+
+    max_daily_loss: float = 0.05
+    account_id: AccountId = ACCOUNT
+    cash: Decimal = Decimal(100_000)
+    held: dict = field(default_factory=dict)
+    marks: dict = field(default_factory=lambda: {BTC.id: 50_000.0, ETH.id: 2_000.0})
+    closes: dict = field(default_factory=lambda: {BTC.id: 50_000.0, ETH.id: 2_000.0})
+    leverage: int = 20
+
+    def __post_init__(self) -> None:
+        self.clock, self.cache, self.log = TestClock(), Cache(), Mock()
+        self.clock.set_time(START)
+        self.bus = MessageBus(TRADER, self.clock)
+        self.portfolio = Portfolio(self.bus, self.cache, self.clock)
+        self.factory = OrderFactory(TRADER, STRATEGY, self.clock)
+        for instrument in (BTC, ETH):
+            self.cache.add_instrument(instrument)
+        self.strategy = SimpleNamespace(
+            id=STRATEGY, cache=self.cache, portfolio=self.portfolio, clock=self.clock, msgbus=self.bus, log=self.log
+        )  # fmt: skip
+        exposure = Exposure(self.strategy, self.closes, Reservations(), dict, 0.05, 0.0)
+        self.equity = LiveEquity(self.strategy, exposure, self.max_daily_loss)
+        self.n = 0
+
+    def start(self) -> "Desk":
+        self.report()
+        self.equity.start(lambda function, *arguments: function(*arguments))
+        self.marked()
+        return self
+
+    def value(self) -> Decimal:
+        """Return what the account is worth at the venue's prices."""
+        return self.cash + sum(q * Decimal(str(self.marks[i])) for i, q in self.held.items())
+
+    def marked(self) -> Decimal:
+        return self.equity.mark(BTC)
+
+    def day_open(self) -> Decimal:
+        return self.equity.day_open(account_key(BTC))
+
+    def wait(self, seconds: float) -> None:
+        self.clock.set_time(self.clock.timestamp_ns() + int(seconds * SECOND))
+
+    def price(self, instrument, price: float, *, closed: bool = True) -> None:
+        """Move the price at the venue, its quote, and with a bar's close what is known here."""
+        self.marks[instrument.id] = price
+        if closed:
+            self.closes[instrument.id] = price
+        self.quote(instrument, price)
+
+    def quote(self, instrument, price: float) -> None:
+        one, now = Quantity.from_str("1.00000"), self.clock.timestamp_ns()
+        bid, ask = instrument.make_price(price - 0.5), instrument.make_price(price + 0.5)
+        self.cache.add_quote_tick(QuoteTick(instrument.id, bid, ask, one, one, now, now))
+
+    def report(self) -> None:
+        """Send what the adapter makes of the venue's `clearinghouseState`."""
+        value = self.value()
+        gross = sum((abs(q) * Decimal(str(self.marks[i])) for i, q in self.held.items()), Decimal(0))
+        used = gross / self.leverage
+        free = max(value - max(used, gross / 10), Decimal(0))
+        self.send(max(self.cash, Decimal(0), free), free, used)
+
+    def send(self, total: Decimal, free: Decimal, used: Decimal, *, reported: bool = True) -> None:
+        total, free = round(total, 6), round(free, 6)
+        margin = Money(round(used, 6), USDC)
+        margins = [MarginBalance(margin, margin, None)] if used > 0 else []
+        now = self.clock.timestamp_ns()
+        balance = AccountBalance(Money(total, USDC), Money(total - free, USDC), Money(free, USDC))
+        self.portfolio.update_account(
+            AccountState(
+                self.account_id, AccountType.MARGIN, None, reported, [balance], margins, {}, UUID4(), now, now
+            )
+        )
+
+    def settled(self) -> Decimal:
+        """Report, and mark when the report has settled."""
+        self.wait(10)
+        for instrument in (BTC, ETH):
+            self.quote(instrument, self.marks[instrument.id])
+        self.report()
+        self.wait(3)
+        return self.marked()
+
+    def fill_at_venue(self, instrument, quantity: str, price: float) -> Decimal:
+        """Fill an order at the venue; return the fee."""
+        size, at = Decimal(quantity), Decimal(str(price))
+        fee = abs(size) * at * FEE
+        self.cash -= size * at + fee
+        now_held = self.held.get(instrument.id, Decimal(0)) + size
+        self.held = {i: q for i, q in {**self.held, instrument.id: now_held}.items() if q}
+        return fee
+
+    def fill_here(self, instrument, quantity: str, price: float, fee: Decimal, strategy=STRATEGY) -> None:
+        """Learn of the fill; a price of zero is how Nautilus makes one up."""
+        self.n += 1
+        side = OrderSide.BUY if Decimal(quantity) > 0 else OrderSide.SELL
+        order = OrderFactory(TRADER, strategy, self.clock).market(
+            instrument.id, side, instrument.make_qty(abs(Decimal(quantity))),
+            client_order_id=ClientOrderId(f"O-{self.n}"),
+        )  # fmt: skip
+        position_id = PositionId(f"{instrument.id}-{strategy}")
+        filled = TestEventStubs.order_filled(
+            order, instrument, strategy, self.account_id, trade_id=TradeId(str(self.n)), position_id=position_id,
+            last_px=instrument.make_price(price), commission=Money(round(fee, 6), USDC),
+        )  # fmt: skip
+        self.bus.publish(f"events.order.{strategy}", filled)
+        position = self.cache.position(position_id)
+        if position is None or position.is_closed:
+            position = Position(instrument, filled)
+            self.cache.add_position(position, OmsType.NETTING)
+        else:
+            position.apply(filled)
+            self.cache.update_position(position)
+        if position.is_closed:
+            closed = PositionClosed.create(position, filled, UUID4(), self.clock.timestamp_ns())
+            self.bus.publish(f"events.position.{strategy}", closed)
+            if strategy == STRATEGY:  # as the strategy passes its own on
+                self.equity.on_position_closed(closed)
+
+    def trade(self, instrument, quantity: str, price: float, strategy=STRATEGY) -> None:
+        fee = self.fill_at_venue(instrument, quantity, price)
+        self.fill_here(instrument, quantity, price, fee, strategy)
+
+    def transfers(self) -> list[str]:
+        return [call.args[0].split(" of ")[0] for call in self.log.warning.call_args_list]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk().start()
+
+
+def near(value) -> object:
+    return pytest.approx(float(value), abs=0.01)
+
+
+POSITIONS = pytest.mark.parametrize(
+    "quantity",
+    ["0.5", "-0.5", "1.9", "-1.9", "3.0", "-3.0"],
+    ids=["long", "short", "long at par", "short at par", "levered long", "levered short"],
+)
+
+
+@POSITIONS
+def test_equity_follows_prices_fills_and_fees_between_reports_and_with_them(quantity, desk):
+    """By raw cash or by margin, whichever the report lets it be computed from."""
+    assert desk.marked() == 100_000
+    desk.trade(BTC, quantity, 50_000.0)
+    assert float(desk.marked()) == near(desk.value())
+    for price in (50_200.0, 49_500.0):
+        desk.price(BTC, price)
+        assert float(desk.marked()) == near(desk.value())
+        assert float(desk.settled()) == near(desk.value())
+    desk.trade(ETH, "-4", 2_000.0, OTHER)
+    desk.price(ETH, 2_010.0)
+    assert float(desk.marked()) == near(desk.value())
+    assert float(desk.settled()) == near(desk.value())
+    desk.trade(ETH, "4", 2_010.0, OTHER)
+    desk.trade(BTC, str(-Decimal(quantity)), 49_500.0)
+    assert float(desk.marked()) == near(desk.value())
+    assert float(desk.settled()) == near(desk.value())
+    assert float(desk.day_open()) == 100_000
+    assert desk.transfers() == []
+
+
+@pytest.mark.parametrize("quantity", [None, "0.5", "-0.5", "1.9", "-1.9"])
+@pytest.mark.parametrize("amount", [-80_000, 50_000])
+def test_a_transfer_is_seen_with_positions_open_and_shifts_the_days_opening(amount, quantity, desk):
+    if quantity is not None:
+        desk.trade(BTC, quantity, 50_000.0)
+        desk.price(BTC, 50_000.0)
+        desk.settled()
+    desk.cash += amount
+    assert float(desk.settled()) == near(desk.value())
+    assert float(desk.day_open()) == near(100_000 + amount)
+    assert desk.transfers() == ["deposit" if amount > 0 else "withdrawal"]
+    assert not desk.equity.halted
+    assert float(desk.settled()) == near(desk.value())
+    assert len(desk.transfers()) == 1
+
+
+def test_what_was_lost_before_a_withdrawal_is_lost_after_it(desk):
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.price(BTC, 46_000.0)  # 4 % of equity are lost
+    desk.settled()
+    assert not desk.equity.halted
+    desk.cash -= 50_000
+    desk.settled()
+    assert float(desk.day_open()) == near(50_000)
+    assert desk.equity.halted  # 4,000 of 50,000 are more than 5 %
+
+
+def test_where_more_is_withdrawn_than_the_day_began_with_it_begins_anew(desk):
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.price(BTC, 150_000.0)
+    desk.settled()
+    desk.cash -= 120_000
+    equity = desk.settled()
+    assert float(equity) == near(desk.value())
+    assert desk.day_open() == equity
+    assert not desk.equity.halted
+
+
+@pytest.mark.parametrize("paid", [400, -400])
+@pytest.mark.parametrize("quantity", ["0.5", "-0.5", "1.9"])
+def test_funding_is_a_cost_of_trading(quantity, paid, desk):
+    desk.trade(BTC, quantity, 50_000.0)
+    desk.price(BTC, 50_000.0)
+    desk.settled()
+    desk.wait(31 * 60)  # over the full hour
+    desk.cash -= paid
+    assert float(desk.settled()) == near(desk.value())
+    assert float(desk.day_open()) == 100_000
+    assert desk.transfers() == []
+
+
+def test_what_is_more_than_a_funding_can_be_or_at_another_time_is_a_transfer(desk):
+    desk.trade(BTC, "0.5", 50_000.0)
+    desk.settled()
+    desk.wait(31 * 60)
+    desk.cash -= 1_010  # 4 % of 25,000 are 1,000
+    desk.settled()
+    assert desk.transfers() == ["withdrawal"]
+    desk.wait(10 * 60)
+    desk.settled()
+    desk.cash -= 100  # within the hour: 0.25 % of 25,000 are 62.5
+    desk.settled()
+    assert desk.transfers() == ["withdrawal"] * 2
+    desk.cash -= 60
+    desk.settled()
+    assert desk.transfers() == ["withdrawal"] * 2
+    assert float(desk.day_open()) == near(100_000 - 1_110)
+
+
+def test_a_flat_account_has_no_funding(desk):
+    desk.wait(31 * 60)
+    desk.cash -= 5
+    desk.settled()
+    assert desk.transfers() == ["withdrawal"]
+
+
+def test_funding_for_a_position_that_was_closed_meanwhile_is_funding(desk):
+    desk.trade(BTC, "0.5", 50_000.0)
+    desk.settled()
+    desk.wait(31 * 60)
+    desk.marked()
+    desk.cash -= 200
+    desk.trade(BTC, "-0.5", 50_000.0)
+    desk.wait(60)
+    desk.settled()
+    assert desk.transfers() == []
+    assert float(desk.marked()) == near(desk.value())
+
+
+@POSITIONS
+def test_a_report_that_crosses_a_fill_is_not_compared(quantity, desk):
+    """The venue has filled what is not known here yet: by its cash alone a short would be a deposit."""
+    fee = desk.fill_at_venue(BTC, quantity, 50_000.0)
+    desk.report()
+    desk.wait(1)
+    desk.fill_here(BTC, quantity, 50_000.0, fee)
+    desk.wait(60)
+    assert float(desk.marked()) == near(desk.value())
+    assert desk.transfers() == []
+    # Nor one that was sent before and comes after it.
+    value = desk.value()
+    desk.wait(10)
+    fee = desk.fill_at_venue(BTC, str(-Decimal(quantity)), 50_000.0)
+    desk.fill_here(BTC, str(-Decimal(quantity)), 50_000.0, fee)
+    desk.wait(1)
+    desk.send(value, value, Decimal(0))
+    desk.wait(60)
+    assert float(desk.marked()) == near(desk.value())
+    assert desk.transfers() == []
+
+
+def test_nor_is_one_while_an_order_is_on_its_way(desk):
+    order = desk.factory.market(BTC.id, OrderSide.BUY, BTC.make_qty(1))
+    desk.cache.add_order(order)
+    order.apply(TestEventStubs.order_submitted(order, account_id=ACCOUNT))
+    desk.cache.update_order(order)
+    desk.cash -= 80_000
+    desk.settled()
+    assert desk.marked() == 100_000
+    assert desk.transfers() == []
+    # But an entry does not count on what the report does not show.
+    view = desk.equity.view(BTC)
+    assert (float(view.equity), float(view.day_open_equity)) == (20_000, 20_000)
+
+
+def test_until_a_report_has_settled_entries_are_sized_by_the_lower_equity_and_positions_are_not_reduced(desk):
+    desk.trade(BTC, "0.5", 50_000.0)
+    desk.settled()
+    equity = float(desk.marked())
+    desk.wait(10)
+    desk.cash -= 80_000
+    desk.quote(BTC, 50_000.0)
+    desk.report()
+    desk.wait(1)
+    assert float(desk.marked()) == near(equity)
+    entry, own = desk.equity.view(ETH), desk.equity.view(BTC)
+    assert float(entry.equity) == near(equity - 80_000)
+    assert float(entry.day_open_equity - entry.equity) == near(100_000 - equity)
+    assert float(own.equity) == near(equity)
+    desk.wait(2)
+    assert float(desk.marked()) == near(equity - 80_000)
+    # A report above the expectation is not counted on before it has settled.
+    desk.cash += 500_000
+    desk.wait(10)
+    desk.report()
+    assert float(desk.equity.view(ETH).equity) == near(equity - 80_000)
+
+
+def test_a_report_that_does_not_fit_the_positions_known_here_is_only_a_bound_for_entries(desk):
+    desk.trade(BTC, "0.5", 50_000.0)
+    desk.settled()
+    known = float(desk.marked())
+    desk.fill_at_venue(BTC, "-0.5", 50_000.0)  # its stop, of which nothing was heard
+    desk.settled()
+    assert float(desk.marked()) == near(known)  # and not 25,000 more, cash and position together
+    assert float(desk.equity.view(ETH).equity) <= known
+    assert desk.transfers() == []
+
+
+def test_the_price_of_a_report_is_the_quote_and_not_the_last_close(desk):
+    """By margin the equity is that of the venue's price, which has moved since the last bar."""
+    desk.trade(BTC, "1.9", 50_000.0)
+    desk.settled()
+    desk.price(BTC, 49_000.0, closed=False)
+    before = desk.marked()
+    desk.settled()
+    assert desk.transfers() == []
+    assert float(desk.marked()) == near(before)
+    desk.price(BTC, 49_000.0)
+    assert float(desk.marked()) == near(desk.value())
+    # Without a fresh quote it is not compared.
+    desk.price(BTC, 48_000.0, closed=False)
+    desk.wait(20)
+    desk.report()
+    desk.wait(3)
+    desk.marked()
+    assert desk.transfers() == []
+
+
+def test_a_fill_at_an_unknown_price_is_a_loss_of_trading_when_the_venue_reports(desk):
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.settled()
+    desk.fill_at_venue(BTC, "-1.0", 44_000.0)
+    desk.fill_here(BTC, "-1.0", 0.0, Decimal(0))
+    assert desk.equity.unknown == {account_key(BTC)}
+    desk.settled()
+    assert float(desk.marked()) == near(desk.value())
+    assert not desk.equity.unknown
+    assert float(desk.day_open()) == 100_000
+    assert desk.equity.halted
+    assert desk.transfers() == []
+
+
+@POSITIONS
+def test_a_position_at_the_start_is_part_of_the_first_report(quantity):
+    desk = Desk()
+    fee = desk.fill_at_venue(BTC, quantity, 50_000.0)
+    desk.price(BTC, 50_500.0)
+    desk.fill_here(BTC, quantity, 50_000.0, fee)
+    desk.start()
+    assert float(desk.marked()) == near(desk.value())
+    desk.price(BTC, 50_700.0)
+    assert float(desk.marked()) == near(desk.value())
+
+
+def test_what_nautilus_calculates_itself_is_no_report(desk):
+    desk.send(Decimal(1), Decimal(1), Decimal(0), reported=False)
+    desk.wait(60)
+    assert desk.marked() == 100_000
+
+
+def test_after_the_stop_no_report_is_taken(desk):
+    desk.equity.stop()
+    desk.cash -= 80_000
+    desk.settled()
+    assert desk.marked() == 100_000
+
+
+def test_a_new_day_opens_with_the_equity_of_its_first_look(desk):
+    desk.cash -= 80_000
+    desk.settled()
+    desk.trade(BTC, "0.1", 50_000.0)
+    desk.price(BTC, 49_000.0)
+    desk.marked()
+    desk.equity.new_day()
+    equity = desk.marked()
+    assert desk.day_open() == equity
+    assert float(equity) == near(desk.value())
+
+
+def test_a_calculated_account_is_a_balance_and_open_profits():
+    """As the sandbox's: Nautilus books each fill itself."""
+    account_id = AccountId("SANDBOXED-001")
+    AccountFactory.register_calculated_account("SANDBOXED")
+    desk = Desk(account_id=account_id)
+    coin = perpetual("BTC", BTC_COIN, "SANDBOXED")
+    desk.cache.add_instrument(coin)
+    desk.closes[coin.id] = 51_000.0
+    desk.send(Decimal(90_000), Decimal(90_000), Decimal(0))
+    assert desk.portfolio.account(coin.id.venue).calculate_account_state
+    desk.fill_here(coin, "0.5", 50_000.0, Decimal(0))
+    assert desk.equity.mark(coin) == 90_500
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_elsewhere_the_balance_is_a_wallets_to_which_open_profits_are_added(fits):
+    desk = Desk(account_id=AccountId("ELSEWHERE-001"))
+    coin = perpetual("BTC", BTC_COIN, "ELSEWHERE")
+    desk.cache.add_instrument(coin)
+    desk.closes[coin.id] = 51_000.0
+    desk.fill_here(coin, "0.5", 50_000.0, Decimal(0))
+    # 90,000 and 500 of open profit, of which 2,550 are margin; or 5,000 less than that.
+    free = Decimal(87_950) - (0 if fits else 5_000)
+    desk.send(Decimal(90_000), free, Decimal(2_550))
+    assert desk.equity.mark(coin) == 90_500 - (0 if fits else 5_000)
+
+
+def test_an_account_that_is_not_there_has_no_equity():
+    desk = Desk()
+    assert desk.equity.mark(BTC).is_nan()
+    assert desk.equity.view(BTC).equity.is_nan()
