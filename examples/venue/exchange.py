@@ -36,8 +36,10 @@ class Exchange:
         Whether reduce-only orders are cancelled when the position is closed.
     """
 
-    def __init__(self, top: Callable[[str], Top], equity: float) -> None:
-        self._top = top
+    def __init__(
+        self, top: Callable[[str], Top], equity: float, clock_ms: Callable[[], int] = now_ms
+    ) -> None:
+        self._top, self._now_ms = top, clock_ms
         self._oids, self._tids = itertools.count(140_000_000_001), itertools.count(500_000_000_001)
         self.cash = Decimal(str(equity))  # accountValue is this plus the signed value of positions
         self.positions: dict[str, tuple[Decimal, Decimal]] = {}
@@ -119,7 +121,7 @@ class Exchange:
             "crossMaintenanceMarginUsed": f"{gross / 80:.6f}",
             "withdrawable": f"{max(value - max(used, gross / 10), _ZERO):.6f}",
             "assetPositions": [self._position(coin) for coin in self.positions],
-            "time": now_ms(),
+            "time": self._now_ms(),
         }
 
     def open_orders(self) -> list[dict[str, object]]:
@@ -194,7 +196,7 @@ class Exchange:
 
     def _order(self, request: OrderRequest) -> Order:
         size = Decimal(request["s"])
-        now = now_ms()
+        now = self._now_ms()
         return Order(
             next(self._oids),
             COINS[request["a"]],
@@ -284,7 +286,7 @@ class Exchange:
             "px": price_text(order.coin, float(price)),
             "sz": size_text(order.coin, float(size)),
             "side": "B" if order.is_buy else "A",
-            "time": now_ms(),
+            "time": self._now_ms(),
             "startPosition": size_text(order.coin, float(held)),
             "dir": _direction(held, now_held, order.is_buy),
             "closedPnl": f"{profit:.6f}",
@@ -356,7 +358,7 @@ class Exchange:
         return self._start(new)
 
     def _set_status(self, order: Order, status: str) -> None:
-        order.status, order.changed_ms = status, now_ms()
+        order.status, order.changed_ms = status, self._now_ms()
         self.orders.setdefault(order.oid, order)
         self.outbox.append({"channel": "orderUpdates", "data": [order.update()]})
 
