@@ -226,7 +226,12 @@ class ModelClient(LiveExecutionClient):
         order = self._own(update["order"].get("cloid"), venue_order_id)
         status = _STATUSES.get(update["status"], OrderStatus.CANCELED)
         if order is None:
-            self._send_order_status_report(self._order_report(update["order"]["oid"]))
+            report = self._order_report(update["order"]["oid"])
+            report.price = Price(
+                Decimal(update["order"]["limitPx"]),
+                self._cache.instrument(report.instrument_id).price_precision,
+            )
+            self._send_order_status_report(report)
         elif status == OrderStatus.ACCEPTED:
             self._accept(order, venue_order_id)
         elif status == OrderStatus.FILLED:
@@ -317,9 +322,12 @@ class ModelClient(LiveExecutionClient):
                 oid = int(command.venue_order_id.value)
                 return await self._model.info(lambda: self._order_report(oid) if oid in orders else None)
             sent = cloid(command.client_order_id.value)
-            return await self._model.info(
-                lambda: next((self._order_report(o.oid) for o in orders.values() if o.cloid == sent and o.is_open), None)
-            )  # fmt: skip
+
+            def read() -> OrderStatusReport | None:
+                found = [o.oid for o in orders.values() if o.cloid == sent and o.is_open]
+                return self._order_report(found[0]) if found else None
+
+            return await self._model.info(read)
         except ValueError as e:
             self._log.error(f"Failed to generate OrderStatusReport: {e}")
             return None

@@ -1,9 +1,7 @@
 """Runs a history: the node on the venue's model, with what the plan has happen, and the checks after every event."""
 
 import asyncio
-import gc
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -16,9 +14,11 @@ from tests.support.order_histories.loop import SECOND_NS, DeadlockError, Virtual
 from tests.support.order_histories.market import STEP_S, Market
 from tests.support.order_histories.node import Node
 from tests.support.order_histories.plan import BAR_S, COINS, Happening, Plan, draw
+from tests.support.order_histories.threads import no_threads
 from tests.support.order_histories.venue import VenueModel
 
-QUIET_S = 150.0
+QUIET_S = 100.0
+_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # in memory: nothing is to outlive the process
 _BAR_NS = int(BAR_S * SECOND_NS)
 
 
@@ -58,20 +58,16 @@ class History:
         """Run it to its end."""
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_until_complete(self._run())
+            with no_threads(self.plan.seed, self.loop, self.clock) as self._journals:
+                self.loop.run_until_complete(self._run())
         except DeadlockError as e:
             self.checks.violate("storm", str(e))
         finally:
+            self._journals.kill()
             asyncio.set_event_loop(None)
-            self._close()
+            self.loop.drop_all()
+            self.loop.close()
         return self.result
-
-    def _close(self) -> None:
-        for handle in (*self.loop.pending(), *asyncio.all_tasks(self.loop)):
-            handle.cancel()
-        with suppress(asyncio.CancelledError, DeadlockError):
-            self.loop.run_until_complete(asyncio.sleep(0.0))
-        self.loop.close()
 
     async def _run(self) -> None:
         for coin, share in self.plan.hand.items():
@@ -140,9 +136,11 @@ class History:
             regime=0, volatility=self.plan.volatility, model_version="v1", status=data["status"], latency_ns=0,
             ts_event=ts, ts_init=max(ts, 0),
         )  # fmt: skip
-        self.checks.on_signal(enriched, data["age"])
+        self.checks.on_signal(enriched)
         if self.node is not None and self.node.started:
-            self.log(f"signal {data['coin']} {data['side']} {data['source']}/{data['id']} {data['status']} age {data['age']}")
+            self.log(
+                f"signal {data['coin']} {data['side']} {data['source']}/{data['id']} {data['status']} age {data['age']}"
+            )
             self.node.signal(enriched, off_thread=data["off_thread"])
 
     def _begin(self, kind: str, data: dict[str, Any]) -> None:
@@ -194,7 +192,14 @@ class History:
             return
         self.lives += 1
         self.log(f"start of life {self.lives}")
-        self.node = Node(self.plan, self.loop, VirtualClock(self.loop, self.plan.start_ns), self.venue, self.journal, self.lives)
+        self.node = Node(
+            self.plan,
+            self.loop,
+            VirtualClock(self.loop, self.plan.start_ns),
+            self.venue,
+            self.journal,
+            self.lives,
+        )
         for coin in COINS:
             self.node.quote(coin)
         self.checks.on_start(self.node)
@@ -204,6 +209,7 @@ class History:
         if self.node is None:
             return
         self.node.kill()
+        self._journals.kill()
         self.checks.on_end()
         self.node = None
         self.loop.call_later(seconds, self._start)
@@ -214,10 +220,11 @@ class History:
         if node is None or not node.started:
             return
         self.checks.on_stop()
-        node.strategy.stop()
+        node.run(node.strategy.stop)
         await asyncio.sleep(2.0)  # timeout_post_stop
         if self.node is node:
             self.checks.after_stop(node)
+            node.run(node.strategy.dispose)
             self._end(seconds)
 
     def _heal(self) -> None:
@@ -228,11 +235,9 @@ class History:
 def run(seed: int) -> Result:
     """Run the history of a seed."""
     plan = draw(seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
         history = History(plan, folder)
         result = history.run()
         for failure in history.loop.failures:
             result.violations.append(f"callback: {failure}")
-    del history
-    gc.collect()
     return result

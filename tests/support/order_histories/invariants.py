@@ -10,14 +10,15 @@ from examples.venue.payloads import Action, Message
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.strategy.order_ids import Leg, order_id
 from tests.support.order_histories.client import ACCOUNT, cloid
-from tests.support.order_histories.plan import COINS, ORDER_TIMEOUT_S
 from tests.support.order_histories.market import STEP_S
+from tests.support.order_histories.plan import COINS, ORDER_TIMEOUT_S
 from tests.support.order_histories.venue import order_of
 
 if TYPE_CHECKING:
     from tests.support.order_histories.history import History
     from tests.support.order_histories.node import Node
 
+_STRATEGY = "EnrichedSignalStrategy-001"
 _DAY_NS = 86_400_000_000_000
 _TOLERANCE = 0.01  # of a limit: prices move between a decision and its arrival
 _REPORT_S = 80.0  # within which the node has had a report of the account
@@ -57,8 +58,8 @@ class Checks:
         self.entries: list[Entry] = []
         self.hand: dict[str, Decimal] = {}
         self._node: Node | None = None
-        self._by_order: dict[str, tuple[EnrichedSignal, float]] = {}
-        self._last_signal: dict[str, EnrichedSignal] = {}
+        self._by_order: dict[str, EnrichedSignal] = {}
+        self._ids: set[str] = set()
         self._unprotected_s: dict[str, float] = {}
         self._left_s: dict[str, float] = {}
         self._ready_s = 0.0
@@ -88,20 +89,12 @@ class Checks:
         self._node = node
         self._ready_s = math.inf
         node.client.on_submit = self._on_submit
-        decide = node.strategy.stage.execute
-
-        def execute(enriched: Any, account: Any, position: Any, instrument: Any, **rest: Any) -> Any:
-            coin = min(COINS, key=lambda c: abs(math.log(float(instrument.price) / self._market.last(c))))
-            if hasattr(enriched, "signal_id"):
-                self._last_signal[coin] = enriched
-            return decide(enriched, account, position, instrument, **rest)
-
-        node.strategy.stage.execute = execute
 
         def on_event(event: Any) -> None:
-            self._history.log(f"  {type(event).__name__} {_coin(event.instrument_id)} {event.client_order_id.value[:20]}"
-                              + (f" {event.last_qty} at {event.last_px}" if hasattr(event, "last_px") else "")
-                              + (f" {event.reason}" if getattr(event, "reason", None) else ""))  # fmt: skip
+            what = f"{event.last_qty} at {event.last_px}" if hasattr(event, "last_px") else ""
+            what = getattr(event, "reason", None) or what
+            order = event.client_order_id.value[:20]
+            self._history.log(f"  {type(event).__name__} {_coin(event.instrument_id)} {order} {what}")
 
         node.bus.subscribe(topic="events.order.*", handler=on_event)
 
@@ -118,11 +111,10 @@ class Checks:
         """Money came or went."""
         self._flows += amount
 
-    def on_signal(self, enriched: EnrichedSignal, age_s: float) -> None:
+    def on_signal(self, enriched: EnrichedSignal) -> None:
         """A signal was made."""
-        for account in (ACCOUNT.value, "HYPERLIQUID", "HYPERLIQUID USDC", "HYPERLIQUID-USDC", "HYPERLIQUID/USDC"):
-            of = order_id(account, "EnrichedSignalStrategy-001", enriched.source, enriched.signal_id, Leg.ENTRY, 1)
-            self._by_order.setdefault(of.value, (enriched, age_s))
+        of = order_id(ACCOUNT.value, _STRATEGY, enriched.source, enriched.signal_id, Leg.ENTRY, 1)
+        self._by_order[of.value] = enriched
 
     def on_stop(self) -> None:
         """A stop begins."""
@@ -134,9 +126,9 @@ class Checks:
             if self.hand.get(coin) or (self._is_safe(coin) and not self._pending(coin)):
                 continue
             if not self._is_reported(node):
-                pending = self._pending(coin)
+                held, pending = self._venue.held(coin), len(self._pending(coin))
                 self.violate(
-                    "stop", f"exit code 0 with {coin} {self._venue.held(coin)} unprotected, {len(pending)} entries on their way"
+                    "stop", f"exit code 0 with {coin} {held} unprotected, {pending} entries on their way"
                 )
 
     def on_step(self) -> None:
@@ -163,7 +155,7 @@ class Checks:
             if self.hand.get(coin):
                 continue
             at_venue = sorted(o.oid for o in exchange.orders.values() if o.is_open and o.coin == coin)
-            here = [o for o in node.cache.orders_open() if _coin(o.instrument_id) == coin]
+            here = [o for o in node.cache.orders_open() if _coin(o.instrument_id) == coin and _rests(o)]
             in_cache = sorted(int(o.venue_order_id.value) for o in here if o.venue_order_id is not None)
             if at_venue != in_cache:
                 self.violate("agree on orders", f"{coin}: the venue has {at_venue}, the node {in_cache}")
@@ -186,19 +178,24 @@ class Checks:
             + (f" trigger {order.trigger_price}" if order.has_trigger_price else "")
             + (f" price {order.price}" if order.has_price else "")
         )
+        if order.client_order_id.value in self._ids:
+            self.violate("id", f"{order} has an id that was sent before")
+        self._ids.add(order.client_order_id.value)
         if self.hand.get(coin):
             self.violate("hand", f"{coin} is held by hand ({self.hand[coin]}), and {order} is sent")
+            return
         if order.is_reduce_only:
-            if not order.has_trigger_price and (order.order_type.name == "MARKET" or order.time_in_force.name == "IOC"):
+            if not order.has_trigger_price and (
+                order.order_type.name == "MARKET" or order.time_in_force.name == "IOC"
+            ):
                 self._left_s[coin] = self._history.loop.time()
             return
         self._check_entry(coin, order)
 
     def _check_entry(self, coin: str, order: Any) -> None:
-        derived = self._by_order.get(order.client_order_id.value)
-        enriched = derived[0] if derived is not None else self._last_signal.get(coin)
-        if enriched is None or not {"ENTRY"} & set(order.tags or ()):
-            self.violate("reduce only", f"{order} is neither an entry nor reduce-only")
+        enriched = self._by_order.get(order.client_order_id.value)
+        if enriched is None:
+            self.violate("reduce only", f"{order} is neither the entry of a signal nor reduce-only")
             return
         key = (enriched.source, enriched.signal_id)
         entry = Entry(coin, key, order.quantity.as_decimal(), cloid(order.client_order_id.value))
@@ -219,16 +216,22 @@ class Checks:
         gross = sum(self._least_notional(coin) for coin in COINS)
         if gross > limits["max_leverage"] * best * (1.0 + _TOLERANCE):
             self.violate(
-                "leverage", f"{gross:.0f} with what is on its way, {limits['max_leverage']} x {best:.0f} allowed"
+                "leverage",
+                f"{gross:.0f} with what is on its way, {limits['max_leverage']} x {best:.0f} allowed",
             )
         own = self._least_notional(entry.coin)
         if own > limits["max_position_fraction"] * best * (1.0 + _TOLERANCE):
-            self.violate("position", f"{entry.coin} {own:.0f}, {limits['max_position_fraction']} x {best:.0f} allowed")
+            self.violate(
+                "position", f"{entry.coin} {own:.0f}, {limits['max_position_fraction']} x {best:.0f} allowed"
+            )
         if not math.isfinite(self._day_open):
             return
         level = self._loss_level()
         if self._halted:
-            self.violate("daily loss", f"an entry after the loss was reached: {self._venue.equity():.0f}, limit {level:.0f}")
+            self.violate(
+                "daily loss",
+                f"an entry after the loss was reached: {self._venue.equity():.0f}, limit {level:.0f}",
+            )
         at_stops = self._venue.equity() - sum(self._risk(coin) for coin in COINS)
         if at_stops < level - _SLACK * best:
             self.violate(
@@ -262,7 +265,9 @@ class Checks:
 
     def _on_action(self, action: Action, answer: Message | None) -> None:
         if action["type"] != "order":
-            self._history.log(f"  venue: {action['type']} " + ("lost" if answer is None else str(_statuses(answer)[0])))
+            self._history.log(
+                f"  venue: {action['type']} " + ("lost" if answer is None else str(_statuses(answer)[0]))
+            )
             return
         (request,) = action["orders"]
         coin = COINS[request["a"]]
@@ -273,8 +278,14 @@ class Checks:
             self._history.log(f"  venue: order of {coin} lost")
             return
         status = _statuses(answer)[0]
-        self._history.log(f"  venue: {coin} {'buy' if request['b'] else 'sell'} {request['s']}: {status}; holds {self._venue.held(coin)}")
-        if request["r"] and "limit" in request["t"] and order_of(answer) is None and "increase" not in str(status):
+        what = f"{'buy' if request['b'] else 'sell'} {request['s']}"
+        self._history.log(f"  venue: {coin} {what}: {status}; holds {self._venue.held(coin)}")
+        if (
+            request["r"]
+            and "limit" in request["t"]
+            and order_of(answer) is None
+            and "increase" not in str(status)
+        ):
             self._count_refusal(coin)
 
     def _count_refusal(self, coin: str) -> None:
@@ -291,9 +302,11 @@ class Checks:
         entered = {e.cloid for e in self.entries}
         for fill in self._venue.exchange.fills[-3:]:
             opens = fill["dir"].startswith("Open") or ">" in fill["dir"]
-            by_hand = fill["cloid"] is None
+            by_hand = fill["cloid"] is None or bool(self.hand.get(fill["coin"]))
             if opens and not by_hand and fill["cloid"] not in entered:
-                self.violate("reduce only", f"{fill['dir']} {fill['sz']} {fill['coin']} by an order that is no entry")
+                self.violate(
+                    "reduce only", f"{fill['dir']} {fill['sz']} {fill['coin']} by an order that is no entry"
+                )
         self._follow_positions()
 
     def _follow_positions(self) -> None:
@@ -317,7 +330,8 @@ class Checks:
                 due = max(due, self._left_s[coin] + _LEAVE_S)
             if now > due:
                 self.violate(
-                    "protection", f"{coin} {self._venue.held(coin)} without a stop for {now - since:.1f} s and not left"
+                    "protection",
+                    f"{coin} {self._venue.held(coin)} without a stop for {now - since:.1f} s and not left",
                 )
 
     def _is_safe(self, coin: str) -> bool:
@@ -380,8 +394,11 @@ def _coin(of: Any) -> str:
     return str(of.symbol.value).split("-")[0]
 
 
+def _rests(order: Any) -> bool:
+    """Return whether an order may rest; of an immediate one the adapter never reports that the rest was cancelled."""
+    return order.order_type.name != "MARKET" and order.time_in_force.name != "IOC"
+
+
 def _statuses(answer: Any) -> list[Any]:
     statuses: list[Any] = answer["response"]["data"]["statuses"]
     return statuses
-
-

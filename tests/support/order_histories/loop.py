@@ -21,16 +21,16 @@ class _Selector:
 
     def __init__(self, loop: "VirtualLoop") -> None:
         self._loop = loop
-        self._turns = 0
+        self.turns = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise DeadlockError("nothing is scheduled on the virtual loop, and it is not done")
         if timeout > 0.0:
             self._loop.elapsed += timeout
-            self._turns = 0
-        self._turns += 1
-        if self._turns > _MOST_TURNS:
+            self.turns = 0
+        self.turns += 1
+        if self.turns > _MOST_TURNS:
             raise DeadlockError(f"{_MOST_TURNS} turns of the virtual loop at {self._loop.elapsed} s")
         return []
 
@@ -81,6 +81,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         self.call_later(self._executor_delay(), call)
         return future
+
+    def drop_all(self) -> None:
+        """Cancel whatever is to be called, and let that happen."""
+        for handle in (*self.pending(), *asyncio.all_tasks(self)):
+            handle.cancel()
+        self._selector.turns = 0
+        self.run_until_complete(asyncio.sleep(0.0))
 
     def pending(self) -> list[asyncio.Handle]:
         """Return what is to be called."""
@@ -157,12 +164,16 @@ class VirtualClock(Clock):
     def register_default_handler(self, handler: object) -> None:
         """Do nothing: every alert here has a callback."""
 
+    def cancel_default_handler(self) -> None:
+        """Do nothing."""
+
     def set_time_alert_ns(
         self, name: str, alert_time_ns: int, callback: Callable[[TimeEvent], None] | None = None,
         allow_past: bool = True,
     ) -> None:  # fmt: skip
         """Call at that time."""
-        assert callback is not None and name not in self._alerts
+        assert callback is not None
+        assert name not in self._alerts
 
         def ring() -> None:
             del self._alerts[name]

@@ -25,8 +25,9 @@ from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, RiskLimits
 from tests.support.order_histories.client import ModelClient, instrument_id
-from tests.support.order_histories.loop import SECOND_NS, VirtualClock, VirtualLoop
+from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.plan import BAR_S, COINS, Plan
+from tests.support.order_histories.threads import ModelOrders
 from tests.support.order_histories.venue import VenueModel
 
 _BASES = {"BTC": BTC, "ETH": ETH, "SOL": Currency.from_str("SOL")}
@@ -125,6 +126,7 @@ class Node:
         self.strategy = EnrichedSignalStrategy(strategy_config(plan, journal))
         self.engine.register_external_order_claims(self.strategy)
         self.strategy.register(trader_id=self.bus.trader_id, portfolio=self.portfolio, **parts)
+        self.strategy.use_order_statuses("HYPERLIQUID", ModelOrders(venue))
         self.started = False
         self.is_dead = False
         self._starting: asyncio.Task[None] | None = None
@@ -185,7 +187,9 @@ class Node:
         if not off_thread:
             self.run(publish)
             return
-        thread = threading.Thread(target=self.run, args=(publish,))  # joined at once, so that nothing runs beside it
+        thread = threading.Thread(
+            target=self.run, args=(publish,)
+        )  # joined at once, so that nothing runs beside it
         thread.start()
         thread.join()
 

@@ -79,7 +79,12 @@ def draw(seed: int) -> Plan:
         "stop_loss": 0.03,
     }
     strategy = {
-        "labels": {"horizon_bars": rng.randint(5, 14), "profit_barrier": 1.0, "stop_barrier": 1.0, "cost": 0.0},
+        "labels": {
+            "horizon_bars": rng.randint(5, 14),
+            "profit_barrier": 1.0,
+            "stop_barrier": 1.0,
+            "cost": 0.0,
+        },
         "limits": limits,
         "order_timeout": ORDER_TIMEOUT_S,
         "check_interval": rng.choice((5.0, 15.0)),
@@ -96,8 +101,9 @@ def draw(seed: int) -> Plan:
         strategy,
         [],
     )
-    plan.happenings.extend(_signals(rng, plan))
-    plan.happenings.extend(_faults(rng, plan))
+    signals = _signals(rng, plan)
+    plan.happenings.extend(signals)
+    plan.happenings.extend(_faults(rng, plan, [h.at for h in signals]))
     plan.happenings.sort(key=lambda h: h.at)
     return plan
 
@@ -132,21 +138,31 @@ def _signals(rng: random.Random, plan: Plan) -> list[Happening]:
     return out
 
 
-def _faults(rng: random.Random, plan: Plan) -> list[Happening]:
+def _faults(rng: random.Random, plan: Plan, signals: list[float]) -> list[Happening]:
+    """Faults, most of them about the time of a signal, where they do most harm."""
     out: list[Happening] = []
     if rng.random() < 0.12:
         coin = rng.choice(COINS)
-        out.append(Happening(0.0, "hand", {"coin": coin, "share": round(rng.choice((-1, 1)) * rng.uniform(0.1, 0.4), 3)}))
+        out.append(
+            Happening(
+                0.0, "hand", {"coin": coin, "share": round(rng.choice((-1, 1)) * rng.uniform(0.1, 0.4), 3)}
+            )
+        )
     if rng.random() < 0.2:
         return out  # a calm one
     kinds = {
-        "reject": 2, "lose": 2, "part": 2, "mute": 1, "silent": 1, "slow": 2, "cut": 2, "kill": 2, "stop": 1,
+        "reject": 2, "lose": 2, "part": 2, "mute": 1, "silent": 1, "slow": 2, "cut": 2, "kill": 2, "stop": 2,
         "flow": 1, "jump": 1, "quotes": 1, "info": 1,
     }  # fmt: skip
     some = rng.sample(list(kinds), rng.randint(2, 6))
     for _ in range(rng.randint(2, 9)):
         kind = rng.choices(some, [kinds[k] for k in some])[0]
         at = rng.uniform(10.0, plan.seconds)
+        if rng.random() < 0.7:
+            before = kind not in ("kill", "stop", "cut")
+            at = max(
+                rng.choice(signals) + (-rng.uniform(0.0, 2.0) if before else rng.uniform(0.01, 1.0)), 1.0
+            )
         out.append(Happening(at, kind, _fault(rng, kind)))
     return out
 
@@ -161,7 +177,11 @@ def _fault(rng: random.Random, kind: str) -> dict[str, Any]:
     if kind == "part":
         return {"seconds": seconds, "fraction": rng.choice((0.2, 0.5, 0.8))}
     if kind == "slow":
-        return {"seconds": seconds, "delay": rng.choice((1.0, 3.0, 7.0)), "way": rng.choice(("there", "back"))}
+        return {
+            "seconds": seconds,
+            "delay": rng.choice((1.0, 3.0, 7.0)),
+            "way": rng.choice(("there", "back")),
+        }
     if kind in ("kill", "stop"):
         return {"seconds": round(rng.choice((0.5, 3.0, 20.0, 45.0)), 1)}
     if kind == "flow":

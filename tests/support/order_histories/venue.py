@@ -85,6 +85,7 @@ class VenueModel:
     async def post(self, connection: Connection, action: Action) -> Message:
         """Send an action and return the answer, as the adapter's WebSocket does; `OSError` or `TimeoutError` else."""
         if not connection.is_up:
+            self._report_action(action, None)
             await asyncio.sleep(0.01)
             raise OSError("transport error: not connected")
         answer: asyncio.Future[Message] = self._loop.create_future()
@@ -92,9 +93,7 @@ class VenueModel:
         lost = self._rng.random()
 
         def arrive() -> None:
-            if connection.generation != generation and lost < 0.5:
-                self._report_action(action, None)
-            elif self.exchange.is_lost(action):
+            if (connection.generation != generation and lost < 0.5) or self.exchange.is_lost(action):
                 self._report_action(action, None)
             else:
                 result = self.exchange.execute(action)
@@ -136,12 +135,12 @@ class VenueModel:
     def step(self) -> None:
         """Move the market, and match."""
         self.market.step()
-        for coin in COINS:
-            self.match(coin)
+        self.match(*COINS)
 
-    def match(self, coin: str) -> None:
+    def match(self, *coins: str) -> None:
         """Fill and trigger what the prices have reached."""
-        self.exchange.match(coin)
+        for coin in coins:
+            self.exchange.match(coin)
         if self.exchange.mode == "mute":
             self.exchange.outbox.clear()
         self.flush()
