@@ -13,6 +13,7 @@ from ml4t_actor.settings import FeedSettings
 
 _MAX_SLOTS = 64
 _REQUEST_MARGIN_BARS = 2
+_OPENS_IN_A_ROW = 3
 _SUSPICIONS = {
     "partial_bar": "began before the subscription",
     "missing_bars": "comes after a gap",
@@ -72,6 +73,7 @@ class InstrumentFeed:
         self._last_alive = 0
         self._redelivered_until = 0  # bars that closed until then are expected to come again
         self._rejected: Bar | None = None
+        self._late_by_a_bar = 0  # how many in a row
 
         # While bars and trades wait for history: what is buffered, with its time and that of its arrival.
         self._buffering = False
@@ -125,11 +127,25 @@ class InstrumentFeed:
         """Deliver a bar that came, or buffer it."""
         close = close_ns(bar.ts_event, self._interval, self._at_open)
         now = self._ports.now()
+        if self._live and self._external and not self._at_open:
+            self._check_stamp(bar, now - close)
         if self._buffering:
             self._buffer(now, close, bar)
         elif not self._admit_bar(now, close, bar):
             self._buffer(now, close, bar)
             self._drain()
+
+    def _check_stamp(self, bar: Bar, late_ns: int) -> None:
+        """Report a source that seems to stamp opens: its bars come a bar length after what counts as their close."""
+        is_late_by_a_bar = self._interval <= late_ns < 2 * self._interval
+        self._late_by_a_bar = self._late_by_a_bar + 1 if is_late_by_a_bar else 0
+        if self._late_by_a_bar >= _OPENS_IN_A_ROW:
+            self._ports.report_problem(
+                "stamped_at_open",
+                f"{bar} came {late_ns / 1e9:.1f} s after its time, which counts as its close, and so did those before "
+                "it: if this source stamps the open of a bar, set `feed.stamped_at` (and the strategy's `stamped_at`) "
+                "to 'open'; signals that carry the bar's time are expired otherwise",
+            )
 
     def on_historical_bar(self, bar: Bar) -> None:
         """Keep a bar of the response to a request, until the response is complete."""

@@ -32,7 +32,8 @@ class MarketFeed:
       those that come later, as venues do upon subscription, are passed over.
 
     Incidents are reported to `ports.report_problem` by kind: `repeated_bar`, `unclosed_bar`, `repeated_trade`,
-    `future_trade`, `no_history`, and `error in ...`. Nothing is raised into the caller. All calls belong on one thread.
+    `future_trade`, `no_history`, `stamped_at_open`, and `error in ...`. Nothing is raised into the caller. All calls
+    belong on one thread.
 
     Parameters
     ----------

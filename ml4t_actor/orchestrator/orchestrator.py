@@ -13,6 +13,7 @@ from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.monitoring import RetrainMonitor
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.orchestrator.direct_host import DirectHost
+from ml4t_actor.orchestrator.expired_stamps import ExpiredStamps
 from ml4t_actor.orchestrator.factory import build_inference, build_lifecycle, load_newest, open_ledger
 from ml4t_actor.orchestrator.problem_log import ProblemLog
 from ml4t_actor.registry import ModelBundle, ModelStore
@@ -74,6 +75,7 @@ class ML4TOrchestrator:
         self.store = ModelStore(self.config.model_path)
         self._lifecycle: LifecycleLoop | None = None
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._expired_stamps = ExpiredStamps()
 
     @property
     def is_started(self) -> bool:
@@ -217,9 +219,26 @@ class ML4TOrchestrator:
     def answer(self, signal: SignalData, now_ns: int) -> Answer:
         """Enrich one signal without recording it, and log why where the model could not be asked."""
         answer = self.inference.answer(signal, now_ns=now_ns)
-        if answer.enriched.status != Status.OK:
+        status = answer.enriched.status
+        if status != Status.OK:
             self.problems.report_status(answer.enriched, self.inference.last_error)
+        if status == Status.EXPIRED:
+            self._explain_expired(signal, now_ns)
+        else:
+            self._expired_stamps.forget(signal.source)
         return answer
+
+    def _explain_expired(self, signal: SignalData, now_ns: int) -> None:
+        """Report where the stamp of an expired signal is that of a bar's open."""
+        interval_ns, last_close_ns = None, 0
+        if signal.instrument_id in self.inference.instruments:
+            features = self.inference.features(signal.instrument_id)
+            interval_ns, last_close_ns = features.interval_ns, features.last_ts
+        age_ns = now_ns - signal.ts_event
+        reason = self._expired_stamps.explain(signal, age_ns, interval_ns, last_close_ns)
+        if reason is not None:
+            name = f"signal {signal.signal_id!r} of {signal.source!r} for {signal.instrument_id}"
+            self.problems.report("stamped_at_open", f"{name} is expired: {reason}")
 
     def is_repeated(self, signal: SignalData | EnrichedSignal) -> bool:
         """Return whether a signal of this id and source came before, and remember that it has come now."""

@@ -673,3 +673,26 @@ def test_a_vain_request_after_a_repeated_trade_does_not_keep_a_gap_from_being_fi
     feed.live_bar(feed.now)
     feed.answer([at(2), at(3)])
     assert feed.closes == [at(minute) for minute in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("stamped_at", "late_bars", "reported"),
+    [(None, 1, 3), (None, 0, 0), (None, 3, 0), ("open", 1, 0)],
+    ids=["opens", "closes", "an outage", "opens that are known to be"],
+)
+def test_external_bars_that_seem_to_be_stamped_at_their_open_are_counted(stamped_at, late_bars, reported):
+    rig = Rig(bar_type=BITFINEX, settings=FeedSettings(stamped_at=stamped_at, warm_up=False), now=at(0))
+    rig.feed.start()
+    for minute in range(1, 6):
+        rig.now = at(minute) + S // 2
+        rig.feed.on_bar(make_bar(BITFINEX, at(minute - late_bars), rig.now))
+    assert rig.counts["stamped_at_open"] == reported
+
+
+def test_bars_that_nautilus_aggregates_are_never_taken_for_opens():
+    rig = Rig(bar_type=INTERNAL, settings=FeedSettings(warm_up=False), now=at(0))
+    rig.feed.start()
+    for minute in range(1, 6):
+        rig.now = at(minute) + S // 2
+        rig.feed.on_bar(make_bar(INTERNAL, at(minute - 1), rig.now))
+    assert rig.counts["stamped_at_open"] == 0
