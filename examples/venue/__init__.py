@@ -16,6 +16,9 @@ reach it is in `Venue.env` and `Venue.base_url_ws`; the adapter is not patched.
 `skip_candles`  `coin`, `count`: do not stream them; the history has them
 `move`          `coin`, `factor`: multiply prices
 `trade`         `coin`, `side`, `size`: trade for the user, as if from elsewhere
+`order`         `coin`, `side`, `size`, `price`, `cloid`: place a limit order for the user, as if from elsewhere
+`fund`          `coin`, `usdc`: pay funding; the user is charged where it is negative
+`leverage`      `coin`, `mode`, `value`: set 'cross' or 'isolated', and how much
 `cancel`        `oid`: cancel an order, as if from elsewhere
 =============== ================================================================================================
 """

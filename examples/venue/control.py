@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Literal, override
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from examples.venue.orders import COINS
+from examples.venue.payloads import OrderRequest
+
 if TYPE_CHECKING:
     from examples.venue.server import Server
 
@@ -142,6 +145,52 @@ class TradeElsewhere(Command, tag="trade"):
         server.exchange.trade(self.coin, self.side == "buy", self.size)
 
 
+class OrderElsewhere(Command, tag="order"):
+    """Place a limit order for the user, as if from elsewhere."""
+
+    coin: str
+    side: Literal["buy", "sell"]
+    size: str
+    price: str
+    cloid: str | None = None
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        request: OrderRequest = {
+            "a": COINS.index(self.coin),
+            "b": self.side == "buy",
+            "p": self.price,
+            "s": self.size,
+            "r": False,
+            "t": {"limit": {"tif": "Gtc"}},
+            "c": self.cloid,
+        }
+        server.exchange.execute({"type": "order", "orders": [request], "grouping": "na"})
+
+
+class Fund(Command, tag="fund"):
+    """Pay funding for a coin's position; the user is charged where `usdc` is negative."""
+
+    coin: str
+    usdc: str
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        server.exchange.fund(self.coin, self.usdc)
+
+
+class SetLeverage(Command, tag="leverage"):
+    """Set a coin's leverage and margin mode."""
+
+    coin: str
+    mode: Literal["cross", "isolated"]
+    value: int
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        server.exchange.terms.leverage[self.coin] = (self.mode, self.value)
+
+
 class CancelElsewhere(Command, tag="cancel"):
     """Cancel an order, as if from elsewhere."""
 
@@ -162,6 +211,9 @@ type AnyCommand = (
     | SkipCandles
     | Move
     | TradeElsewhere
+    | OrderElsewhere
+    | Fund
+    | SetLeverage
     | CancelElsewhere
 )
 

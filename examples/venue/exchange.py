@@ -7,6 +7,7 @@ from decimal import Decimal
 from examples.venue.orders import COINS, LEVERAGE, Order, Top, kinds, now_ms, reached
 from examples.venue.payloads import Action, CancelRequest, Fill, Message, ModifyRequest, OrderRequest
 from examples.venue.tape import SIZE_DECIMALS, price_text, size_text
+from examples.venue.terms import Terms
 
 TAKER_FEE, MAKER_FEE = Decimal("0.00045"), Decimal("0.00015")
 _ZERO = Decimal(0)
@@ -43,6 +44,7 @@ class Exchange:
         self._oids, self._tids = itertools.count(140_000_000_001), itertools.count(500_000_000_001)
         self.cash = Decimal(str(equity))  # accountValue is this plus the signed value of positions
         self.positions: dict[str, tuple[Decimal, Decimal]] = {}
+        self.terms = Terms()
         self.orders: dict[int, Order] = {}
         self.fills: list[Fill] = []
         self.outbox: list[Message] = []
@@ -65,6 +67,9 @@ class Exchange:
             status = self._modify({"oid": action["oid"], "order": action["order"]})
             if "error" in status:
                 return {"status": "err", "response": status["error"]}
+        if kind == "updateLeverage":
+            mode = "cross" if action["isCross"] else "isolated"
+            self.terms.leverage[COINS[action["asset"]]] = (mode, action["leverage"])
         return {"status": "ok", "response": {"type": "default"}}
 
     def is_lost(self, action: Action) -> bool:
@@ -98,6 +103,11 @@ class Exchange:
             "t": {"limit": {"tif": "Ioc"}},
         }
         self._match_now(self._order(request))
+
+    def fund(self, coin: str, usdc: str) -> None:
+        """Pay funding for a position; it is charged where `usdc` is negative."""
+        self.cash += Decimal(usdc)
+        self.terms.fund(coin, Decimal(usdc), self.positions.get(coin, (_ZERO, _ZERO))[0])
 
     def value(self) -> tuple[Decimal, Decimal]:
         """Return account value and gross notional, in USDC."""
@@ -140,21 +150,24 @@ class Exchange:
         size, entry = self.positions[coin]
         price = self._top(coin).last
         profit = size * (price - entry)
-        margin = abs(size) * price / _MARGIN_LEVERAGE
+        mode, leverage = self.terms.of(coin)
+        margin = abs(size) * price / leverage
+        liquidation = self.terms.liquidation_price(coin, size, entry)
+        funding = str(self.terms.funding_since_open(coin))
         return {
             "type": "oneWay",
             "position": {
                 "coin": coin,
                 "szi": size_text(coin, float(size)),
-                "leverage": {"type": "cross", "value": _MARGIN_LEVERAGE},
+                "leverage": {"type": mode, "value": leverage},
                 "entryPx": price_text(coin, float(entry)),
                 "positionValue": f"{abs(size) * price:.6f}",
                 "unrealizedPnl": f"{profit:.6f}",
                 "returnOnEquity": f"{profit / margin:.6f}",
-                "liquidationPx": None,
+                "liquidationPx": None if liquidation is None else price_text(coin, float(liquidation)),
                 "marginUsed": f"{margin:.6f}",
                 "maxLeverage": LEVERAGE[coin],
-                "cumFunding": {"allTime": "0.0", "sinceOpen": "0.0", "sinceChange": "0.0"},
+                "cumFunding": {"allTime": funding, "sinceOpen": funding, "sinceChange": funding},
             },
         }
 
@@ -310,6 +323,7 @@ class Exchange:
         now_held = held + order.sign * size
         if now_held == 0:
             self.positions.pop(order.coin, None)
+            self.terms.forget(order.coin)
         elif closing == 0:
             average = (abs(held) * entry + size * price) / abs(now_held)
             self.positions[order.coin] = (now_held, average)

@@ -154,6 +154,9 @@ class Action(TypedDict, total=False):
     modifies: list[ModifyRequest]
     oid: int | str  # of `modify`, which is a ModifyRequest itself
     order: OrderRequest
+    asset: int  # of `updateLeverage`
+    isCross: bool
+    leverage: int
 
 
 class CandleRequest(TypedDict, total=False):
