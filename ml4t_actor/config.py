@@ -34,6 +34,7 @@ from ml4t_actor.settings import (
 )
 
 LEDGER_FILE = "ledger.sqlite"
+TIME_BARS_ONLY = "must be time bars: a model knows one bar length"
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -232,6 +233,8 @@ def _bar_types(name: str, value: object) -> list[str]:
             bar_type = BarType.from_str(item)
         except ValueError as e:
             raise refused(f"{name}[{i}]", item, f"must be a bar type ({e})") from None
+        if not bar_type.spec.is_time_aggregated():
+            raise refused(f"{name}[{i}]", item, TIME_BARS_ONLY)
         if (other := by_instrument.get(bar_type.instrument_id)) is not None:
             rule = f"must be the only bar type of its instrument, which has {other!r}"
             raise refused(f"{name}[{i}]", item, rule)

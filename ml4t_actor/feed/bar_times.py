@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from ml4t_actor.config import TIME_BARS_ONLY
 from ml4t_actor.market_data import MILLISECOND_NS
 from ml4t_actor.nautilus.model import Bar, BarType
 
@@ -44,7 +45,7 @@ def bar_interval_ns(bar_type: BarType) -> int:
     300000000000
     """
     if not bar_type.spec.is_time_aggregated():
-        raise ValueError(f"`bar_types` has {bar_type}, must be time bars: a model knows one bar length")
+        raise ValueError(f"`bar_types` has {bar_type}, {TIME_BARS_ONLY}")
     interval_ns: int = bar_type.spec.get_interval_ns()
     return interval_ns
 

@@ -11,6 +11,7 @@ from nautilus_trader.model.enums import (
     OrderType,
     PositionSide,
     TimeInForce,
+    bar_aggregation_to_str,
 )
 from nautilus_trader.model.identifiers import (
     AccountId,
@@ -57,4 +58,5 @@ __all__ = [
     "TradeTick",
     "TraderId",
     "Venue",
+    "bar_aggregation_to_str",
 ]

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ml4t_actor.nautilus.live import logging_sync_to_disk, sync_logger_to_disk
-from ml4t_actor.node.check import FAIL, check_environment, check_node, print_table
+from ml4t_actor.node.check import check_bars, check_environment, check_node
 from ml4t_actor.node.config import NodeConfigError, read_plan
+from ml4t_actor.node.findings import FAIL, print_table
+from ml4t_actor.node.trading_check import check_trading
 
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
@@ -47,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = asyncio.run(check_node(plan))
         print_table(findings)
         return EXIT_FAILED if any(finding.level == FAIL for finding in findings) else EXIT_STOPPED
-    missing = [finding for finding in check_environment(plan) if finding.level == FAIL]
-    if missing:
-        for finding in missing:
+    known = (*check_environment(plan), *check_trading(plan), *check_bars(plan))
+    failed = [finding for finding in known if finding.level == FAIL]
+    if failed:
+        for finding in failed:
             print(f"{finding.message}: {finding.remedy}", file=sys.stderr)
         return EXIT_REFUSED
     # Imported here: `--check` needs no engine.

@@ -4,12 +4,11 @@ import asyncio
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -20,18 +19,17 @@ from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger.schema import LedgerError, reading
 from ml4t_actor.nautilus.components import Cache
 from ml4t_actor.nautilus.live import LiveClock, MessageBus
-from ml4t_actor.nautilus.model import BarType
+from ml4t_actor.nautilus.model import BarType, InstrumentId
+from ml4t_actor.nautilus.trading import Instrument
+from ml4t_actor.node.account_check import check_accounts
 from ml4t_actor.node.config import ClientPlan, NodePlan
+from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding, Level
+from ml4t_actor.node.trading_check import check_trading
 from ml4t_actor.node.venues import venue_of
 from ml4t_actor.registry import ModelStore
 
 if TYPE_CHECKING:
     from ml4t_actor.streams.connection import RedisLink
-
-PASS: Literal["PASS"] = "PASS"
-WARN: Literal["WARN"] = "WARN"
-FAIL: Literal["FAIL"] = "FAIL"
-Level = Literal["PASS", "WARN", "FAIL"]
 
 CLOCK_OFFSET_MAX_S = 1.0
 DATE_REQUESTS = 4
@@ -40,33 +38,16 @@ VENUE_TIMEOUT_S = 30.0
 REDIS_OLDEST = (6, 2)
 
 
-class Finding(NamedTuple):
-    """What one check found.
-
-    Attributes
-    ----------
-    level : {'PASS', 'WARN', 'FAIL'}
-        WARN is something to know; with a FAIL the node should not run.
-    subject : str
-        What was checked.
-    message : str
-        In words and numbers; never a secret.
-    remedy : str
-        What to do; "" where nothing is to be done.
-    """
-
-    level: Level
-    subject: str
-    message: str
-    remedy: str = ""
-
-
 async def check_node(plan: NodePlan) -> list[Finding]:
     """Return the findings of all checks, of a config that was read without a problem."""
     n = len(plan.components)
     findings = [Finding(PASS, "config", f"{plan.path}: {len(plan.clients)} client(s), {n} component(s)")]
     findings += check_environment(plan)
-    findings += await _check_instruments(plan)
+    findings += check_trading(plan)
+    findings += check_bars(plan)
+    instruments: dict[InstrumentId, Instrument] = {}
+    findings += await _check_instruments(plan, instruments)
+    findings += await asyncio.to_thread(check_accounts, plan, instruments)
     findings += await asyncio.to_thread(_check_venue_clocks, plan)
     if not plan.actors:
         findings.append(Finding(WARN, "actor", "the config has no ML4TActor", "add one to `actors`"))
@@ -102,20 +83,20 @@ def check_environment(plan: NodePlan) -> list[Finding]:
     return list(findings)
 
 
-def print_table(findings: Iterable[Finding], file: TextIO | None = None) -> None:
-    """Print a line per finding, and how many there are of each level."""
-    file = file or sys.stdout
-    findings = list(findings)
-    width = max(len(finding.subject) for finding in findings)
-    for finding in findings:
-        print(f"{finding.level}  {finding.subject:<{width}}  {finding.message}", file=file)
-        if finding.remedy:
-            print(f"{'':<{len(finding.level) + width + 4}}-> {finding.remedy}", file=file)
-    counts = {level: sum(finding.level == level for finding in findings) for level in (PASS, WARN, FAIL)}
-    print(", ".join(f"{n} {level}" for level, n in counts.items()), file=file, flush=True)
+def check_bars(plan: NodePlan) -> list[Finding]:
+    """Return which bars the data clients refuse: the node would start, and never see one."""
+    venues = [venue for client in plan.data_clients if (venue := venue_of(client.config)) is not None]
+    findings: dict[Finding, None] = {}
+    for bar_type in plan.bar_types:
+        for venue in venues:
+            if (fault := venue.bar_fault(bar_type)) is not None:
+                finding = Finding(FAIL, "bars", f"{bar_type}: {fault}", "use one of those, or ...-INTERNAL")
+                findings[finding] = None
+    return list(findings)
 
 
-async def _check_instruments(plan: NodePlan) -> list[Finding]:
+async def _check_instruments(plan: NodePlan, instruments: dict[InstrumentId, Instrument]) -> list[Finding]:
+    """Return the findings about the instruments that are wanted, and put those that were loaded into `instruments`."""
     wanted = plan.instrument_ids
     if not wanted:
         return [
@@ -138,9 +119,10 @@ async def _check_instruments(plan: NodePlan) -> list[Finding]:
             )
             covered |= {str(name) for name in wanted}
             continue
-        own = [str(name) for name in wanted if venue is None or str(name.venue) == venue]
-        covered |= set(own)
-        missing = [name for name in own if name not in loaded]
+        instruments |= loaded
+        own = [name for name in wanted if venue is None or str(name.venue) == venue]
+        covered |= {str(name) for name in own}
+        missing = [str(name) for name in own if name not in loaded]
         if missing and not loaded:
             findings.append(
                 Finding(
@@ -160,7 +142,9 @@ async def _check_instruments(plan: NodePlan) -> list[Finding]:
                 )
             )
         elif own:
-            findings.append(Finding(PASS, "instruments", f"client {client.name} has {', '.join(own)}"))
+            findings.append(
+                Finding(PASS, "instruments", f"client {client.name} has {', '.join(map(str, own))}")
+            )
     if without_client := [str(name) for name in wanted if str(name) not in covered]:
         findings.append(
             Finding(
@@ -170,7 +154,9 @@ async def _check_instruments(plan: NodePlan) -> list[Finding]:
     return findings
 
 
-async def _load_instruments(plan: NodePlan, client: ClientPlan) -> tuple[str | None, set[str]]:
+async def _load_instruments(
+    plan: NodePlan, client: ClientPlan
+) -> tuple[str | None, dict[InstrumentId, Instrument]]:
     """Return a client's venue, and the instruments that its adapter's own provider loads; nothing is connected."""
     clock = LiveClock()
     built = client.factory.create(  # type: ignore[attr-defined]
@@ -184,7 +170,7 @@ async def _load_instruments(plan: NodePlan, client: ClientPlan) -> tuple[str | N
     # Every live market data client has one, though not by a public name.
     provider = built._instrument_provider
     await provider.initialize()
-    return (None if built.venue is None else str(built.venue)), {str(name) for name in provider.get_all()}
+    return (None if built.venue is None else str(built.venue)), provider.get_all()
 
 
 def _check_venue_clocks(plan: NodePlan) -> list[Finding]:

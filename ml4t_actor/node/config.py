@@ -35,6 +35,8 @@ from ml4t_actor.nautilus.model import (
     Symbol,
     TraderId,
 )
+from ml4t_actor.nautilus.sandbox import SandboxExecutionClientConfig
+from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 
 FILE_BYTES_MAX = 1_000_000
 
@@ -73,6 +75,19 @@ class ClientPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class StrategyPlan:
+    """An `EnrichedSignalStrategy` of the node: the id that it will have, and its config."""
+
+    name: str
+    config: EnrichedSignalStrategyConfig
+
+    @property
+    def instrument_ids(self) -> tuple[InstrumentId, ...]:
+        """What it trades."""
+        return tuple(time_bars(self.config.bar_types))
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """A node's config, with everything in it decoded.
 
@@ -105,10 +120,39 @@ class NodePlan:
         return tuple(c for c in self.components if isinstance(c, ML4TActorConfig))
 
     @property
+    def strategies(self) -> tuple[StrategyPlan, ...]:
+        """The `EnrichedSignalStrategy`s among the components."""
+        first, plans = len(self.config.actors), []
+        for i, importable in enumerate(self.config.strategies):
+            config = self.components[first + i]
+            if isinstance(config, EnrichedSignalStrategyConfig):
+                name = importable.strategy_path.rpartition(":")[2]
+                tag = config.order_id_tag
+                # As NautilusTrader numbers those that have no tag.
+                name = f"{name}-{i:03d}" if tag is None else f"{name}-{tag}"
+                plans.append(StrategyPlan(name, config))
+        return tuple(plans)
+
+    @property
+    def traded_ids(self) -> tuple[InstrumentId, ...]:
+        """Instruments that the strategies trade, in order, each once."""
+        return tuple(dict.fromkeys(name for s in self.strategies for name in s.instrument_ids))
+
+    @property
+    def bar_types(self) -> tuple[BarType, ...]:
+        """Those of all components, in order, each once."""
+        named = (str(text) for c in self.components for text in getattr(c, "bar_types", ()))
+        return tuple(BarType.from_str(text) for text in dict.fromkeys(named))
+
+    @property
     def instrument_ids(self) -> tuple[InstrumentId, ...]:
         """Instruments of the `bar_types` of all components, in order, each once."""
-        named = (text for c in self.components for text in getattr(c, "bar_types", ()))
-        return tuple(dict.fromkeys(BarType.from_str(str(text)).instrument_id for text in named))
+        return tuple(dict.fromkeys(bar_type.instrument_id for bar_type in self.bar_types))
+
+
+def is_simulated(client: ClientPlan) -> bool:
+    """Return whether a client sends no order anywhere, but simulates their execution."""
+    return isinstance(client.config, SandboxExecutionClientConfig)
 
 
 def read_plan(path: str | Path) -> NodePlan:
@@ -332,6 +376,13 @@ def _live_problems(raw: dict[str, object]) -> list[str]:
     for name, level in levels.items():
         if level is not None and level not in _LOG_LEVELS:
             problems.append(f"logging.{name}: was {level!r}, must be one of {', '.join(_LOG_LEVELS)}")
+    strategies = raw.get("strategies")
+    for i, entry in enumerate(strategies if isinstance(strategies, list) else ()):
+        if _object(_object(entry).get("config")).get("strategy_id") is not None:
+            problems.append(
+                f"strategies[{i}].config.strategy_id: NautilusTrader fails on one from a file; leave it out, and tell "
+                "strategies apart by `order_id_tag`"
+            )
     if logging.get("bypass_logging"):
         problems.append("logging.bypass_logging: must be false, a live node has to log")
     return problems

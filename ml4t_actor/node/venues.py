@@ -1,9 +1,12 @@
 """What running and checking a node needs to know of a venue, beside what all adapters have in common."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Protocol, cast
 
 from ml4t_actor.nautilus.components import NautilusConfig
+from ml4t_actor.nautilus.model import BarType
+from ml4t_actor.node.account import AccountState
 from ml4t_actor.strategy.order_status import EndedWithProcess, OrderStatusSource
 
 # By the package of the adapter; a module here has the functions of `Venue`.
@@ -27,8 +30,17 @@ class Venue(Protocol):
     def date_url(self, config: NautilusConfig) -> str:
         """Return an address of the venue whose answer has a Date header."""
 
+    def bar_fault(self, bar_type: BarType) -> str | None:
+        """Return why the adapter refuses a subscription to bars; None if it does not."""
+
     def order_statuses(self, config: NautilusConfig) -> OrderStatusSource | None:
         """Return what asks about the orders of an execution client; None where there is nothing."""
+
+    def account_state(self, config: NautilusConfig, symbols: Iterable[str]) -> AccountState | None:
+        """Return the account of an execution client; None for another client, or without a key."""
+
+    def venue_client_id(self, order_id: str) -> str:
+        """Return under which id the venue has an order with this client order id."""
 
 
 def venue_of(config: NautilusConfig) -> Venue | None:

@@ -1,5 +1,6 @@
 """The strategy's configuration."""
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -125,6 +126,10 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
             raise ValueError(f"`journal_path` was {self.journal_path!r}, must be the path of a file")
         if self.external_order_claims is None:
             msgspec.structs.force_setattr(self, "external_order_claims", list(instruments))
+
+    def journal_file(self, strategy_id: str) -> Path:
+        """Return the file of the journal of the strategy with this id."""
+        return Path(self.journal_path or f"models/orders-{strategy_id}.sqlite")
 
 
 def time_bars(texts: object) -> dict[InstrumentId, BarType]:

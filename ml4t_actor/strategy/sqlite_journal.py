@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -193,6 +193,31 @@ class SqliteJournal(MemoryJournal):
 
     def _report(self, message: str) -> None:
         self._call_soon(partial(self._report_problem, message))
+
+
+def read_entries(path: Path, limit: int) -> list[EntryIntent]:
+    """Return the newest entries of a journal that no process has open, the newest last.
+
+    Raises
+    ------
+    JournalError
+        If the file is in use, or is no journal.
+    """
+    try:
+        # Not `mode=ro`: after a kill what is in the WAL has to be recovered.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0.5)
+        with closing(connection):
+            if _is_new(connection, path):
+                return []
+            rows = connection.execute(
+                f"SELECT {', '.join(EntryIntent._fields)} FROM entries ORDER BY rowid DESC LIMIT ?", (limit,)
+            ).fetchall()
+    except (OSError, sqlite3.Error) as e:
+        raise JournalError(_explain(path, e)) from e
+    return [
+        EntryIntent(order_id, source, signal_id, instrument_id, side, Decimal(quantity), ts)
+        for order_id, source, signal_id, instrument_id, side, quantity, ts in reversed(rows)
+    ]
 
 
 def _open(path: Path, busy_timeout_s: float) -> sqlite3.Connection:

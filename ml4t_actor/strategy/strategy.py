@@ -201,7 +201,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _open_journal(self) -> None:
         """Open the journal's file, unless an earlier start did."""
         if not isinstance(self._journal, SqliteJournal):
-            path = self.config.journal_path or f"models/orders-{self.id}.sqlite"
+            path = self.config.journal_file(self.id.value)
             self.use_journal(SqliteJournal(path, self._call_soon, self._report_problem))
 
     def _call_soon(self, function: Callable[[], None]) -> None:

@@ -28,16 +28,10 @@ from ml4t_actor.ledger import LedgerReader
 from ml4t_actor.market_data import Signals
 from ml4t_actor.node import NodeConfigError, NodePlan, read_plan
 from ml4t_actor.node.__main__ import main
-from ml4t_actor.node.check import (
-    FAIL,
-    PASS,
-    WARN,
-    Finding,
-    _check_model,
-    _clock_finding,
-    _clock_offset,
-    print_table,
-)
+from ml4t_actor.node.check import _check_model, _clock_finding, _clock_offset
+from ml4t_actor.node.config import is_simulated
+from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding, print_table
+from ml4t_actor.node.trading_check import check_trading
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSettings
 from ml4t_actor.training.loop import TrainingLoop
@@ -46,7 +40,12 @@ from tests.support.redis_server import RedisServer, free_port
 from tests.support.waiting import end_of, until
 
 CONFIGS = ROOT / "configs"
-NODE_FILES = ["hyperliquid_mainnet.json", "hyperliquid_testnet.json", "redis_node.json"]
+NODE_FILES = [
+    "hyperliquid_mainnet.json",
+    "hyperliquid_sandbox.json",
+    "hyperliquid_testnet.json",
+    "redis_node.json",
+]
 KEY = "0x" + "5e" * 32  # of nobody
 BTC, ETH = "BTC-USD-PERP.HYPERLIQUID", "ETH-USD-PERP.HYPERLIQUID"
 
@@ -133,6 +132,8 @@ class TestConfigsAsShipped:
 
     def test_load_only_the_instruments_that_are_traded(self, plan):
         for client in plan.clients:
+            if is_simulated(client):
+                continue
             assert client.config.instrument_provider.load_ids == frozenset(plan.instrument_ids)
 
     def test_stop_within_a_few_seconds(self, plan):
@@ -143,12 +144,15 @@ class TestConfigsAsShipped:
         [
             ("hyperliquid_mainnet.json", "MAINNET", True),
             ("hyperliquid_testnet.json", "TESTNET", True),
+            ("hyperliquid_sandbox.json", "MAINNET", True),
             ("redis_node.json", "MAINNET", False),
         ],
     )
     def test_are_for_the_venue_that_they_are_named_after(self, name, environment, trades):
         plan = read_plan(CONFIGS / name)
-        assert {str(client.config.environment).upper() for client in plan.clients} == {environment}
+        assert {
+            str(client.config.environment).upper() for client in plan.clients if not is_simulated(client)
+        } == {environment}
         assert bool(plan.exec_clients) == trades == (len(plan.components) == 2)
         assert plan.actors[0].redis_enabled
         if trades:
@@ -157,6 +161,9 @@ class TestConfigsAsShipped:
             assert strategy.labels == plan.actors[0].labels
             assert strategy.bar_types == plan.actors[0].bar_types
             assert strategy.limits.max_leverage <= 1.0
+            assert strategy.limits.max_notional_per_order <= 10_000.0
+            assert not plan.config.risk_engine.max_notional_per_order  # does nothing for margin accounts
+            assert {finding.level for finding in check_trading(plan)} == {PASS}
 
     def test_no_two_have_the_same_trader(self):
         assert len({read_plan(CONFIGS / name).config.trader_id for name in NODE_FILES}) == len(NODE_FILES)
@@ -206,9 +213,20 @@ class TestReading:
             ("actors.0.config.component_id", "é", "actors[0].config.component_id"),
             ("actors.0.actor_path", "ml4t_actor.actor:Nobody", "actors[0].actor_path"),
             ("actors.0.config_path", ..., "actors"),
+            (
+                "actors.0.config.bar_types",
+                [f"{BTC}-100-TICK-LAST-INTERNAL"],
+                "must be time bars: a model knows one bar length",
+            ),
+            (
+                "strategies.0.config.bar_types",
+                [f"{BTC}-100-TICK-LAST-INTERNAL"],
+                "must be of time bars: the horizon is a time",
+            ),
             ("strategies.0.config.fraction", 2.0, "strategies[0].config: `fraction` was 2.0"),
             ("strategies.0.config.limits.max_daily_loss", 2.0, "strategies[0].config.limits.max_daily_loss"),
             ("strategies.0.config.strategy_id", "x", "strategies[0].config.strategy_id"),
+            ("strategies.0.config.strategy_id", "MINE-001", "strategies[0].config.strategy_id"),
         ],
     )
     def test_an_error_is_reported_with_its_path(self, tmp_path, path, value, reported):
@@ -535,7 +553,9 @@ class TestCheck:
         assert "hunter2" not in reported
         lines = [line.split()[:2] for line in reported.splitlines() if line[:4] in (PASS, WARN, FAIL)]
         assert [WARN, "model"] in lines  # none is there yet
-        for subject in ("config", "keys", "instruments", "clock", "redis", "ledger", "disk", "metrics"):
+        for subject in ("config", "keys", "reconciliation", "instruments", "account", "positions", "orders"):
+            assert [PASS, subject] in lines, reported
+        for subject in ("clock", "redis", "ledger", "disk", "metrics"):
             assert [PASS, subject] in lines, reported
         assert not (tmp_path / "models").exists()
 
@@ -586,6 +606,32 @@ class TestCheck:
         assert code == 1
         assert f"{FAIL}  instruments" in reported
         assert BTC in reported
+
+    def test_names_what_is_held_by_hand(self, tmp_path):
+        with Venue() as market:
+            market.control("trade", coin="BTC", side="buy", size="0.5")
+            market.control("order", coin="ETH", side="sell", size="1", price="9000")
+            raw = local(market, trades=True, actor={"model_path": str(tmp_path / "models")})
+            raw["strategies"] = node_config("hyperliquid_testnet.json")["strategies"]
+            raw["strategies"][0]["config"]["bar_types"] = raw["actors"][0]["config"]["bar_types"]
+            raw["strategies"][0]["config"]["journal_path"] = str(tmp_path / "orders.sqlite")
+            code, reported = self.run(tmp_path, market, raw)
+        assert code == 0, reported
+        for words in (f"{BTC}: 0.5 at", "0.5 of it is not the strategy's", f"{ETH}: order"):
+            [line] = [line for line in reported.splitlines() if words in line]
+            assert line.startswith(WARN)
+        assert f"{PASS}  terms" in reported
+        assert not (tmp_path / "orders.sqlite").exists()
+
+    def test_of_the_sandbox_passes_without_a_key(self, tmp_path, venue):
+        raw = local(venue, actor={"model_path": str(tmp_path / "models")})
+        sandbox = node_config("hyperliquid_sandbox.json")
+        raw |= {name: sandbox[name] for name in ("environment", "exec_clients", "exec_engine", "strategies")}
+        raw["strategies"][0]["config"]["bar_types"] = raw["actors"][0]["config"]["bar_types"]
+        code, reported = self.run(tmp_path, venue, raw, HYPERLIQUID_TESTNET_PK="")
+        assert code == 0, reported
+        assert f"{PASS}  sandbox" in reported
+        assert "keys" not in reported
 
 
 class TestTable:

@@ -1,0 +1,142 @@
+"""Settings with which trading would double positions or risk too much, found without asking a venue."""
+
+from collections.abc import Iterator
+
+from ml4t_actor.node.config import NodePlan, is_simulated
+from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
+from ml4t_actor.strategy.risk import RiskLimits
+
+# Above these a limit is called extreme; each is several times what the shipped configs have.
+EXTREME_LEVERAGE = 5.0
+EXTREME_POSITION_FRACTION = 2.0
+EXTREME_DAILY_LOSS = 0.1
+EXTREME_STOP_LOSS = 0.2
+
+_EXTREMES = {
+    "max_leverage": EXTREME_LEVERAGE,
+    "max_position_fraction": EXTREME_POSITION_FRACTION,
+    "max_daily_loss": EXTREME_DAILY_LOSS,
+    "stop_loss": EXTREME_STOP_LOSS,
+}
+
+
+def check_trading(plan: NodePlan) -> list[Finding]:
+    """Return the findings about reconciliation, the risk engine and the limits of the strategies; [] without orders.
+
+    A FAIL among them keeps the node from starting, too.
+    """
+    if not plan.exec_clients:
+        return []
+    findings = [*_check_reconciliation(plan), *_check_simulation(plan), *_check_risk_engine(plan)]
+    for strategy in plan.strategies:
+        findings += _check_limits(strategy.config.limits)
+    return findings
+
+
+def _check_reconciliation(plan: NodePlan) -> Iterator[Finding]:
+    """Check that a node learns at its start of what it holds: else it opens it a second time."""
+    if all(is_simulated(client) for client in plan.exec_clients):
+        return
+    engine = plan.config.exec_engine
+    doubles = "a restart would not know of its positions, and open them a second time"
+    faults = []
+    if not engine.reconciliation:
+        faults.append(("`exec_engine.reconciliation` is false", "set it to true"))
+    if engine.filter_position_reports:
+        faults.append(("`exec_engine.filter_position_reports` is true", "leave it out"))
+    if not engine.generate_missing_orders:
+        faults.append(("`exec_engine.generate_missing_orders` is false", "leave it out"))
+    if engine.reconciliation_instrument_ids:
+        reconciled = set(engine.reconciliation_instrument_ids)
+        if missing := [str(name) for name in plan.traded_ids if name not in reconciled]:
+            faults.append(
+                (
+                    f"`exec_engine.reconciliation_instrument_ids` lacks {', '.join(missing)}",
+                    "add what is traded, or leave it out",
+                )
+            )
+    for fault, remedy in faults:
+        yield Finding(FAIL, "reconciliation", f"{fault}: {doubles}", remedy)
+    if not faults:
+        yield Finding(PASS, "reconciliation", "positions and orders are reconciled at the start")
+
+
+def _check_simulation(plan: NodePlan) -> Iterator[Finding]:
+    """Check what Nautilus's sandbox client cannot do."""
+    simulated = [client for client in plan.exec_clients if is_simulated(client)]
+    if not simulated:
+        return
+    engine = plan.config.exec_engine
+    for name in ("open_check_interval_secs", "position_check_interval_secs"):
+        if getattr(engine, name) is not None:
+            yield Finding(
+                FAIL,
+                "sandbox",
+                f"`exec_engine.{name}` is set, and the simulated venue reports neither orders nor positions: they "
+                "would be taken for lost",
+                "leave it out",
+            )
+    venues = {str(name.venue) for name in plan.traded_ids}
+    for client in simulated:
+        venue = getattr(client.config, "venue", "")
+        if venues and venue not in venues:
+            yield Finding(
+                FAIL,
+                "sandbox",
+                f"client {client.name} simulates {venue}, and traded are instruments of {', '.join(sorted(venues))}",
+                "correct `venue`",
+            )
+        else:
+            balances = ", ".join(getattr(client.config, "starting_balances", ()))
+            yield Finding(
+                PASS,
+                "sandbox",
+                f"orders for {venue} are simulated, from {balances} on at each start, without fees and funding",
+            )
+
+
+def _check_risk_engine(plan: NodePlan) -> Iterator[Finding]:
+    engine = plan.config.risk_engine
+    if engine.bypass:
+        yield Finding(WARN, "limits", "`risk_engine.bypass` is true: no order is checked", "leave it out")
+    if engine.max_notional_per_order:
+        yield Finding(
+            WARN,
+            "limits",
+            "`risk_engine.max_notional_per_order` does nothing: NautilusTrader skips it for margin accounts, as all of "
+            "Hyperliquid's are",
+            "set `limits.max_notional_per_order` of the strategy",
+        )
+
+
+def _check_limits(limits: RiskLimits) -> Iterator[Finding]:
+    extreme = False
+    for name, most in _EXTREMES.items():
+        value = getattr(limits, name)
+        if value > most:
+            extreme = True
+            yield Finding(
+                WARN,
+                "limits",
+                f"`limits.{name}` is {value:g}, more than {most:g}: {_consequence(name, value)}",
+                "lower it, unless you mean it",
+            )
+    if limits.max_notional_per_order is None:
+        extreme = True
+        yield Finding(
+            WARN,
+            "limits",
+            "no order is bounded in money: `limits.max_notional_per_order` is not set",
+            "set it to the largest entry that you mean to make",
+        )
+    if not extreme:
+        values = ", ".join(f"{name} {getattr(limits, name):g}" for name in _EXTREMES)
+        yield Finding(PASS, "limits", f"{values}, max_notional_per_order {limits.max_notional_per_order:g}")
+
+
+def _consequence(name: str, value: float) -> str:
+    if name in ("max_leverage", "max_position_fraction"):
+        return f"prices that move {1.0 / value:.1%} against it cost all equity"
+    if name == "max_daily_loss":
+        return f"{min(value, 1.0):.0%} of equity may be lost in a day"
+    return "a position is held that far against it"
