@@ -1,8 +1,8 @@
 """The node's own command between a real Redis and the stub of Hyperliquid, as a rig for tests.
 
-The node is `python -m ml4t_actor.node` on `configs/hyperliquid_testnet.json`, changed in nothing but addresses,
-folders, times and the instruments. `Rig` starts, kills, stops and restarts it, and reads what it leaves: the stream of
-enriched signals, the ledger, tapes, metrics and logs.
+The node is `python -m ml4t_actor.node` on a file of `configs/`, changed in nothing but addresses, folders, times, the
+instruments, and an actor that writes down what becomes of orders. `Rig` starts, kills, stops and restarts it, and reads
+what it leaves: the stream of enriched signals, the ledger, tapes, metrics and logs.
 """
 
 import base64
@@ -134,6 +134,8 @@ class Rig:
         Of the labels.
     actor, strategy, node : dict
         Changes of the configuration of each.
+    config : str
+        Which of `configs/` it is.
 
     Attributes
     ----------
@@ -153,6 +155,7 @@ class Rig:
         actor: dict[str, Any] | None = None,
         strategy: dict[str, Any] | None = None,
         node: dict[str, Any] | None = None,
+        config: str = "hyperliquid_testnet.json",
     ) -> None:
         self.folder, self.venue, self.coins = folder, venue, coins
         self.horizon_bars = horizon_bars
@@ -168,6 +171,7 @@ class Rig:
         self.sent: list[str] = []
         self._cut: set[float] = set()
         self._changes = actor or {}, strategy or {}, node or {}
+        self._config = config
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,12 +192,15 @@ class Rig:
 
     def write_config(self) -> None:
         actor, strategy, node = self._changes
-        raw: dict[str, Any] = json.loads((ROOT / "configs" / "hyperliquid_testnet.json").read_text())
+        raw: dict[str, Any] = json.loads((ROOT / "configs" / self._config).read_text())
         ids = [instrument(coin) for coin in self.coins]
         raw["logging"]["log_directory"] = str(self.folder / "logs")
         raw |= {"timeout_connection": 20.0, "timeout_post_stop": 0.3, "timeout_shutdown": 1.0}
-        raw["exec_engine"] |= {"reconciliation_instrument_ids": ids, "open_check_interval_secs": 2.0}
-        for group in ("data_clients", "exec_clients"):
+        at_venue = ["data_clients"]
+        if raw.get("environment") != "sandbox":
+            at_venue.append("exec_clients")
+            raw["exec_engine"] |= {"reconciliation_instrument_ids": ids, "open_check_interval_secs": 2.0}
+        for group in at_venue:
             raw[group]["HYPERLIQUID"]["config"] |= {
                 "base_url_ws": self.venue.base_url_ws,
                 "instrument_provider": {"load_ids": ids},
@@ -225,6 +232,13 @@ class Rig:
             "cooldown_bars": 0,  # a bar is a minute by the clock
             **strategy,
         }
+        raw["actors"].append(
+            {
+                "actor_path": "tests.support.order_events:OrderEvents",
+                "config_path": "tests.support.order_events:OrderEventsConfig",
+                "config": {"path": str(self.folder / "order_events")},
+            }
+        )
         raw |= node
         (self.folder / "node.json").write_text(json.dumps(raw, indent=1))
 
@@ -321,6 +335,12 @@ class Rig:
             for name, value in self.metrics().items()
             if f'"{kind}"' in name and (not group or group in name)
         )
+
+    def order_events(self, kind: str = "") -> list[dict[str, Any]]:
+        """Return what became of orders in all lives, in order: events of a kind such as 'OrderFilled', or all."""
+        path = self.folder / "order_events"
+        events = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [event for event in events if kind in ("", event["type"])]
 
     # Signals
 
