@@ -5,8 +5,6 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from typing import Literal
 
@@ -19,17 +17,18 @@ from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
 from ml4t_actor.strategy.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
+from ml4t_actor.strategy.day_records import record_days, resume_day
 from ml4t_actor.strategy.entries import Entries
 from ml4t_actor.strategy.equity import Equity
 from ml4t_actor.strategy.execution import OrderExecution
 from ml4t_actor.strategy.exposure import Exposure, account_key
-from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal, OrderJournal
+from ml4t_actor.strategy.journal import EntryIntent, MemoryJournal, OrderJournal
 from ml4t_actor.strategy.live_equity import LiveEquity
 from ml4t_actor.strategy.live_execution import LiveExecution
 from ml4t_actor.strategy.order_status import OrderStatusSource
-from ml4t_actor.strategy.reservations import AccountKey, Reservations
+from ml4t_actor.strategy.reservations import Reservations
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
-from ml4t_actor.strategy.signal_policy import SignalPolicy
+from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy, is_to_be_closed
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.strategy.sqlite_journal import SqliteJournal
 from ml4t_actor.strategy.trade import Plan, Trade, barriers, instrument_view
@@ -37,18 +36,6 @@ from ml4t_actor.strategy.views import PositionView
 
 _JOURNAL_TIMEOUT_S = 5.0
 _TOPIC = f"data.{EnrichedSignal.__name__}*"
-
-
-@dataclass(frozen=True, slots=True)
-class _FullSizeSignal:
-    """A signal to be traded at full size, as if nothing were known about it."""
-
-    signal: int
-    status: str
-    strength: float = 1.0
-    meta_confidence: float = 1.0
-    regime_weight: float = 1.0
-    toxicity: float = 0.0
 
 
 class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
@@ -60,8 +47,9 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     predict. A signal that comes while an order is in flight is decided about when the order is done, unless a later
     bar or signal overtakes it.
 
-    With `sizing='enriched'` only a model's answer opens a position (status `ok` or `late`). An expired signal does
-    nothing at all. Once the daily loss limit is reached nothing is opened until the next UTC day, even if the loss is
+    Only a status of `trade_statuses` opens a position, and each signal at most one, across restarts. A position belongs
+    to the source that opened it. An expired signal, one from the future and one that was entered before do nothing at
+    all. Once the daily loss limit is reached nothing is opened until the next UTC day, even if the loss is
     made good. `counts` says what became of the signals and why positions were closed.
 
     In a backtest entry, stop and target are one bracket, whose linked orders the engine's venue carries out. Live they
@@ -228,6 +216,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if position is None:
             if trade is not None and not self._execution.cancel_exits(trade):
                 del self._execution.trades[instrument_id]
+            self._record_exit(instrument_id)
             return
         self._equity.mark(self._instruments[instrument_id])  # to notice a daily loss when it is reached
         if trade is None:
@@ -235,7 +224,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         reason = self._exit_reason(trade, position, price, closed_ns)
         if reason is not None:
             self._execution.exit(instrument_id, reason)
-        self._record_days()
+        record_days(self._journal, self._equity, self._day)
         self._record_exit(instrument_id)
 
     def _drop_overtaken_signal(self, instrument_id: InstrumentId, closed_ns: int) -> None:
@@ -330,7 +319,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         action, reason, plan = decision.action, decision.reason, None
         if action in ("open", "reverse"):
             plan = self._plan_entry(decision, enriched, instrument, price, durable)
-        self._record_days()
+        record_days(self._journal, self._equity, self._day)
         if isinstance(plan, Plan) and action == "open" and durable is None:
             self._entries.begin(instrument.id, plan, partial(self._on_durable_entry, enriched))
             return
@@ -380,7 +369,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         flat = self.config.sizing == "flat"
         self._reservations.release_ended(self._may_enter)
         return self.stage.execute(
-            _FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
+            FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
             self._equity.view(instrument),
             self._execution.position(instrument.id),
             instrument_view(instrument, price),
@@ -465,47 +454,21 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if day != self._day:
             self._day = day
             self._equity.new_day()
-            self._resume_day()
+            resume_day(self._journal, self._equity, day, self._instruments.values())
             for instrument in self._instruments.values():
                 self._equity.mark(instrument)
-            self._record_days()
-
-    def _resume_day(self) -> None:
-        """Go on with the day that an earlier life began, if it is still the same."""
-        for key in {account_key(instrument) for instrument in self._instruments.values()}:
-            record = self._journal.day(_account_name(key))
-            if record is not None and record.day == self._day:
-                self._equity.resume_day(
-                    key, record.open_equity, halted=record.halted, transferred=record.transferred
-                )
-
-    def _record_days(self) -> None:
-        """Write down what the journal does not know yet of the day: before the next entry, which it follows there."""
-        equity = self._equity
-        for key, open_equity in equity.opening.items():
-            transferred = equity.transferred.get(key, Decimal(0))
-            record = DayRecord(_account_name(key), self._day, open_equity, key in equity.halted, transferred)
-            if self._journal.day(record.account) != record:
-                self._journal.record_day(record)
+            record_days(self._journal, self._equity, self._day)
 
     def _record_exit(self, instrument_id: InstrumentId) -> None:
         """Write down whether a position is to be closed: an exit on its way, or a signal that waits for its turn."""
-        if self._wants_exit(instrument_id):
-            self._journal.want_exit(instrument_id.value)
+        trade, name = self._execution.trades.get(instrument_id), instrument_id.value
+        if trade is None and self._entries.is_unsettled(instrument_id):
+            return  # a position may still be found
+        position, waiting = self._execution.position(instrument_id), self._waiting.get(instrument_id)
+        if trade is not None and is_to_be_closed(trade, position, waiting):
+            self._journal.want_exit(name)
         else:
-            self._journal.end_exit(instrument_id.value)
-
-    def _wants_exit(self, instrument_id: InstrumentId) -> bool:
-        trade, waiting = self._execution.trades.get(instrument_id), self._waiting.get(instrument_id)
-        if trade is None:
-            return self._entries.is_unsettled(instrument_id) and (
-                instrument_id.value in self._journal.exits_wanted()
-            )
-        position = self._execution.position(instrument_id)
-        if trade.exit_decided:
-            return trade.in_flight or position is not None
-        side = trade.plan.side if trade.plan is not None else _side_of(position)
-        return waiting is not None and waiting.signal != side
+            self._journal.end_exit(name)
 
     def _resume_exit(self, instrument_id: InstrumentId) -> None:
         """Close what an earlier life was to close; forget it where nothing is held."""
@@ -525,13 +488,3 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self.counts["error"] += 1
             name = getattr(function, "__name__", repr(function))
             self.log.exception(f"{name} failed on {arguments!r}", e)
-
-
-def _account_name(key: AccountKey) -> str:
-    venue, currency = key
-    return f"{venue.value} {currency.code}"
-
-
-def _side_of(position: PositionView | None) -> int:
-    quantity = 0 if position is None else position.signed_quantity
-    return (quantity > 0) - (quantity < 0)

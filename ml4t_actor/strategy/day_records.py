@@ -1,0 +1,32 @@
+"""How an account's day began, and whether it is halted: kept in the journal, for another life of the same day."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from ml4t_actor.nautilus.trading import Instrument
+from ml4t_actor.strategy.equity import Equity
+from ml4t_actor.strategy.exposure import account_key
+from ml4t_actor.strategy.journal import DayRecord, OrderJournal
+from ml4t_actor.strategy.reservations import AccountKey
+
+
+def resume_day(journal: OrderJournal, equity: Equity, day: int, instruments: Iterable[Instrument]) -> None:
+    """Go on with the day that an earlier life began, if it is still the same."""
+    for key in {account_key(instrument) for instrument in instruments}:
+        record = journal.day(_account_name(key))
+        if record is not None and record.day == day:
+            equity.resume_day(key, record.open_equity, halted=record.halted, transferred=record.transferred)
+
+
+def record_days(journal: OrderJournal, equity: Equity, day: int) -> None:
+    """Write down what the journal does not know yet of the day: an entry begun afterwards follows it there."""
+    for key, open_equity in equity.opening.items():
+        transferred = equity.transferred.get(key, Decimal(0))
+        record = DayRecord(_account_name(key), day, open_equity, key in equity.halted, transferred)
+        if journal.day(record.account) != record:
+            journal.record_day(record)
+
+
+def _account_name(key: AccountKey) -> str:
+    venue, currency = key
+    return f"{venue.value} {currency.code}"
