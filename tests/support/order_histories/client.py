@@ -41,6 +41,7 @@ from nautilus_trader.model.objects import AccountBalance, MarginBalance, Money, 
 
 from examples.venue.orders import COINS
 from examples.venue.payloads import Action
+from examples.venue.tape import price_text
 from tests.support.order_histories.venue import VenueModel
 
 VENUE = Venue("HYPERLIQUID")
@@ -342,8 +343,12 @@ class ModelClient(LiveExecutionClient):
     async def generate_position_status_reports(self, command: Any) -> list[PositionStatusReport]:
         def read() -> list[PositionStatusReport]:
             wanted = command.instrument_id
-            held = {instrument_id(coin): size for coin, (size, _) in self._model.exchange.positions.items()}
-            return [self._position_report(i, size) for i, size in held.items() if wanted in (None, i)]
+            held = [(instrument_id(coin), coin, *at) for coin, at in self._model.exchange.positions.items()]
+            return [
+                self._position_report(i, size, Decimal(price_text(coin, float(entry))))
+                for i, coin, size, entry in held
+                if wanted in (None, i)
+            ]
 
         return await self._list(read)
 
@@ -400,7 +405,7 @@ class ModelClient(LiveExecutionClient):
             client_order_id=self._cache.client_order_id(venue_order_id),
         )
 
-    def _position_report(self, of: InstrumentId, size: Decimal) -> PositionStatusReport:
+    def _position_report(self, of: InstrumentId, size: Decimal, entry: Decimal) -> PositionStatusReport:
         instrument, now = self._cache.instrument(of), self._model_clock.timestamp_ns()
         return PositionStatusReport(
             account_id=ACCOUNT,
@@ -410,6 +415,7 @@ class ModelClient(LiveExecutionClient):
             report_id=UUID4(),
             ts_last=now,
             ts_init=now,
+            avg_px_open=entry,
         )
 
 
