@@ -5,7 +5,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ml4t_actor.market_data import SECOND_NS
-from ml4t_actor.nautilus.model import Currency, PositionSide, Price, Venue
+from ml4t_actor.nautilus.components import UUID4
+from ml4t_actor.nautilus.model import AccountId, Currency, PositionSide, Price, Venue
 from ml4t_actor.nautilus.trading import (
     Account,
     AccountState,
@@ -100,6 +101,7 @@ class LiveEquity(Equity):
         self._compared_ns: dict[AccountKey, int] = {}
         self._fill_ns: dict[AccountKey, int] = {}
         self._notional: dict[AccountKey, Decimal] = {}  # the highest since the last comparison
+        self._last_event_id: dict[AccountId, UUID4] = {}
         self._subscriptions: list[tuple[str, Callable[..., None]]] = []
 
     def start(self, guard: Guard) -> None:
@@ -164,8 +166,9 @@ class LiveEquity(Equity):
 
     def _on_account_state(self, event: AccountState) -> None:
         """Compare what the venue reports with what was expected, when it has settled."""
-        if not event.is_reported:
-            return
+        if not event.is_reported or self._last_event_id.get(event.account_id) == event.id:
+            return  # the portfolio publishes the last report again with every event of an order
+        self._last_event_id[event.account_id] = event.id
         for key in list(self._base):
             account = self._strategy.portfolio.account(key[0])
             if account is not None and account.id == event.account_id:

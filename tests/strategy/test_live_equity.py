@@ -436,6 +436,22 @@ def test_what_nautilus_calculates_itself_is_no_report(desk):
     assert desk.marked() == 100_000
 
 
+def test_a_report_that_nautilus_publishes_again_is_no_new_one(desk):
+    """Its portfolio does so with every event of an order, whatever positions there are by then."""
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.settled()
+    report = desk.portfolio.account(BTC.id.venue).last_event
+    desk.trade(ETH, "25.0", 2_000.0)
+    for _ in range(3):
+        desk.wait(5)
+        for instrument in (BTC, ETH):
+            desk.quote(instrument, desk.marks[instrument.id])
+        desk.bus.publish(topic=f"events.account.{ACCOUNT}", msg=report)
+    desk.wait(5)
+    assert float(desk.marked()) == near(desk.value())
+    assert desk.transfers() == []
+
+
 def test_after_the_stop_no_report_is_taken(desk):
     desk.equity.stop()
     desk.cash -= 80_000

@@ -50,6 +50,7 @@ def failures(first: int, last: int, jobs: int = 1) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_the_invariants_hold_in_a_hundred_histories(first):
     assert failures(first, first + 24) == []

@@ -214,6 +214,8 @@ class Checks:
         limits = self._plan.strategy["limits"]
         best = max([*self._recent(_REPORT_S), self._venue.equity()])
         gross = sum(self._least_notional(coin) for coin in COINS)
+        if "hand" in self._kinds:
+            return  # whose is what there cannot be told any more
         if gross > limits["max_leverage"] * best * (1.0 + _TOLERANCE):
             self.violate(
                 "leverage",
