@@ -144,6 +144,14 @@ def _check_reach(
             f"about {max(room, 0.0):.1%}, before the stop at {loss:.1%}",
             "lower the stop or the leverage",
         )
+    if limits.maintenance_margin < terms.maintenance_margin:
+        yield Finding(
+            WARN,
+            "limits",
+            f"`limits.maintenance_margin` {limits.maintenance_margin:g} is less than the venue's in {instrument.id}, "
+            f"{terms.maintenance_margin:.4f}: liquidation is nearer than the strategy reckons with",
+            "raise it",
+        )
     if terms.price > 0 and limits.stop_loss * float(terms.price) < float(instrument.price_increment):
         yield Finding(
             FAIL,
