@@ -282,6 +282,9 @@ class Exchange:
         self._set_status(order, "triggered")
         if order.trigger is not None and order.trigger["isMarket"]:
             self._match_now(order)
+        elif self._crosses(order):  # a limit order from now on: what is not filled rests
+            top = self._top(order.coin)
+            self._fill(order, top.ask if order.is_buy else top.bid, order.left, taker=True)
 
     def _fill(self, order: Order, price: Decimal, size: Decimal, *, taker: bool) -> None:
         held, _ = self.positions.get(order.coin, (_ZERO, _ZERO))

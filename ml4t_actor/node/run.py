@@ -16,6 +16,7 @@ from ml4t_actor.strategy import EnrichedSignalStrategy
 
 POLL_S = 0.02
 GRACE_S = 5.0
+_UNWIND_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -109,7 +110,7 @@ class _Runner:
             if not self._stop_requested.is_set():
                 failure = self._end_reason(running)
         unclean = await self._stop(running)
-        return [problem for problem in (failure, unclean) if problem is not None]
+        return [problem for problem in (failure, unclean, self._unprotected()) if problem is not None]
 
     async def _wait_until_running(self, running: "asyncio.Task[None]") -> str | None:
         """Wait for the trader to run; return why it does not, None where it does or is not to any more."""
@@ -184,6 +185,7 @@ class _Runner:
             if self.started or kernel.trader.is_running:
                 self.started = True
                 if kernel.is_running():
+                    await self._stop_trading()
                     await asyncio.wait_for(self._node.stop_async(), limit)
             else:
                 # Not `stop_async`: it would save the empty state of components that never ran over what is saved.
@@ -203,6 +205,33 @@ class _Runner:
             running.cancel()
             await asyncio.wait({running}, timeout=GRACE_S)
         return None
+
+    async def _stop_trading(self) -> None:
+        """Stop actors and strategies, and stay connected until no strategy has anything on its way.
+
+        The node's own stop disconnects after `timeout_post_stop`, whatever the venue has not answered by then.
+        """
+        trader = self._node.kernel.trader
+        if not trader.is_running:  # one of its components is stopping the node already
+            return
+        trader.stop()
+        strategies = self._strategies()
+        limit_s = _UNWIND_S + max((2.0 * each.config.order_timeout for each in strategies), default=0.0)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        while not all(each.is_settled() for each in strategies) and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+        await asyncio.sleep(self._config.timeout_post_stop)
+        trader.check_residuals()
+
+    def _unprotected(self) -> str | None:
+        """Return what is left at the venue without a stop."""
+        left = [item for each in self._strategies() for item in each.unprotected()]
+        return f"the node stopped, and left at the venue: {'; '.join(left)}" if left else None
+
+    def _strategies(self) -> list[EnrichedSignalStrategy]:
+        strategies = self._node.kernel.trader.strategies()
+        return [each for each in strategies if isinstance(each, EnrichedSignalStrategy)]
 
     async def _until_disconnected(self) -> None:
         kernel = self._node.kernel

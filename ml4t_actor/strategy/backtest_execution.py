@@ -12,7 +12,7 @@ from ml4t_actor.nautilus.trading import (
     Position,
 )
 from ml4t_actor.strategy.execution import OrderExecution, closing_side, order_side
-from ml4t_actor.strategy.order_ids import entry_id
+from ml4t_actor.strategy.order_ids import Leg
 from ml4t_actor.strategy.trade import Plan, Trade
 
 
@@ -43,27 +43,27 @@ class BacktestExecution(OrderExecution):
         last = self.trades.get(instrument_id)
         if last is not None:
             self.cancel_exits(last)
+        trade = self.trades[instrument_id] = Trade(instrument_id, plan.deadline_ns, plan=plan)
         bracket = self._strategy.order_factory.bracket(
             instrument_id=instrument_id,
             order_side=order_side(plan.side),
             quantity=instrument.make_qty(plan.quantity),
             entry_order_type=OrderType.MARKET,
-            entry_client_order_id=entry_id(self._strategy, instrument_id, plan.source, plan.signal_id),
             sl_trigger_price=plan.stop,
             tp_price=plan.target,
             tp_post_only=False,
+            entry_client_order_id=self.attempts.entry_id(instrument_id, plan),
+            sl_client_order_id=self.attempts.next_id(trade, Leg.STOP),
+            tp_client_order_id=self.attempts.next_id(trade, Leg.TARGET),
         )
-        entry, stop, target = bracket.orders
-        self.trades[instrument_id] = Trade(
-            instrument_id, plan.deadline_ns, plan=plan, entry=entry, stop=stop, target=target
-        )
+        trade.entry, trade.stop, trade.target = bracket.orders
         self._strategy.submit_order_list(bracket)
 
     def exit(self, instrument_id: InstrumentId, reason: str) -> None:
         """Close the position and cancel its stop and target."""
         trade = self._begin_exit(instrument_id, reason)
         positions = self.positions(instrument_id)
-        trade.closing = [self._closing_order(position) for position in positions]
+        trade.closing = [self._closing_order(trade, position) for position in positions]
         self.cancel_exits(trade)
         for position, order in zip(positions, trade.closing, strict=True):
             self._strategy.submit_order(order, position_id=position.id)
@@ -112,7 +112,11 @@ class BacktestExecution(OrderExecution):
     def on_position_closed(self) -> None:
         """Do nothing: the engine has settled it."""
 
-    def _closing_order(self, position: Position) -> Order:
+    def _closing_order(self, trade: Trade, position: Position) -> Order:
         return self._strategy.order_factory.market(
-            position.instrument_id, closing_side(position), position.quantity, reduce_only=True
+            position.instrument_id,
+            closing_side(position),
+            position.quantity,
+            reduce_only=True,
+            client_order_id=self.attempts.next_id(trade, Leg.EXIT),
         )

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from ml4t_actor.nautilus.model import InstrumentId, OrderSide, PositionSide
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, Position, Strategy
+from ml4t_actor.strategy.attempts import OrderAttempts
+from ml4t_actor.strategy.order_ids import Leg
 from ml4t_actor.strategy.trade import Plan, Trade
 from ml4t_actor.strategy.views import PositionView
 
@@ -33,11 +35,14 @@ class OrderExecution(ABC):
     ----------
     trades : dict[InstrumentId, Trade]
         The latest trade of each instrument, until nothing is left of it.
+    attempts : OrderAttempts
+        Gives the orders their ids.
     """
 
     def __init__(self, strategy: Strategy, counts: Counter[str]) -> None:
         self._strategy, self._counts = strategy, counts
         self.trades: dict[InstrumentId, Trade] = {}
+        self.attempts = OrderAttempts(strategy)
 
     @abstractmethod
     def start(self, instrument_ids: Iterable[InstrumentId]) -> None:
@@ -50,6 +55,22 @@ class OrderExecution(ABC):
     @abstractmethod
     def accept_bar(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
         """Return whether a bar that closed then is newer than those before."""
+
+    def is_settled(self) -> bool:
+        """Whether nothing is on its way, nor to be closed."""
+        return True
+
+    def unprotected(self) -> list[str]:
+        """Return what the venue holds or may hold without a stop, an item an instrument."""
+        return []
+
+    def entry_price(self, instrument_id: InstrumentId, side: int, close: float) -> float:
+        """Return what an entry would be filled at now, when the last close is this."""
+        return close
+
+    def take_turn(self) -> float:
+        """Return how many seconds an entry has to wait for its turn; 0 if it is now, and taken by this."""
+        return 0.0
 
     @abstractmethod
     def pre_trade_check(self, instrument_id: InstrumentId, plan: Plan) -> str:
@@ -89,7 +110,11 @@ class OrderExecution(ABC):
         deadline_ns = self._strategy.clock.timestamp_ns() + horizon_ns
         trade = self.trades.setdefault(instrument.id, Trade(instrument.id, deadline_ns))
         order = self._strategy.order_factory.market(
-            instrument.id, order_side(side), instrument.make_qty(quantity), reduce_only=True
+            instrument.id,
+            order_side(side),
+            instrument.make_qty(quantity),
+            reduce_only=True,
+            client_order_id=self.attempts.next_id(trade, Leg.REDUCE),
         )
         trade.closing = [order]
         self._strategy.submit_order(order, position_id=positions[0].id)

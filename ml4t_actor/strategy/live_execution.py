@@ -12,26 +12,31 @@ from ml4t_actor.nautilus.trading import (
     Instrument,
     Order,
     OrderAccepted,
+    OrderCanceled,
     OrderCancelRejected,
+    OrderDenied,
     OrderEvent,
+    OrderExpired,
     OrderFilled,
     OrderRejected,
     Strategy,
 )
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.execution import Guard, OrderExecution
+from ml4t_actor.strategy.execution import Guard, OrderExecution, closing_side
 from ml4t_actor.strategy.live_market import LiveMarket
-from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity, match_exits
+from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity
+from ml4t_actor.strategy.order_ids import Leg
+from ml4t_actor.strategy.pacing import EntryPace, backoff_ns
+from ml4t_actor.strategy.reconciliation import Reconciliation
+from ml4t_actor.strategy.refusals import UNANSWERED, denies_position
 from ml4t_actor.strategy.trade import Phase, Plan, Trade
 
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partial one may never be reported
-_RETRY_NS = 2 * SECOND_NS
+_DENIED_SECONDS = 0.25
 _QUERY_NS = 2 * SECOND_NS
 _FLAT_NS = 6 * SECOND_NS
 _ACCOUNT_NS = 60 * SECOND_NS
-_NO_POSITION = "reduce only order would increase position"
-_UNANSWERED = "UNKNOWN"
 
 
 class LiveExecution(OrderExecution):
@@ -87,12 +92,14 @@ class LiveExecution(OrderExecution):
         bar_types: Mapping[InstrumentId, BarType],
     ) -> None:
         super().__init__(strategy, counts)
-        self._config, self._guard, self._loop, self._bar_types = config, guard, loop, bar_types
+        self._config, self._guard, self._loop = config, guard, loop
         self._timeout_ns = int(config.order_timeout * SECOND_NS)
         self._query_interval_ns = int(config.check_interval * SECOND_NS)
         self._instrument_ids: list[InstrumentId] = []
         self._market = LiveMarket(strategy, config.max_quote_age, counts, bar_types)
-        self._orders = LiveOrders(strategy, self._market)
+        self._orders = LiveOrders(strategy, self._market, self.attempts, config.stop_limit_slippage)
+        self._reconciliation = Reconciliation(strategy, config, counts, self._orders, bar_types)
+        self._pace = EntryPace(config.entries_per_second, self._now_ns)
         self._account_query_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -108,8 +115,6 @@ class LiveExecution(OrderExecution):
     def stop(self, on_order_event: Callable[[OrderEvent], None]) -> None:
         """Follow up orders beyond the strategy's stop, after which Nautilus passes it no event any more."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
         strategy = self._strategy
 
         def on_event(event: OrderEvent) -> None:
@@ -118,13 +123,42 @@ class LiveExecution(OrderExecution):
 
         strategy.msgbus.subscribe(topic=f"events.order.{strategy.id}", handler=on_event)
 
+    def is_settled(self) -> bool:
+        """Whether nothing is on its way, nor to be closed."""
+        return all(
+            phase == Phase.DONE or (phase == Phase.PROTECTED and not self._config.close_on_stop)
+            for phase in (trade.phase(self._held(trade)) for trade in self.trades.values())
+        )
+
+    def unprotected(self) -> list[str]:
+        """Return what the venue holds or may hold without a stop, an item an instrument."""
+        items = []
+        for trade in self.trades.values():
+            held = self._held(trade)
+            phase = trade.phase(held)
+            if phase in (Phase.ENTERING, Phase.UNWINDING):
+                items.append(f"{trade.instrument_id}: the venue has not answered the entry {trade.entry}")
+            elif held and not trade.is_covered(held):
+                items.append(
+                    f"{trade.instrument_id}: {self.positions(trade.instrument_id)[0]} without a stop"
+                )
+        return items
+
     def accept_bar(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
         """Return whether a bar that closed then is newer than those before; a reconnection may repeat some."""
         return self._market.accept_bar(instrument_id, closed_ns)
 
+    def entry_price(self, instrument_id: InstrumentId, side: int, close: float) -> float:
+        """Return what an entry would be filled at now, the last close without a fresh quote."""
+        return self._market.entry_price(instrument_id, side) or close
+
     def pre_trade_check(self, instrument_id: InstrumentId, plan: Plan) -> str:
         """Return why the market does not allow an entry now, or an empty string."""
         return self._market.pre_trade_check(instrument_id, plan)
+
+    def take_turn(self) -> float:
+        """Return how many seconds an entry has to wait for its turn; 0 if it is now, and taken by this."""
+        return self._pace.take() / SECOND_NS
 
     def enter(self, instrument: Instrument, plan: Plan) -> None:
         """Send the entry; its exits follow when it is filled."""
@@ -135,15 +169,19 @@ class LiveExecution(OrderExecution):
         self.trades[instrument.id] = Trade(
             instrument.id,
             plan.deadline_ns,
-            now + self._horizon_ns(instrument.id),
+            now + self._reconciliation.horizon_ns(instrument.id),
             plan=plan,
             entry=entry,
             sent_ns=now,
+            target_price=plan.target,
         )
         self._strategy.submit_order(entry)
 
     def exit(self, instrument_id: InstrumentId, reason: str) -> None:
         """Close the position; its stop and target stay until that is done."""
+        trade = self.trades.get(instrument_id)
+        if trade is not None and trade.exit_decided and not self._is_due(trade, self._now_ns()):
+            return
         trade = self._begin_exit(instrument_id, reason)
         positions = self.positions(instrument_id)
         if reason in ("no_stop", "again") and positions:
@@ -180,6 +218,7 @@ class LiveExecution(OrderExecution):
     def on_order_event(self, event: OrderEvent) -> bool:
         """Follow up what became of an order; whether a signal that waits for it has to wait on."""
         trade = self.trades[event.instrument_id]
+        self._count_refusals(trade, event)
         if trade.unwinding:
             return self._on_unwinding_event(trade, event)
         if _concerns(event, trade.entry):
@@ -194,10 +233,26 @@ class LiveExecution(OrderExecution):
             self._on_target_event(trade, event)
         return False
 
+    def _count_refusals(self, trade: Trade, event: OrderEvent) -> None:
+        order = next((order for order in trade.closing if _concerns(event, order)), None)
+        if order is None:
+            return
+        if order.filled_qty > 0:
+            trade.refusals = 0
+        elif isinstance(event, OrderRejected | OrderDenied | OrderCanceled | OrderExpired):
+            trade.refusals += 1
+            trade.exit_denied = isinstance(event, OrderDenied)
+            self._strategy.log.warning(f"{trade.instrument_id}: refused {trade.refusals} times: {event}")
+
     def _on_entry_event(self, trade: Trade, event: OrderEvent) -> bool:
         entry = trade.entry
-        if isinstance(event, OrderRejected) and event.reason == _UNANSWERED:
+        if isinstance(event, OrderRejected) and event.reason == UNANSWERED:
             self._begin_unwinding(trade)
+        elif isinstance(event, OrderDenied):
+            self._counts["entry_denied"] += 1
+            self._on_entry_done(trade)
+        elif trade.entry_done and isinstance(event, OrderFilled):
+            self._on_late_fill(trade)
         elif entry is not None and entry.is_closed:
             self._on_entry_done(trade)
         elif isinstance(event, OrderFilled):
@@ -205,37 +260,70 @@ class LiveExecution(OrderExecution):
         return trade.in_flight
 
     def _on_entry_done(self, trade: Trade) -> None:
-        """Protect what the entry has opened."""
-        instrument_id = trade.instrument_id
+        """Protect what the entry has opened, and cancel what is left of it."""
+        instrument_id, entry = trade.instrument_id, trade.entry
         if trade.entry_done or self.trades.get(instrument_id) is not trade:
             return
         trade.entry_done = True
-        positions = self.positions(instrument_id)
-        if not positions:
+        if entry is not None and not entry.is_closed:
+            self._strategy.cancel_order(entry)
+        if not self.positions(instrument_id):
             del self.trades[instrument_id]
         elif self._stopping and self._config.close_on_stop:
             self.exit(instrument_id, "stop")
         else:
-            assert trade.plan is not None
-            quantity = Quantity(held_quantity(positions), positions[0].size_precision)
-            self._orders.send_stop(trade, trade.plan, quantity)
+            self._send_stop(trade)
+
+    def _on_late_fill(self, trade: Trade) -> None:
+        """Protect what was filled after the stop was sent; the old one goes when the new one is on its way."""
+        held = self._held(trade)
+        if trade.exit_decided or trade.stop is None or trade.stop.quantity.as_decimal() >= held:
+            return
+        replaced = trade.exits
+        trade.stop = trade.target = None
+        self._send_stop(trade)
+        for order in replaced:
+            self._strategy.cancel_order(order)
+
+    def _send_stop(self, trade: Trade) -> None:
+        """Send the stop for all of the position, unless that has changed meanwhile."""
+        positions, plan = self.positions(trade.instrument_id), trade.plan
+        is_current = self.trades.get(trade.instrument_id) is trade
+        if not is_current or trade.stop is not None or trade.exit_decided or not positions or plan is None:
+            return
+        trade.unprotected_ns = trade.unprotected_ns or self._now_ns()
+        quantity = Quantity(held_quantity(positions), positions[0].size_precision)
+        self._orders.send_stop(trade, closing_side(positions[0]), plan.stop, quantity)
 
     def _on_stop_event(self, trade: Trade, event: OrderEvent) -> bool:
         """Exit when the stop is gone; send the target when the venue has the stop."""
-        stop, plan = trade.stop, trade.plan
+        stop = trade.stop
         if stop is None or trade.exit_decided:
             return False
+        if isinstance(event, OrderDenied):  # it never left the node: too many orders at once
+            self._counts["stop_denied"] += 1
+            trade.stop = None
+            self._loop.call_later(_DENIED_SECONDS, self._guard, self._send_stop, trade)
+            return True
         if stop.is_closed:
             self.exit(trade.instrument_id, "no_stop")
             return True
-        if isinstance(event, OrderAccepted) and trade.target is None and plan is not None:
-            self._orders.send_target(trade, plan, stop)
+        if isinstance(event, OrderAccepted):
+            trade.unprotected_ns = 0
+            if trade.target is None:
+                self._send_target(trade)
         return False
 
+    def _send_target(self, trade: Trade) -> None:
+        stop, price = trade.stop, trade.target_price
+        if stop is not None and price is not None:
+            trade.target_ns = self._now_ns()
+            self._orders.send_target(trade, stop.side, price, stop.leaves_qty)
+
     def _on_target_event(self, trade: Trade, event: OrderEvent) -> None:
-        if trade.target is not None and trade.target.status == OrderStatus.REJECTED:
+        if isinstance(event, OrderRejected | OrderDenied):
             self._counts["no_target"] += 1
-            self._strategy.log.error(f"no target at the venue: {event}")
+            self._strategy.log.error(f"no target at the venue, it is sent again: {event}")
 
     def _on_event_without_position(self, trade: Trade, event: OrderEvent) -> None:
         """Cancel the exits that are left."""
@@ -262,54 +350,28 @@ class LiveExecution(OrderExecution):
 
     def _reconcile_flat(self, instrument_id: InstrumentId) -> None:
         """Forget the trade, and close in the cache the position that the venue does not have."""
-        strategy = self._strategy
         trade = self.trades.pop(instrument_id, None)
         if trade is not None:
             self.cancel_exits(trade)
-        positions = strategy.cache.positions_open(instrument_id=instrument_id)
-        account = strategy.portfolio.account(instrument_id.venue)
-        if not self.positions(instrument_id) or account is None:
-            return
-        if any(position.strategy_id != strategy.id for position in positions):
-            strategy.log.error(
-                f"{instrument_id} is held by several strategies: restart the node to reconcile"
-            )
-            return
-        self._counts["not_at_venue"] += 1
-        self._orders.report_flat(instrument_id, account.id, positions)
+        self._reconciliation.close_missing(instrument_id, self.positions(instrument_id))
 
     def _reconcile(self, instrument_id: InstrumentId) -> None:
         """Resume position and orders that are in the cache: after a start, or come from elsewhere."""
-        self._orders.warn_of_foreign_position(instrument_id)
-        cache, strategy = self._strategy.cache, self._strategy
-        orders: list[Order] = cache.orders_open(instrument_id=instrument_id, strategy_id=strategy.id)
         positions = self.positions(instrument_id)
-        if not positions and not orders:
+        trade = self._reconciliation.resume(instrument_id, positions)
+        if trade is None:
             return
-        trade = self.trades[instrument_id] = Trade(instrument_id, 0, entry_done=True, sent_ns=self._now_ns())
-        if positions:
-            self._counts["taken_up"] += 1
-            trade.stop, trade.target = match_exits(positions[0], orders)
-        else:
-            trade.stop, trade.target = (*orders, None)[:2]
-        for order in orders:
-            if order is not trade.stop and order is not trade.target:
-                strategy.cancel_order(order)
+        self.trades[instrument_id] = trade
         if not positions:
             self._orders.clear(trade)
-        elif trade.stop is None or trade.stop.quantity.as_decimal() < held_quantity(positions):
+        elif not trade.is_covered(held_quantity(positions)):
             self.exit(instrument_id, "no_stop")
         else:
-            self._resume_horizon(trade, trade.stop.ts_accepted)
-            strategy.log.warning(f"{positions[0]} is resumed with {trade.stop} and {trade.target}")
-
-    def _resume_horizon(self, trade: Trade, placed_ns: int) -> None:
-        interval_ns: int = self._bar_types[trade.instrument_id].spec.get_interval_ns()
-        horizon_ns = self._horizon_ns(trade.instrument_id)
-        trade.expires_ns = placed_ns + horizon_ns
-        trade.deadline_ns = placed_ns // interval_ns * interval_ns + horizon_ns
+            self._strategy.log.warning(f"{positions[0]} is resumed with {trade.stop} and {trade.target}")
 
     def _on_timer(self) -> None:
+        if self._stopping and self.is_settled():
+            return
         self._timer = self._loop.call_later(_CHECK_SECONDS, self._on_timer)
         now = self._now_ns()
         for instrument_id in self._instrument_ids:
@@ -352,20 +414,24 @@ class LiveExecution(OrderExecution):
     def _check_entering(self, trade: Trade, now: int) -> None:
         if now - trade.sent_ns > self._timeout_ns:
             self._begin_unwinding(trade)
+        elif self._stopping and trade.entry is not None:  # the answer may be lost, and there is little time
+            self._strategy.query_order(trade.entry)
 
     def _check_unwinding(self, trade: Trade, now: int) -> None:
-        if now - trade.sent_ns > (self._timeout_ns if trade.is_closing else _RETRY_NS):
+        if now - trade.sent_ns > self._timeout_ns if trade.is_closing else self._is_due(trade, now):
             self._orders.unwind(trade)
 
     def _check_protecting(self, trade: Trade, now: int) -> None:
         if now >= trade.expires_ns:
             self.exit(trade.instrument_id, "horizon")
-        elif now - trade.sent_ns > self._timeout_ns:
+        elif now - (trade.unprotected_ns or trade.sent_ns) > self._timeout_ns:
             self.exit(trade.instrument_id, "no_stop")
 
     def _check_protected(self, trade: Trade, now: int) -> None:
         if now >= trade.expires_ns:
             self.exit(trade.instrument_id, "horizon")
+        elif self._lacks_target(trade, now):
+            self._send_target(trade)
         elif now - trade.sent_ns > self._query_interval_ns:
             trade.sent_ns = now
             self._orders.query_exits(trade)
@@ -375,7 +441,7 @@ class LiveExecution(OrderExecution):
             self.exit(trade.instrument_id, "again")
 
     def _check_exit_due(self, trade: Trade, now: int) -> None:
-        if now - trade.sent_ns > _RETRY_NS:
+        if self._is_due(trade, now):
             self.exit(trade.instrument_id, "again")
 
     def _check_disputed(self, trade: Trade, now: int) -> None:
@@ -393,9 +459,21 @@ class LiveExecution(OrderExecution):
     def _query_accounts(self) -> None:
         self._orders.query_accounts({instrument_id.venue for instrument_id in self._instrument_ids})
 
-    def _horizon_ns(self, instrument_id: InstrumentId) -> int:
-        interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
-        return self._config.labels.horizon_bars * interval_ns
+    def _held(self, trade: Trade) -> Decimal:
+        return held_quantity(self.positions(trade.instrument_id))
+
+    def _is_due(self, trade: Trade, now: int) -> bool:
+        """Return whether an exit that was sent may be sent again."""
+        return now - trade.sent_ns >= backoff_ns(trade.refusals, denied=trade.exit_denied)
+
+    def _lacks_target(self, trade: Trade, now: int) -> bool:
+        target, sent = trade.target, trade.attempts[Leg.TARGET]
+        if trade.target_price is None or (
+            target is not None and target.status not in (OrderStatus.REJECTED, OrderStatus.DENIED)
+        ):
+            return False
+        denied = target is not None and target.status == OrderStatus.DENIED
+        return sent == 0 or now - trade.target_ns >= backoff_ns(sent, denied=denied)
 
     def _now_ns(self) -> int:
         now_ns: int = self._strategy.clock.timestamp_ns()
@@ -409,4 +487,4 @@ def _concerns(event: OrderEvent, order: Order | None) -> bool:
 
 def _denies_position(event: OrderEvent) -> bool:
     """Return whether the venue refused to close, since it has no position."""
-    return isinstance(event, OrderRejected) and _NO_POSITION in event.reason.lower()
+    return isinstance(event, OrderRejected) and denies_position(event.reason)

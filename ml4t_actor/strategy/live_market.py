@@ -3,7 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderSide, Quantity, QuoteTick, TimeInForce
+from ml4t_actor.nautilus.model import (
+    BarType,
+    ClientOrderId,
+    InstrumentId,
+    OrderSide,
+    Quantity,
+    QuoteTick,
+    TimeInForce,
+)
 from ml4t_actor.nautilus.trading import Order, Strategy
 from ml4t_actor.strategy.trade import Plan
 
@@ -71,7 +79,14 @@ class LiveMarket:
             return None
         return quote if 0 < quote.bid_price <= quote.ask_price else None
 
-    def reducing_order(self, instrument_id: InstrumentId, side: OrderSide, quantity: Quantity) -> Order:
+    def entry_price(self, instrument_id: InstrumentId, side: int) -> float | None:
+        """Return what an entry would be filled at now, None without a fresh quote."""
+        quote = self.fresh_quote(instrument_id)
+        return None if quote is None else float(quote.ask_price if side > 0 else quote.bid_price)
+
+    def reducing_order(
+        self, instrument_id: InstrumentId, side: OrderSide, quantity: Quantity, order_id: ClientOrderId
+    ) -> Order:
         """Return an order that closes at once.
 
         At the market, or without a fresh quote by an immediate limit order 5 % beyond the last known price: the adapter
@@ -80,7 +95,7 @@ class LiveMarket:
         factory = self._strategy.order_factory
         price = self._last_price(instrument_id)
         if price is None or self.fresh_quote(instrument_id) is not None:
-            return factory.market(instrument_id, side, quantity, reduce_only=True)
+            return factory.market(instrument_id, side, quantity, reduce_only=True, client_order_id=order_id)
         instrument = self._strategy.cache.instrument(instrument_id)
         limit = price * (
             1.0 + _STALE_QUOTE_SLIPPAGE if side == OrderSide.BUY else 1.0 - _STALE_QUOTE_SLIPPAGE
@@ -92,6 +107,7 @@ class LiveMarket:
             instrument.make_price(limit),
             time_in_force=TimeInForce.IOC,
             reduce_only=True,
+            client_order_id=order_id,
         )
 
     def _last_price(self, instrument_id: InstrumentId) -> float | None:

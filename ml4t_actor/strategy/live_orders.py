@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from ml4t_actor.nautilus.components import UUID4
-from ml4t_actor.nautilus.model import AccountId, InstrumentId, OrderSide, PositionSide, Quantity, Venue
+from ml4t_actor.nautilus.live import can_query_accounts
+from ml4t_actor.nautilus.model import AccountId, InstrumentId, OrderSide, PositionSide, Price, Quantity, Venue
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, PositionStatusReport, Strategy
+from ml4t_actor.strategy.attempts import OrderAttempts
 from ml4t_actor.strategy.execution import closing_side, order_side
 from ml4t_actor.strategy.live_market import LiveMarket
-from ml4t_actor.strategy.order_ids import entry_id
-from ml4t_actor.strategy.trade import Plan, Trade
+from ml4t_actor.strategy.order_ids import Leg
+from ml4t_actor.strategy.trade import Plan, Trade, nearest_tick
 
 
 class LiveOrders:
@@ -21,10 +23,17 @@ class LiveOrders:
         Whose orders these are.
     market : LiveMarket
         Prices the orders that close.
+    attempts : OrderAttempts
+        Gives the orders their ids.
+    stop_limit_slippage : float
+        How far beyond its trigger a stop may be filled, as a fraction of it.
     """
 
-    def __init__(self, strategy: Strategy, market: LiveMarket) -> None:
-        self._strategy, self._market = strategy, market
+    def __init__(
+        self, strategy: Strategy, market: LiveMarket, attempts: OrderAttempts, stop_limit_slippage: float
+    ) -> None:
+        self._strategy, self._market, self._attempts = strategy, market, attempts
+        self._stop_limit_slippage = stop_limit_slippage
 
     def make_entry(self, instrument: Instrument, plan: Plan) -> Order:
         """Return the entry, to be sent alone."""
@@ -33,39 +42,45 @@ class LiveOrders:
             order_side(plan.side),
             instrument.make_qty(plan.quantity),
             tags=["ENTRY"],
-            client_order_id=entry_id(self._strategy, instrument.id, plan.source, plan.signal_id),
+            client_order_id=self._attempts.entry_id(instrument.id, plan),
         )
 
-    def send_stop(self, trade: Trade, plan: Plan, quantity: Quantity) -> None:
-        """Send the stop for the quantity that is held."""
-        trade.stop = self._strategy.order_factory.stop_market(
+    def send_stop(self, trade: Trade, side: OrderSide, trigger: Price, quantity: Quantity) -> None:
+        """Send the stop for the quantity that is held.
+
+        With a limit far beyond its trigger, since Nautilus's adapter for Hyperliquid gives a stop without a limit one
+        that is 0.5 % beyond: where the price has jumped farther it would stay unfilled.
+        """
+        trade.stop = self._strategy.order_factory.stop_limit(
             trade.instrument_id,
-            order_side(-plan.side),
+            side,
             quantity,
-            plan.stop,
+            self._limit_beyond(trade.instrument_id, trigger, side),
+            trigger,
             reduce_only=True,
             tags=["STOP_LOSS"],
+            client_order_id=self._attempts.next_id(trade, Leg.STOP),
         )
         self.stamp(trade)
         self._strategy.submit_order(trade.stop)
 
-    def send_target(self, trade: Trade, plan: Plan, stop: Order) -> None:
-        """Send the target for the quantity of the stop."""
+    def send_target(self, trade: Trade, side: OrderSide, price: Price, quantity: Quantity) -> None:
+        """Send the target for the quantity that is held."""
         trade.target = self._strategy.order_factory.limit(
             trade.instrument_id,
-            stop.side,
-            stop.quantity,
-            plan.target,
+            side,
+            quantity,
+            price,
             reduce_only=True,
             tags=["TAKE_PROFIT"],
+            client_order_id=self._attempts.next_id(trade, Leg.TARGET),
         )
         self._strategy.submit_order(trade.target)
 
     def close(self, trade: Trade, positions: Iterable[Position]) -> None:
         """Send what closes the positions."""
         by_position = [
-            (p.id, self._market.reducing_order(p.instrument_id, closing_side(p), p.quantity))
-            for p in positions
+            (p.id, self._reducing_order(trade, closing_side(p), p.quantity, Leg.EXIT)) for p in positions
         ]
         trade.closing = [order for _, order in by_position]
         self.stamp(trade)
@@ -77,7 +92,7 @@ class LiveOrders:
         entry = trade.entry
         assert entry is not None
         side = OrderSide.SELL if entry.side == OrderSide.BUY else OrderSide.BUY
-        trade.closing = [self._market.reducing_order(trade.instrument_id, side, entry.quantity)]
+        trade.closing = [self._reducing_order(trade, side, entry.quantity, Leg.EXIT)]
         self.stamp(trade)
         self._strategy.submit_order(trade.closing[0])
 
@@ -97,7 +112,7 @@ class LiveOrders:
         """Query the accounts, which the adapter does at the start only."""
         for venue in venues:
             account = self._strategy.portfolio.account(venue)
-            if account is not None:
+            if account is not None and can_query_accounts(account):
                 self._strategy.query_account(account.id)
 
     def report_flat(
@@ -130,6 +145,24 @@ class LiveOrders:
     def stamp(self, trade: Trade) -> None:
         """Put down that something was sent now."""
         trade.sent_ns = self._strategy.clock.timestamp_ns()
+
+    def trigger_of(self, stop: Order) -> float:
+        """Return where a stop triggers; the adapter may show one of an earlier life by its limit alone."""
+        if stop.has_trigger_price:
+            return float(stop.trigger_price)
+        slip = self._stop_limit_slippage
+        return float(stop.price) / (1.0 + slip if stop.side == OrderSide.BUY else 1.0 - slip)
+
+    def _limit_beyond(self, instrument_id: InstrumentId, trigger: Price, side: OrderSide) -> Price:
+        slip = self._stop_limit_slippage
+        instrument = self._strategy.cache.instrument(instrument_id)
+        return nearest_tick(
+            instrument, trigger.as_double() * (1.0 + slip if side == OrderSide.BUY else 1.0 - slip)
+        )
+
+    def _reducing_order(self, trade: Trade, side: OrderSide, quantity: Quantity, leg: Leg) -> Order:
+        order_id = self._attempts.next_id(trade, leg)
+        return self._market.reducing_order(trade.instrument_id, side, quantity, order_id)
 
 
 def match_exits(position: Position, orders: Iterable[Order]) -> tuple[Order | None, Order | None]:

@@ -261,6 +261,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._waiting[instrument_id] = enriched
             self._record_exit(instrument_id)
         else:
+            self.counts["overtaken"] += self._waiting.pop(instrument_id, None) is not None
             self._decide(enriched)
 
     def _is_of_another_source(self, enriched: EnrichedSignal) -> bool:
@@ -321,6 +322,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             plan = self._plan_entry(decision, enriched, instrument, price, durable)
         record_days(self._journal, self._equity, self._day)
         if isinstance(plan, Plan) and action == "open" and durable is None:
+            if self._postpone(enriched):
+                return
             self._entries.begin(instrument.id, plan, partial(self._on_durable_entry, enriched))
             return
         if isinstance(plan, str):
@@ -329,6 +332,16 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self.counts[action] += 1
         self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument.id}: {action}, {reason}")
         self._order(action, decision, plan, enriched, instrument)
+
+    def _postpone(self, enriched: EnrichedSignal) -> bool:
+        """Return whether an entry has to wait for its turn; it is decided about again then."""
+        wait_s = self._execution.take_turn()
+        if wait_s == 0.0 or self._event_loop is None:
+            return False
+        self.counts["paced"] += 1
+        self._waiting[enriched.instrument_id] = enriched
+        self._event_loop.call_later(wait_s, self._guard, self._decide_waiting, enriched.instrument_id)
+        return True
 
     def _order(
         self,
@@ -409,9 +422,12 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             return "daily_loss"
         if account in self._equity.unknown:
             return "unknown_equity"
+        at = self._execution.entry_price(instrument.id, enriched.signal, price)
+        if abs(math.log(at / price)) > self.config.max_quote_drift:
+            return "quote_drift"
         prices = barriers(
             instrument,
-            price,
+            at,
             enriched.signal,
             self._stop_distance(enriched),
             labels.profit_barrier * enriched.volatility,
@@ -479,6 +495,14 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self.log.warning(f"{instrument_id} is closed, as was decided before the start")
             self._execution.exit(instrument_id, "signal")
         self._record_exit(instrument_id)
+
+    def is_settled(self) -> bool:
+        """Whether nothing is on its way, nor to be closed."""
+        return self._execution.is_settled()
+
+    def unprotected(self) -> list[str]:
+        """Return what the venue holds or may hold without a stop, an item an instrument."""
+        return self._execution.unprotected()
 
     def _guard[*Arguments](self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """Call; an exception that left a handler would end a live node's process."""

@@ -1,12 +1,14 @@
 """One position from its entry to its exit, the phases of its life, and the prices of its barriers."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, auto
 
 from ml4t_actor.nautilus.model import InstrumentId, Money, Price, Quantity
 from ml4t_actor.nautilus.trading import Instrument, Order
+from ml4t_actor.strategy.order_ids import Leg
 from ml4t_actor.strategy.views import InstrumentView
 
 NEVER_NS = 2**62
@@ -106,6 +108,20 @@ class Trade:
         When an order was last sent, or the venue last queried.
     disputed_ns : int
         When the venue said that there is no position to close; 0 if it did not.
+    target_price : Price, optional
+        Where the target belongs.
+    target_ns : int
+        When the target was last sent.
+    resumed_ns : int
+        When a position that no signal of this life opened was taken over; 0 for others.
+    unprotected_ns : int
+        Since when there is a position without a stop; 0 before the first was sent.
+    refusals : int
+        How many exits in a row were refused, none of them filled in part.
+    exit_denied : bool
+        The last exit never left the node.
+    attempts : Counter[Leg]
+        How many orders were made for each leg.
     """
 
     instrument_id: InstrumentId
@@ -122,6 +138,13 @@ class Trade:
     clearing: bool = False
     sent_ns: int = 0
     disputed_ns: int = 0
+    target_price: Price | None = None
+    target_ns: int = 0
+    resumed_ns: int = 0
+    unprotected_ns: int = 0
+    refusals: int = 0
+    exit_denied: bool = False
+    attempts: Counter[Leg] = field(default_factory=Counter)
 
     def phase(self, held: Decimal) -> Phase:
         """Return the phase of a live trade whose position has this quantity, 0 where there is none."""
@@ -137,7 +160,7 @@ class Trade:
             return Phase.EXITING
         if self.exit_decided:
             return Phase.EXIT_DUE
-        return Phase.PROTECTED if self._is_protected(held) else Phase.PROTECTING
+        return Phase.PROTECTED if self.is_covered(held) else Phase.PROTECTING
 
     @property
     def in_flight(self) -> bool:
@@ -174,7 +197,8 @@ class Trade:
         """Whether the entry is on its way."""
         return self.entry is not None and not self.entry.is_closed and not self.entry_done
 
-    def _is_protected(self, held: Decimal) -> bool:
+    def is_covered(self, held: Decimal) -> bool:
+        """Whether the venue has a stop for all of the position."""
         stop = self.stop
         return (
             stop is not None
@@ -182,14 +206,18 @@ class Trade:
             and stop.quantity.as_decimal() - stop.filled_qty.as_decimal() >= held
         )
 
+    @property
+    def _is_entering(self) -> bool:
+        return self.entry is not None and not self.entry.is_closed and not self.entry_done
+
 
 def barriers(
     instrument: Instrument, price: float, side: int, stop_distance: float, target_distance: float
 ) -> tuple[Price, Price] | None:
     """Return stop and target at these log distances, or None where rounding leaves no room for them."""
     try:
-        stop = _nearest_tick(instrument, price * math.exp(-side * stop_distance))
-        target = _nearest_tick(instrument, price * math.exp(side * target_distance))
+        stop = nearest_tick(instrument, price * math.exp(-side * stop_distance))
+        target = nearest_tick(instrument, price * math.exp(side * target_distance))
     except (ArithmeticError, ValueError):  # out of the range of prices
         return None
     low, high = sorted((stop.as_double(), target.as_double()))
@@ -213,7 +241,7 @@ def _as_decimal(value: Quantity | Money | None) -> Decimal | None:
     return None if value is None else value.as_decimal()
 
 
-def _nearest_tick(instrument: Instrument, value: float) -> Price:
+def nearest_tick(instrument: Instrument, value: float) -> Price:
     """Return the nearest price on the instrument's grid; `make_price` knows only its decimals."""
     increment: Decimal = instrument.price_increment.as_decimal()
     return instrument.make_price((Decimal(value) / increment).to_integral_value() * increment)
