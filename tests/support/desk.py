@@ -1,11 +1,13 @@
-"""The live execution on a test clock: Nautilus's own risk and execution engines, and a client that a test speaks for."""
+"""The live execution on a test clock, with Nautilus's own engines and a client that a test speaks for."""
 
 import heapq
 import itertools
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from nautilus_trader.cache.cache import Cache
 from nautilus_trader.common.component import MessageBus, TestClock
 from nautilus_trader.config import RiskEngineConfig
@@ -164,7 +166,7 @@ class OnTestClock(EnrichedSignalStrategy):
 
     def on_start(self) -> None:
         super().on_start()
-        self._event_loop, self._event_thread = self.loop, 0
+        self._event_loop, self._event_thread = self.loop, threading.get_ident()
         self._execution = LiveExecution(
             self, self.config, self.counts, self._guard, self.loop, self._bar_types
         )
@@ -314,6 +316,4 @@ class Desk:
 
 
 def _json(settings: dict[str, Any]) -> bytes:
-    import msgspec
-
     return msgspec.json.encode(settings)
