@@ -248,8 +248,8 @@ class LiveExecution(OrderExecution):
         entry = trade.entry
         if isinstance(event, OrderRejected) and event.reason == UNANSWERED:
             self._begin_unwinding(trade)
-        elif isinstance(event, OrderDenied):
-            self._counts["entry_denied"] += 1
+        elif entry is not None and entry.status == OrderStatus.DENIED:
+            self._counts["entry_denied"] += not trade.entry_done
             self._on_entry_done(trade)
         elif trade.entry_done and isinstance(event, OrderFilled):
             self._on_late_fill(trade)
@@ -300,7 +300,7 @@ class LiveExecution(OrderExecution):
         stop = trade.stop
         if stop is None or trade.exit_decided:
             return False
-        if isinstance(event, OrderDenied):  # it never left the node: too many orders at once
+        if stop.status == OrderStatus.DENIED:  # it never left the node: too many orders at once
             self._counts["stop_denied"] += 1
             trade.stop = None
             self._loop.call_later(_DENIED_SECONDS, self._guard, self._send_stop, trade)

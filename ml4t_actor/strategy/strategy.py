@@ -261,7 +261,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._waiting[instrument_id] = enriched
             self._record_exit(instrument_id)
         else:
-            self.counts["overtaken"] += self._waiting.pop(instrument_id, None) is not None
+            if self._waiting.pop(instrument_id, None) is not None:  # it waited for its turn
+                self.counts["overtaken"] += 1
             self._decide(enriched)
 
     def _is_of_another_source(self, enriched: EnrichedSignal) -> bool:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from ml4t_actor.strategy.order_ids import Leg, order_id
 from tests.support.desk import Desk
 
 SUBMIT_RATE = "Exceeded MAX_ORDER_SUBMIT_RATE"
@@ -23,7 +24,7 @@ class TestIds:
     def test_each_order_has_the_id_that_follows_from_signal_leg_and_attempt(self):
         desk = Desk()
         desk.enter(signal_id="42", source="momentum")
-        desk.signal(0)
+        desk.signal(0, source="momentum")
         assert desk.held() == 0
         ids = [o.client_order_id for o in desk.sent]
         names = [(Leg.ENTRY, 1), (Leg.STOP, 1), (Leg.TARGET, 1), (Leg.EXIT, 1)]
