@@ -21,10 +21,21 @@ class OrderAttempts:
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
+        self._made: set[ClientOrderId] = set()
+
+    def remember(self, client_order_id: ClientOrderId) -> None:
+        """Take an id of an earlier life for one that was given."""
+        self._made.add(client_order_id)
+
+    def was_made(self, client_order_id: ClientOrderId) -> bool:
+        """Return whether an id was given to an order."""
+        return client_order_id in self._made
 
     def entry_id(self, instrument_id: InstrumentId, plan: Plan) -> ClientOrderId:
         """Return the id of the entry that a plan leads to, of which there is one only."""
-        return entry_id(self._strategy, instrument_id, plan.source, plan.signal_id)
+        new = entry_id(self._strategy, instrument_id, plan.source, plan.signal_id)
+        self._made.add(new)
+        return new
 
     def next_id(self, trade: Trade, leg: Leg) -> ClientOrderId:
         """Return the id of the next attempt at a leg."""
@@ -39,4 +50,5 @@ class OrderAttempts:
             trade.attempts[leg] += 1
             new = order_id(account, strategy, source, signal_id, leg, trade.attempts[leg])
             if not self._strategy.cache.order_exists(new):
+                self._made.add(new)
                 return new

@@ -56,6 +56,10 @@ class OrderExecution(ABC):
     def accept_bar(self, instrument_id: InstrumentId, closed_ns: int) -> bool:
         """Return whether a bar that closed then is newer than those before."""
 
+    def is_foreign(self, instrument_id: InstrumentId) -> bool:
+        """Whether the position is not explained by own orders, so that the instrument is left alone."""
+        return False
+
     def is_settled(self) -> bool:
         """Whether nothing is on its way, nor to be closed."""
         return True
@@ -93,8 +97,8 @@ class OrderExecution(ABC):
         """Cancel what is left of stop and target; whether there was any."""
 
     @abstractmethod
-    def adopt(self, instrument_id: InstrumentId, deadline_ns: int) -> Trade:
-        """Return a trade for a position that was not opened here."""
+    def adopt(self, instrument_id: InstrumentId, deadline_ns: int) -> Trade | None:
+        """Return a trade for a position that was not opened here, None if it is to be left alone."""
 
     @abstractmethod
     def on_order_event(self, event: OrderEvent) -> bool:

@@ -99,6 +99,12 @@ class OrderJournal(Protocol):
     def exits_wanted(self) -> list[str]:
         """Return the instruments whose positions are to be closed."""
 
+    def own_quantity(self, instrument_id: str) -> Decimal:
+        """Return the signed quantity that own orders were filled for, as last recorded."""
+
+    def record_quantity(self, instrument_id: str, quantity: Decimal) -> None:
+        """Remember the signed quantity that own orders were filled for."""
+
     def close(self, timeout_s: float) -> bool:
         """Write what waits, and end; whether all is durable."""
 
@@ -121,6 +127,7 @@ class MemoryJournal:
         self._newest: dict[str, EntryIntent] = {}
         self._days: dict[str, DayRecord] = {}
         self._exits: set[str] = set()
+        self._quantities: dict[str, Decimal] = {}
 
     def was_entered(self, source: str, signal_id: str) -> bool:
         """Return whether an entry was begun for this signal."""
@@ -164,6 +171,14 @@ class MemoryJournal:
     def exits_wanted(self) -> list[str]:
         """Return the instruments whose positions are to be closed."""
         return sorted(self._exits)
+
+    def own_quantity(self, instrument_id: str) -> Decimal:
+        """Return the signed quantity that own orders were filled for, as last recorded."""
+        return self._quantities.get(instrument_id, Decimal(0))
+
+    def record_quantity(self, instrument_id: str, quantity: Decimal) -> None:
+        """Remember the signed quantity that own orders were filled for."""
+        self._quantities[instrument_id] = quantity
 
     def close(self, timeout_s: float) -> bool:
         """Do nothing: all is remembered already."""

@@ -7,11 +7,10 @@ from decimal import Decimal
 from typing import assert_never
 
 from ml4t_actor.market_data import SECOND_NS
-from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderStatus, Quantity
+from ml4t_actor.nautilus.model import BarType, InstrumentId, OrderStatus
 from ml4t_actor.nautilus.trading import (
     Instrument,
     Order,
-    OrderAccepted,
     OrderCanceled,
     OrderCancelRejected,
     OrderDenied,
@@ -22,18 +21,19 @@ from ml4t_actor.nautilus.trading import (
     Strategy,
 )
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.execution import Guard, OrderExecution, closing_side
+from ml4t_actor.strategy.execution import Guard, OrderExecution
+from ml4t_actor.strategy.journal import OrderJournal
 from ml4t_actor.strategy.live_market import LiveMarket
 from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity
-from ml4t_actor.strategy.order_ids import Leg
+from ml4t_actor.strategy.own_quantity import OwnQuantity
 from ml4t_actor.strategy.pacing import EntryPace, backoff_ns
+from ml4t_actor.strategy.protection import Protection
 from ml4t_actor.strategy.reconciliation import Reconciliation
 from ml4t_actor.strategy.refusals import UNANSWERED, denies_position
 from ml4t_actor.strategy.trade import Phase, Plan, Trade
 
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partial one may never be reported
-_DENIED_SECONDS = 0.25
 _QUERY_NS = 2 * SECOND_NS
 _FLAT_NS = 6 * SECOND_NS
 _ACCOUNT_NS = 60 * SECOND_NS
@@ -80,6 +80,8 @@ class LiveExecution(OrderExecution):
         Of the event thread.
     bar_types : Mapping[InstrumentId, BarType]
         Of each instrument.
+    journal : OrderJournal
+        Remembers what own orders were filled for.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class LiveExecution(OrderExecution):
         guard: Guard,
         loop: asyncio.AbstractEventLoop,
         bar_types: Mapping[InstrumentId, BarType],
+        journal: OrderJournal,
     ) -> None:
         super().__init__(strategy, counts)
         self._config, self._guard, self._loop = config, guard, loop
@@ -98,14 +101,18 @@ class LiveExecution(OrderExecution):
         self._instrument_ids: list[InstrumentId] = []
         self._market = LiveMarket(strategy, config.max_quote_age, counts, bar_types)
         self._orders = LiveOrders(strategy, self._market, self.attempts, config.stop_limit_slippage)
-        self._reconciliation = Reconciliation(strategy, config, counts, self._orders, bar_types)
+        self._reconciliation = Reconciliation(
+            strategy, config, counts, self._orders, bar_types, OwnQuantity(strategy, journal, self.attempts)
+        )
         self._pace = EntryPace(config.entries_per_second, self._now_ns)
+        self._protection = Protection(self, strategy, self._orders, counts, guard, loop)
         self._account_query_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     def start(self, instrument_ids: Iterable[InstrumentId]) -> None:
         """Subscribe to quotes, resume what an earlier run has left, and begin to check."""
+        self._reconciliation.start()
         for instrument_id in instrument_ids:
             self._instrument_ids.append(instrument_id)
             self._market.subscribe(instrument_id)
@@ -122,6 +129,10 @@ class LiveExecution(OrderExecution):
                 self._loop.call_soon_threadsafe(self._guard, on_order_event, event)
 
         strategy.msgbus.subscribe(topic=f"events.order.{strategy.id}", handler=on_event)
+
+    def is_foreign(self, instrument_id: InstrumentId) -> bool:
+        """Whether the position is not explained by own orders, so that the instrument is left alone."""
+        return instrument_id in self._reconciliation.foreign
 
     def is_settled(self) -> bool:
         """Whether nothing is on its way, nor to be closed."""
@@ -180,6 +191,8 @@ class LiveExecution(OrderExecution):
     def exit(self, instrument_id: InstrumentId, reason: str) -> None:
         """Close the position; its stop and target stay until that is done."""
         trade = self.trades.get(instrument_id)
+        if self.is_foreign(instrument_id):
+            return
         if trade is not None and trade.exit_decided and not self._is_due(trade, self._now_ns()):
             return
         trade = self._begin_exit(instrument_id, reason)
@@ -206,10 +219,10 @@ class LiveExecution(OrderExecution):
                 self._strategy.cancel_order(order)
         return bool(trade.exits)
 
-    def adopt(self, instrument_id: InstrumentId, deadline_ns: int) -> Trade:
-        """Return a trade for a position that has come from elsewhere while the node runs."""
+    def adopt(self, instrument_id: InstrumentId, deadline_ns: int) -> Trade | None:
+        """Return a trade for a position that has come from elsewhere while the node runs, None if it is foreign."""
         self._reconcile(instrument_id)
-        return self.trades[instrument_id]
+        return self.trades.get(instrument_id)
 
     def on_position_closed(self) -> None:
         """Query the account, whose balance does not show the profit until then."""
@@ -228,9 +241,11 @@ class LiveExecution(OrderExecution):
         if not self.positions(trade.instrument_id):
             self._on_event_without_position(trade, event)
         elif _concerns(event, trade.stop):
-            return self._on_stop_event(trade, event)
+            if self._protection.on_stop_event(trade, event):
+                self.exit(trade.instrument_id, "no_stop")
+                return True
         elif _concerns(event, trade.target):
-            self._on_target_event(trade, event)
+            self._protection.on_target_event(event)
         return False
 
     def _count_refusals(self, trade: Trade, event: OrderEvent) -> None:
@@ -252,7 +267,7 @@ class LiveExecution(OrderExecution):
             self._counts["entry_denied"] += not trade.entry_done
             self._on_entry_done(trade)
         elif trade.entry_done and isinstance(event, OrderFilled):
-            self._on_late_fill(trade)
+            self._protection.grow(trade)
         elif entry is not None and entry.is_closed:
             self._on_entry_done(trade)
         elif isinstance(event, OrderFilled):
@@ -272,58 +287,7 @@ class LiveExecution(OrderExecution):
         elif self._stopping and self._config.close_on_stop:
             self.exit(instrument_id, "stop")
         else:
-            self._send_stop(trade)
-
-    def _on_late_fill(self, trade: Trade) -> None:
-        """Protect what was filled after the stop was sent; the old one goes when the new one is on its way."""
-        held = self._held(trade)
-        if trade.exit_decided or trade.stop is None or trade.stop.quantity.as_decimal() >= held:
-            return
-        replaced = trade.exits
-        trade.stop = trade.target = None
-        self._send_stop(trade)
-        for order in replaced:
-            self._strategy.cancel_order(order)
-
-    def _send_stop(self, trade: Trade) -> None:
-        """Send the stop for all of the position, unless that has changed meanwhile."""
-        positions, plan = self.positions(trade.instrument_id), trade.plan
-        is_current = self.trades.get(trade.instrument_id) is trade
-        if not is_current or trade.stop is not None or trade.exit_decided or not positions or plan is None:
-            return
-        trade.unprotected_ns = trade.unprotected_ns or self._now_ns()
-        quantity = Quantity(held_quantity(positions), positions[0].size_precision)
-        self._orders.send_stop(trade, closing_side(positions[0]), plan.stop, quantity)
-
-    def _on_stop_event(self, trade: Trade, event: OrderEvent) -> bool:
-        """Exit when the stop is gone; send the target when the venue has the stop."""
-        stop = trade.stop
-        if stop is None or trade.exit_decided:
-            return False
-        if stop.status == OrderStatus.DENIED:  # it never left the node: too many orders at once
-            self._counts["stop_denied"] += 1
-            trade.stop = None
-            self._loop.call_later(_DENIED_SECONDS, self._guard, self._send_stop, trade)
-            return True
-        if stop.is_closed:
-            self.exit(trade.instrument_id, "no_stop")
-            return True
-        if isinstance(event, OrderAccepted):
-            trade.unprotected_ns = 0
-            if trade.target is None:
-                self._send_target(trade)
-        return False
-
-    def _send_target(self, trade: Trade) -> None:
-        stop, price = trade.stop, trade.target_price
-        if stop is not None and price is not None:
-            trade.target_ns = self._now_ns()
-            self._orders.send_target(trade, stop.side, price, stop.leaves_qty)
-
-    def _on_target_event(self, trade: Trade, event: OrderEvent) -> None:
-        if isinstance(event, OrderRejected | OrderDenied):
-            self._counts["no_target"] += 1
-            self._strategy.log.error(f"no target at the venue, it is sent again: {event}")
+            self._protection.send_stop(trade)
 
     def _on_event_without_position(self, trade: Trade, event: OrderEvent) -> None:
         """Cancel the exits that are left."""
@@ -383,9 +347,11 @@ class LiveExecution(OrderExecution):
     def _check(self, instrument_id: InstrumentId, now: int) -> None:
         """Move a trade on whose events stay away."""
         trade, held = self.trades.get(instrument_id), held_quantity(self.positions(instrument_id))
-        if trade is not None:
+        if not held and trade is None:
+            self._reconciliation.on_flat(instrument_id)
+        elif trade is not None:
             self._check_trade(trade, trade.phase(held), now)
-        elif held:
+        elif held and not self.is_foreign(instrument_id):
             self._reconcile(instrument_id)
 
     def _check_trade(self, trade: Trade, phase: Phase, now: int) -> None:
@@ -430,9 +396,7 @@ class LiveExecution(OrderExecution):
     def _check_protected(self, trade: Trade, now: int) -> None:
         if now >= trade.expires_ns:
             self.exit(trade.instrument_id, "horizon")
-        elif self._lacks_target(trade, now):
-            self._send_target(trade)
-        elif now - trade.sent_ns > self._query_interval_ns:
+        elif not self._protection.retry_target(trade) and now - trade.sent_ns > self._query_interval_ns:
             trade.sent_ns = now
             self._orders.query_exits(trade)
 
@@ -465,15 +429,6 @@ class LiveExecution(OrderExecution):
     def _is_due(self, trade: Trade, now: int) -> bool:
         """Return whether an exit that was sent may be sent again."""
         return now - trade.sent_ns >= backoff_ns(trade.refusals, denied=trade.exit_denied)
-
-    def _lacks_target(self, trade: Trade, now: int) -> bool:
-        target, sent = trade.target, trade.attempts[Leg.TARGET]
-        if trade.target_price is None or (
-            target is not None and target.status not in (OrderStatus.REJECTED, OrderStatus.DENIED)
-        ):
-            return False
-        denied = target is not None and target.status == OrderStatus.DENIED
-        return sent == 0 or now - trade.target_ns >= backoff_ns(sent, denied=denied)
 
     def _now_ns(self) -> int:
         now_ns: int = self._strategy.clock.timestamp_ns()

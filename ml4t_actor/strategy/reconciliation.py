@@ -3,11 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 
 from ml4t_actor.nautilus.model import BarType, InstrumentId, PositionSide
 from ml4t_actor.nautilus.trading import Order, Position, Strategy
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.live_orders import LiveOrders, match_exits
+from ml4t_actor.strategy.own_quantity import OwnQuantity
 from ml4t_actor.strategy.trade import Trade, nearest_tick
 
 
@@ -26,6 +28,13 @@ class Reconciliation:
         Sends what has to be.
     bar_types : Mapping[InstrumentId, BarType]
         Of each instrument.
+    own : OwnQuantity
+        What own orders were filled for.
+
+    Attributes
+    ----------
+    foreign : set[InstrumentId]
+        Those with a position that own orders do not explain, which is left alone.
     """
 
     def __init__(
@@ -35,12 +44,27 @@ class Reconciliation:
         counts: Counter[str],
         orders: LiveOrders,
         bar_types: Mapping[InstrumentId, BarType],
+        own: OwnQuantity,
     ) -> None:
         self._strategy, self._config, self._counts = strategy, config, counts
-        self._orders, self._bar_types = orders, bar_types
+        self._orders, self._bar_types, self._own = orders, bar_types, own
+        self.foreign: set[InstrumentId] = set()
+
+    def start(self) -> None:
+        """Add up the fills of own orders from now on."""
+        self._own.start()
+
+    def on_flat(self, instrument_id: InstrumentId) -> None:
+        """Put down that nothing is held; an instrument that was left alone is traded again."""
+        self._own.set(instrument_id, Decimal(0))
+        if instrument_id in self.foreign:
+            self.foreign.remove(instrument_id)
+            self._strategy.log.warning(f"{instrument_id} is traded from now on: the foreign position is gone")
 
     def resume(self, instrument_id: InstrumentId, positions: list[Position]) -> Trade | None:
-        """Return a trade of the position and the orders that are in the cache, None if there are none."""
+        """Return a trade of the position and the orders that are in the cache, None if there are none to follow."""
+        if not self._is_own(instrument_id, positions):
+            return None
         self._orders.warn_of_foreign_position(instrument_id)
         strategy = self._strategy
         orders: list[Order] = strategy.cache.orders_open(instrument_id=instrument_id, strategy_id=strategy.id)
@@ -56,6 +80,7 @@ class Reconciliation:
         for order in orders:
             if order is not trade.stop and order is not trade.target:
                 strategy.cancel_order(order)
+        self._own.resume(trade.exits)
         if positions and trade.stop is not None:
             self._resume_horizon(trade, trade.stop.ts_accepted)
             self._resume_target(trade, positions[0], trade.stop)
@@ -64,6 +89,7 @@ class Reconciliation:
     def close_missing(self, instrument_id: InstrumentId, positions: list[Position]) -> None:
         """Close in the cache these positions, which the venue does not have."""
         strategy = self._strategy
+        self._own.set(instrument_id, Decimal(0))
         account = strategy.portfolio.account(instrument_id.venue)
         if not positions or account is None:
             return
@@ -80,6 +106,23 @@ class Reconciliation:
         """Return how long a position is held."""
         interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
         return self._config.labels.horizon_bars * interval_ns
+
+    def _is_own(self, instrument_id: InstrumentId, positions: list[Position]) -> bool:
+        """Return whether own orders explain the position, or are taken to; else leave the instrument alone."""
+        held = sum((p.signed_decimal_qty() for p in positions), Decimal(0))
+        if self._own.explains(instrument_id, held):
+            return True
+        if self._config.adopt_positions:
+            self._own.set(instrument_id, held)
+            return True
+        if instrument_id not in self.foreign:
+            self.foreign.add(instrument_id)
+            self._counts["foreign_position"] += 1
+            self._strategy.log.error(
+                f"{instrument_id} is not traded: {', '.join(map(str, positions))} is not what own orders were filled "
+                "for; close it by hand, or set `adopt_positions` to have it traded as own"
+            )
+        return False
 
     def _resume_horizon(self, trade: Trade, placed_ns: int) -> None:
         interval_ns: int = self._bar_types[trade.instrument_id].spec.get_interval_ns()

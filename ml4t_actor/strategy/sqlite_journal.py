@@ -22,12 +22,14 @@ CREATE TABLE days (
     transferred TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE exits (instrument_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE quantities (instrument_id TEXT PRIMARY KEY, quantity TEXT NOT NULL) WITHOUT ROWID;
 """
 _BEGIN_ENTRY = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(EntryIntent._fields))}, 0)"
 _END_ENTRY = "UPDATE entries SET ended = 1 WHERE order_id = ?"
 _RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?)"
 _WANT_EXIT = "INSERT OR IGNORE INTO exits VALUES (?)"
 _END_EXIT = "DELETE FROM exits WHERE instrument_id = ?"
+_RECORD_QUANTITY = "INSERT OR REPLACE INTO quantities VALUES (?, ?)"
 _BACKOFF_S, _BACKOFF_MAX_S = 0.1, 2.0
 
 _Value = str | int
@@ -114,6 +116,12 @@ class SqliteJournal(MemoryJournal):
             super().end_exit(instrument_id)
             self._record(_END_EXIT, (instrument_id,))
 
+    def record_quantity(self, instrument_id: str, quantity: Decimal) -> None:
+        """Remember the signed quantity that own orders were filled for."""
+        if quantity != self.own_quantity(instrument_id):
+            super().record_quantity(instrument_id, quantity)
+            self._record(_RECORD_QUANTITY, (instrument_id, str(quantity)))
+
     def close(self, timeout_s: float) -> bool:
         """Write what waits, and let go of the file; whether all is in it."""
         with self._wake:
@@ -146,6 +154,8 @@ class SqliteJournal(MemoryJournal):
             self._days[account] = DayRecord(
                 account, day, Decimal(opening), bool(halted), Decimal(transferred)
             )
+        for instrument_id, quantity in self._connection.execute("SELECT * FROM quantities"):
+            self._quantities[instrument_id] = Decimal(quantity)
         self._exits.update(name for (name,) in self._connection.execute("SELECT * FROM exits"))
 
     def _run(self) -> None:

@@ -126,7 +126,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if self._event_loop is not None:
             self._equity = LiveEquity(self, self._exposure, self.config.limits.max_daily_loss)
             self._execution = LiveExecution(
-                self, self.config, self.counts, self._guard, self._event_loop, self._bar_types
+                self,
+                self.config,
+                self.counts,
+                self._guard,
+                self._event_loop,
+                self._bar_types,
+                self._journal,
             )
         self._guard(self._equity.start, self._guard)
         self._guard(self._execution.start, self._instruments)
@@ -207,6 +213,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if not self._execution.accept_bar(instrument_id, closed_ns):
             return
         price = self._last_close[instrument_id] = bar.close.as_double()
+        if self._execution.is_foreign(instrument_id):
+            return
         self._entries.end_closed(instrument_id, self._execution.trades.get(instrument_id))
         self._drop_overtaken_signal(instrument_id, closed_ns)
         trade = self._execution.trades.get(instrument_id)
@@ -221,6 +229,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._equity.mark(self._instruments[instrument_id])  # to notice a daily loss when it is reached
         if trade is None:
             trade = self._execution.adopt(instrument_id, closed_ns + self._horizon_ns(instrument_id))
+        if trade is None:
+            return
         reason = self._exit_reason(trade, position, price, closed_ns)
         if reason is not None:
             self._execution.exit(instrument_id, reason)
@@ -250,6 +260,9 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         instrument_id = enriched.instrument_id
         if instrument_id not in self._instruments:
             self.counts["not_traded_here"] += 1
+            return
+        if self._execution.is_foreign(instrument_id):
+            self.counts["foreign_position"] += 1
             return
         if not self._policy.accept(enriched, self.clock.timestamp_ns()):
             return

@@ -1,11 +1,15 @@
 """The live execution against a venue that a test speaks for, on a test clock."""
 
 import math
+from decimal import Decimal
 
 import pytest
+from nautilus_trader.model.enums import OrderSide
+from nautilus_trader.model.objects import Price, Quantity
 
+from ml4t_actor.strategy.journal import EntryIntent
 from ml4t_actor.strategy.order_ids import Leg, order_id
-from tests.support.desk import Desk
+from tests.support.desk import Desk, held_before, instrument_id
 
 SUBMIT_RATE = "Exceeded MAX_ORDER_SUBMIT_RATE"
 
@@ -278,3 +282,119 @@ class TestStop:
         desk.wait(1.0)
         [left] = desk.strategy.unprotected()
         assert str(quantity) in left
+
+
+class TestForeignPosition:
+    @pytest.mark.parametrize("quantity", [200, -200])
+    def test_is_left_alone_and_named_and_nothing_is_entered_there(self, quantity):
+        desk = Desk("BTC", "ETH", before=lambda desk: held_before(desk, quantity))
+        desk.works()
+        desk.signal(0)
+        desk.signal(1)
+        desk.wait(200.0)
+        desk.bar("BTC", 90.0)
+        desk.strategy.stop()
+        desk.wait(10.0)
+        assert desk.held() == quantity
+        assert desk.sent == []
+        assert desk.counts["foreign_position"] >= 1
+        assert desk.strategy.is_settled()
+
+    def test_does_not_keep_other_instruments_from_being_traded(self):
+        desk = Desk("BTC", "ETH", before=lambda desk: held_before(desk, 200))
+        assert desk.enter(1, "ETH") > 0
+
+    def test_when_it_is_gone_the_instrument_is_traded(self):
+        desk = Desk(before=lambda desk: held_before(desk, 200))
+        held_before(desk, -200)
+        desk.wait(2.0)
+        assert desk.enter() == 200
+
+    def test_is_closed_without_a_stop_where_positions_are_adopted(self):
+        desk = Desk(before=lambda desk: (desk.works(), held_before(desk, 200)), adopt_positions=True)
+        desk.wait(2.0)
+        assert desk.held() == 0
+        assert desk.counts["exit_no_stop"] == 1
+
+    def test_that_comes_while_the_node_runs_is_left_alone_too(self):
+        desk = Desk()
+        desk.works()
+        held_before(desk, 200)
+        desk.wait(5.0)
+        assert desk.held() == 200
+        assert desk.sent == []
+
+    @pytest.mark.parametrize(("own", "held"), [(200, 200), (200, 80), (-200, -1), (0, 150), (0, 200)])
+    def test_what_own_orders_explain_is_resumed(self, own, held):
+        """Where nothing was recorded an entry was on its way."""
+
+        def before(desk):
+            desk.works()
+            journal = desk.strategy._journal
+            if own:
+                journal.record_quantity("BTC-USD-PERP.HYPERLIQUID", Decimal(own))
+            else:
+                name = "BTC-USD-PERP.HYPERLIQUID"
+                journal.begin_entry(EntryIntent("id", "test", "1", name, 1, Decimal(200), 0), lambda: None)
+            held_before(desk, held)
+
+        desk = Desk(before=before)
+        desk.wait(2.0)
+        assert desk.held() == 0  # it has no stop
+        assert "foreign_position" not in desk.counts
+
+    @pytest.mark.parametrize("held", [201, -1])
+    def test_more_than_own_orders_explain_is_not(self, held):
+        def before(desk):
+            desk.strategy._journal.record_quantity("BTC-USD-PERP.HYPERLIQUID", Decimal(200))
+            held_before(desk, held)
+
+        desk = Desk(before=before)
+        desk.wait(2.0)
+        assert desk.held() == held
+        assert desk.sent == []
+
+    def test_own_quantity_is_what_own_orders_were_filled_for(self):
+        desk = Desk()
+        name = "BTC-USD-PERP.HYPERLIQUID"
+        desk.enter(-1)
+        assert desk.strategy._journal.own_quantity(name) == desk.held() == -200
+        desk.client.fill(desk.of("STOP_LOSS")[0], part=0.25)
+        assert desk.strategy._journal.own_quantity(name) == -150
+        desk.signal(0)
+        desk.wait(1.0)
+        assert desk.strategy._journal.own_quantity(name) == desk.held() == 0
+
+
+class TestTargetOfAnEarlierLife:
+    @pytest.mark.parametrize("side", [1, -1])
+    def test_is_sent_again_as_far_as_the_stop_says(self, side):
+        def before(desk):
+            desk.works()
+            desk.strategy._journal.record_quantity("BTC-USD-PERP.HYPERLIQUID", Decimal(200 * side))
+            held_before(desk, 200 * side)
+            factory = desk.strategy.order_factory
+            trigger = 100.0 * math.exp(-0.01 * side)
+            stop = factory.stop_limit(
+                instrument_id("BTC"),
+                OrderSide.SELL if side > 0 else OrderSide.BUY,
+                Quantity(200, 3),
+                Price(trigger * (1 - 0.05 * side), 3),
+                Price(trigger, 3),
+                reduce_only=True,
+            )
+            desk.cache.add_order(stop)
+            desk.client.generate_order_submitted(
+                stop.strategy_id, stop.instrument_id, stop.client_order_id, desk.clock.timestamp_ns()
+            )
+            desk.client.accept(stop)
+
+        labels = {"horizon_bars": 100, "cost": 0.0, "profit_barrier": 2.0, "stop_barrier": 1.0}
+        desk = Desk(before=before, labels=labels)
+        desk.wait(3.0)
+        [target] = desk.of("TAKE_PROFIT")
+        assert target.price.as_double() == pytest.approx(100.0 * math.exp(0.02 * side), abs=0.01)
+        assert target.quantity.as_double() == 200
+        desk.wait(60.0)
+        assert len(desk.of("TAKE_PROFIT")) == 1
+        assert desk.held() == 200 * side

@@ -15,7 +15,7 @@ from nautilus_trader.execution.client import ExecutionClient
 from nautilus_trader.execution.engine import ExecutionEngine
 from nautilus_trader.model.currencies import USDT
 from nautilus_trader.model.data import Bar, BarType, QuoteTick
-from nautilus_trader.model.enums import AccountType, LiquiditySide, OmsType
+from nautilus_trader.model.enums import AccountType, LiquiditySide, OmsType, OrderSide
 from nautilus_trader.model.identifiers import (
     AccountId,
     ClientId,
@@ -168,7 +168,7 @@ class OnTestClock(EnrichedSignalStrategy):
         super().on_start()
         self._event_loop, self._event_thread = self.loop, threading.get_ident()
         self._execution = LiveExecution(
-            self, self.config, self.counts, self._guard, self.loop, self._bar_types
+            self, self.config, self.counts, self._guard, self.loop, self._bar_types, self._journal
         )
         self._execution.start(self._instruments)
 
@@ -317,3 +317,14 @@ class Desk:
 
 def _json(settings: dict[str, Any]) -> bytes:
     return msgspec.json.encode(settings)
+
+
+def held_before(desk: Desk, quantity: float, coin: str = "BTC") -> None:
+    """Give the node a position that no order of this life has opened, as its reconciliation does."""
+    side = OrderSide.BUY if quantity > 0 else OrderSide.SELL
+    order = desk.strategy.order_factory.market(instrument_id(coin), side, Quantity(abs(quantity), 3))
+    desk.cache.add_order(order)
+    desk.client.generate_order_submitted(
+        order.strategy_id, order.instrument_id, order.client_order_id, desk.clock.timestamp_ns()
+    )
+    desk.client.fill(order)
