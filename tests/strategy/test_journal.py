@@ -70,6 +70,8 @@ def remembers(journal: OrderJournal) -> None:
     journal.record_day(DayRecord("A", 5, Decimal(90), True))
     journal.record_day(DayRecord("A", 5, Decimal(80), False))
     journal.record_day(DayRecord("B", 6, Decimal("0.1"), False))
+    journal.record_quantity("BTC.X", Decimal(2))
+    journal.record_quantity("BTC.X", Decimal("-0.455"))
 
 
 def check(journal: OrderJournal) -> None:
@@ -79,6 +81,8 @@ def check(journal: OrderJournal) -> None:
     assert journal.newest_entry("BTC.X") == intent(3)
     assert journal.newest_entry("SOL.X") is None
     assert journal.exits_wanted() == ["BTC.X"]
+    assert journal.own_quantity("BTC.X") == Decimal("-0.455")
+    assert journal.own_quantity("ETH.X") == 0
     assert journal.day("A") == DayRecord("A", 5, Decimal(100), True)
     assert journal.day("B") == DayRecord("B", 6, Decimal("0.1"), False)
     assert journal.day("C") is None
