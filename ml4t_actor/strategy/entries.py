@@ -1,7 +1,7 @@
 """Entries, each in the journal before it is sent; those of an earlier life are settled by asking the venue."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from ml4t_actor.nautilus.model import ClientOrderId, InstrumentId
@@ -90,10 +90,6 @@ class Entries:
         if entry is None or entry.client_order_id.value != intent.order_id:
             self._journal.end_entry(intent.order_id)
 
-    def unsettled(self) -> Iterable[EntryIntent]:
-        """Return the entries of an earlier life of which the end is not known."""
-        return self._unsettled.values()
-
     def _on_durable(self, intent: EntryIntent, then: Callable[[EntryIntent], None]) -> None:
         self._pending.discard(intent.instrument_id)
         then(intent)
@@ -116,5 +112,6 @@ class Entries:
     def _on_unsettled(self, intent: EntryIntent, why: str) -> None:
         self._counts["unsettled"] += 1
         self._strategy.log.error(
-            f"what became of {intent} is not known, nothing is entered there: {why}; it is asked again"
+            f"what became of {intent} is not known, nothing is entered there: {why}. It is asked again; "
+            "what you know yourself you can settle while the node is down: `python -m ml4t_actor.strategy --help`"
         )

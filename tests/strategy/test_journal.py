@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ml4t_actor.strategy.__main__ import main
 from ml4t_actor.strategy.journal import DayRecord, EntryIntent, JournalError, MemoryJournal, OrderJournal
 from ml4t_actor.strategy.sqlite_journal import SqliteJournal
 from tests.support.paths import ROOT
@@ -238,3 +239,28 @@ def test_a_close_says_whether_all_is_in_the_file(reopen, monkeypatch):
     journal.end_exit("BTC.X")
     journal.want_exit("BTC.X")
     assert not journal.close(WAIT_S)
+
+
+def test_what_a_journal_holds_is_shown_and_settled_by_hand(reopen, capsys):
+    journal = reopen()
+    remembers(journal)
+    assert main([str(journal.path)]) == 2  # in use
+    assert "is in use" in capsys.readouterr().err
+    assert journal.close(WAIT_S)
+    assert main([str(journal.path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3
+    assert shown[0].startswith("id2  1970-01-01T00:00:00.000001002Z  sell 0.10 ETH.X, for 2 of momentum")
+    assert shown[2] == "BTC.X: its position is to be closed"
+    assert main([str(journal.path), "--settle", "id2", "--settle", "id9"]) == 2
+    printed = capsys.readouterr()
+    assert "id9 is no entry" in printed.err
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["id3", "BTC.X:"]
+    again = reopen()
+    assert again.open_intents() == [intent(3)]
+    assert again.was_entered("momentum", "2")
+
+
+def test_a_journal_that_is_not_there_is_not_made(tmp_path, capsys):
+    assert main([str(tmp_path / "none.sqlite")]) == 2
+    assert list(tmp_path.iterdir()) == []
