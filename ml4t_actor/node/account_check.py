@@ -7,13 +7,13 @@ from decimal import Decimal
 
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.nautilus.trading import Instrument
-from ml4t_actor.node.account import AccountState, AssetTerms, HeldPosition
+from ml4t_actor.node.account import AccountState, AssetTerms
 from ml4t_actor.node.config import NodePlan, StrategyPlan
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.own_orders import OwnOrders, read_own_orders
 from ml4t_actor.node.venues import venue_of
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.journal import EntryIntent, JournalError
+from ml4t_actor.strategy.journal import JournalError
 from ml4t_actor.strategy.risk import RiskLimits
 
 
@@ -206,7 +206,7 @@ def _check_positions(
         elif own is None:
             yield Finding(PASS, "positions", f"{held}: whose it is the running node knows")
         else:
-            foreign = _foreign_part(position, own.newest.get(name))
+            foreign = _foreign_part(position.quantity, own.held.get(name))
             yield _position_finding(held, foreign, adopted=traded[instrument.id])
     if not state.positions:
         yield Finding(PASS, "positions", "none")
@@ -231,12 +231,10 @@ def _position_finding(held: str, foreign: Decimal, *, adopted: bool) -> Finding:
     )
 
 
-def _foreign_part(position: HeldPosition, entry: EntryIntent | None) -> Decimal:
-    """Return how much of a position no entry of the strategy explains."""
-    if entry is None or entry.side * position.quantity < 0:
-        return position.quantity
-    sign = 1 if position.quantity > 0 else -1
-    return sign * max(abs(position.quantity) - entry.quantity, Decimal(0))
+def _foreign_part(held: Decimal, own: tuple[Decimal, Decimal] | None) -> Decimal:
+    """Return how much of a position own orders do not explain."""
+    low, high = own or (Decimal(0), Decimal(0))
+    return held - min(max(held, low), high)
 
 
 def _check_orders(

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ml4t_actor.strategy.journal import DayRecord, EntryIntent, JournalError, MemoryJournal
 
@@ -205,29 +206,53 @@ class SqliteJournal(MemoryJournal):
         self._call_soon(partial(self._report_problem, message))
 
 
-def read_entries(path: Path, limit: int) -> list[EntryIntent]:
-    """Return the newest entries of a journal that no process has open, the newest last.
+class StoredOrders(NamedTuple):
+    """What a journal's file has of own orders.
+
+    Attributes
+    ----------
+    entries : list[EntryIntent]
+        The newest, in the order in which they were begun.
+    unsettled : frozenset[str]
+        Order ids of all entries whose end is not known.
+    quantities : dict[str, Decimal]
+        The signed quantity that own orders were filled for, by instrument.
+    """
+
+    entries: list[EntryIntent]
+    unsettled: frozenset[str]
+    quantities: dict[str, Decimal]
+
+
+def read_orders(path: Path, limit: int) -> StoredOrders:
+    """Return what is in a journal that no process has open, with so many of its ended entries at the most.
 
     Raises
     ------
     JournalError
         If the file is in use, or is no journal.
     """
+    columns = ", ".join(EntryIntent._fields)
+    newest = f"SELECT rowid, ended, {columns} FROM entries ORDER BY ended, rowid DESC LIMIT ?"
     try:
         # Not `mode=ro`: after a kill what is in the WAL has to be recovered.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0.5)
         with closing(connection):
             if _is_new(connection, path):
-                return []
-            rows = connection.execute(
-                f"SELECT {', '.join(EntryIntent._fields)} FROM entries ORDER BY rowid DESC LIMIT ?", (limit,)
-            ).fetchall()
+                return StoredOrders([], frozenset(), {})
+            (n_open,) = connection.execute("SELECT count(*) FROM entries WHERE NOT ended").fetchone()
+            rows = sorted(connection.execute(newest, (n_open + limit,)))
+            quantities = connection.execute("SELECT instrument_id, quantity FROM quantities").fetchall()
     except (OSError, sqlite3.Error) as e:
         raise JournalError(_explain(path, e)) from e
-    return [
-        EntryIntent(order_id, source, signal_id, instrument_id, side, Decimal(quantity), ts)
-        for order_id, source, signal_id, instrument_id, side, quantity, ts in reversed(rows)
-    ]
+    return StoredOrders(
+        [
+            EntryIntent(order_id, source, signal_id, instrument_id, side, Decimal(quantity), ts)
+            for _, _, order_id, source, signal_id, instrument_id, side, quantity, ts in rows
+        ],
+        frozenset(order_id for _, ended, order_id, *_ in rows if not ended),
+        {instrument_id: Decimal(quantity) for instrument_id, quantity in quantities},
+    )
 
 
 def _open(path: Path, busy_timeout_s: float) -> sqlite3.Connection:

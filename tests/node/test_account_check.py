@@ -1,6 +1,8 @@
 """What `--check` says of an account: room for the limits, the venue's terms, and who else uses it."""
 
+from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from nautilus_trader.model.currencies import BTC, USD
@@ -73,9 +75,9 @@ def held(quantity: str, coin: str = "BTC") -> HeldPosition:
     return HeldPosition(coin, Decimal(quantity), Decimal(100_000), None, Decimal("0.25"))
 
 
-def entry(side: int, quantity: str) -> OwnOrders:
-    intent = EntryIntent("id", "me", "1", str(ID), side, Decimal(quantity), 0)
-    return OwnOrders({str(ID): intent}, frozenset({"0xmine"}))
+def own_of(quantity: str) -> OwnOrders:
+    number = Decimal(quantity)
+    return OwnOrders({str(ID): (min(number, Decimal(0)), max(number, Decimal(0)))}, frozenset({"0xmine"}))
 
 
 def test_terms_funding_and_equity_are_reported():
@@ -141,10 +143,10 @@ def test_a_limit_that_cannot_work_is_named(state, limits, config, level, reporte
     [
         ("0.5", NOTHING_OWN, "0.5"),
         ("-0.5", NOTHING_OWN, "-0.5"),
-        ("0.5", entry(1, "0.5"), None),
-        ("0.2", entry(1, "0.5"), None),  # what a stop has left
-        ("0.7", entry(1, "0.5"), "0.2"),
-        ("-0.5", entry(1, "0.5"), "-0.5"),
+        ("0.5", own_of("0.5"), None),
+        ("0.2", own_of("0.5"), None),  # what a stop has left
+        ("0.7", own_of("0.5"), "0.2"),
+        ("-0.5", own_of("0.5"), "-0.5"),
     ],
 )
 def test_a_position_held_by_hand_is_named(quantity, own, foreign):
@@ -174,7 +176,7 @@ def test_orders_of_others_are_named():
         RestingOrder("BTC", name, client_id, Decimal("-0.1"), Decimal(110_000))
         for name, client_id in (("7", None), ("8", "0xother"), ("9", "0xmine"))
     )
-    by_hand, by_others = of(check(account(orders=orders), own=entry(1, "0.5")), WARN)
+    by_hand, by_others = of(check(account(orders=orders), own=own_of("0.5")), WARN)
     assert "order 7, -0.1 at 110000, was sent by hand" in by_hand
     assert "order 8" in by_others
     assert "another program" in by_others
@@ -194,18 +196,26 @@ class TestOwnOrders:
     def test_are_those_of_the_journals(self, tmp_path):
         path = tmp_path / "orders.sqlite"
         plan = strategy(journal_path=str(path))
-        assert self.read(plan) == NOTHING_OWN or not self.read(plan).client_ids
+        assert self.read(plan) == ({}, set())
         durable: list[bool] = []
         journal = SqliteJournal(path, lambda function: function(), pytest.fail)
+        journal.record_quantity(str(ID), Decimal("-0.2"))
         journal.begin_entry(self.INTENT, lambda: durable.append(True))
         until(lambda: durable, "the entry to be durable")
         with pytest.raises(JournalError, match="in use"):
             self.read(plan)
         assert journal.close(10.0)
         own = self.read(plan)
-        assert own.newest == {str(ID): self.INTENT}
+        assert own.held == {str(ID): (Decimal("-0.2"), Decimal("0.5"))}  # the entry's end is not known
         stop = order_id("HYPERLIQUID-master", plan.name, "me", "1", Leg.STOP, 2)
         assert {"0xthe-entry", f"0x{stop}"} <= set(own.client_ids)
+        self.change(path, lambda journal: journal.end_entry("the-entry"))
+        assert self.read(plan).held == {str(ID): (Decimal("-0.2"), Decimal(0))}
+
+    def change(self, path: Path, change: Callable[[SqliteJournal], None]) -> None:
+        journal = SqliteJournal(path, lambda function: function(), pytest.fail)
+        change(journal)
+        assert journal.close(10.0)
 
 
 def test_hyperliquids_account_is_read_as_the_venue_has_it():
