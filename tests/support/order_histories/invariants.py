@@ -1,6 +1,7 @@
 """What has to hold in every history, restated without the strategy's own arithmetic, and checked at the venue."""
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
@@ -88,6 +89,14 @@ class Checks:
         """A life begins."""
         self._node = node
         self._ready_s = math.inf
+        decide, home = node.strategy.stage.execute, threading.get_ident()
+
+        def execute(*arguments: Any, **keywords: Any) -> Any:
+            if threading.get_ident() != home:
+                self.violate("thread", "a signal is decided off the event thread")
+            return decide(*arguments, **keywords)
+
+        node.strategy.stage.execute = execute
         node.client.on_submit = self._on_submit
 
         def on_event(event: Any) -> None:

@@ -30,6 +30,7 @@ from tests.support.order_histories.plan import BAR_S, COINS, Plan
 from tests.support.order_histories.threads import ModelOrders
 from tests.support.order_histories.venue import VenueModel
 
+ADOPT_POSITIONS = False
 _BASES = {"BTC": BTC, "ETH": ETH, "SOL": Currency.from_str("SOL")}
 _LIFE: ContextVar[int] = ContextVar("life", default=0)
 
@@ -224,6 +225,7 @@ def strategy_config(plan: Plan, journal: str) -> EnrichedSignalStrategyConfig:
         labels=labels,
         limits=limits,
         journal_path=journal,
+        adopt_positions=ADOPT_POSITIONS,
         **fields,
     )
 
