@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.support.order_histories.bugs import BUGS
 from tests.support.paths import ROOT
 
 # TODO of issue 10: invariants that do not hold yet. To be removed as the points are mended.
@@ -59,6 +60,13 @@ def test_the_invariants_hold_in_a_hundred_histories(first):
 @pytest.mark.long
 def test_the_invariants_hold_in_two_thousand_histories():
     assert failures(0, 1_999, jobs=2) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found_within_a_hundred_histories(bug):
+    found, printed = run("--seeds", "0-99", "--bug", bug, "--until-found")
+    assert found, printed
 
 
 @pytest.mark.parametrize("seed", [5, 8])

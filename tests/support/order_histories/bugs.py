@@ -13,7 +13,6 @@ import pytest
 
 from ml4t_actor.messages import Status
 from ml4t_actor.nautilus.model import Quantity
-from ml4t_actor.strategy import order_ids
 from ml4t_actor.strategy.journal import MemoryJournal
 from ml4t_actor.strategy.live_equity import LiveEquity
 from ml4t_actor.strategy.live_execution import LiveExecution
@@ -151,12 +150,6 @@ def the_daily_loss_stops_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RiskStage, "execute", execute_anyhow)
     halted = property(lambda self: set(), lambda self, value: None)
     patch.setattr("ml4t_actor.strategy.equity.Equity.halted", halted, raising=False)
-
-
-@_shown_by("id", "reduce only")
-def ids_do_not_count_attempts(patch: pytest.MonkeyPatch) -> None:  # point 8
-    order_id = order_ids.order_id
-    patch.setattr(order_ids, "order_id", lambda *parts: order_id(*parts[:-1], 1))
 
 
 @contextmanager
