@@ -220,10 +220,9 @@ class History:
         if node is None or not node.started:
             return
         self.checks.on_stop()
-        node.run(node.strategy.stop)
-        await asyncio.sleep(2.0)  # timeout_post_stop
+        left = await node.stop()
         if self.node is node:
-            self.checks.after_stop(node)
+            self.checks.after_stop(left)
             node.run(node.strategy.dispose)
             self._end(seconds)
 

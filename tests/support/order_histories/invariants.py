@@ -131,12 +131,13 @@ class Checks:
         """A stop begins."""
         self._history.log("SIGTERM")
 
-    def after_stop(self, node: "Node") -> None:
-        """The node's process ends, in order."""
+    def after_stop(self, left: str | None) -> None:
+        """The node's process ends, and says what it leaves."""
+        self._history.log(f"stopped, left: {left}")
         for coin in COINS:
             if self.hand.get(coin) or (self._is_safe(coin) and not self._pending(coin)):
                 continue
-            if not self._is_reported(node):
+            if left is None or coin not in left:
                 held, pending = self._venue.held(coin), len(self._pending(coin))
                 self.violate(
                     "stop", f"exit code 0 with {coin} {held} unprotected, {pending} entries on their way"
@@ -364,9 +365,6 @@ class Checks:
             for o in self._venue.exchange.orders.values()
             if o.is_open and o.coin == coin and o.reduce_only and o.is_buy == (held < 0)
         ]
-
-    def _is_reported(self, node: "Node") -> bool:
-        return False
 
     # The account
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 from nautilus_trader.cache.cache import Cache
@@ -22,6 +23,7 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 
 from examples.venue.tape import SIZE_DECIMALS
 from ml4t_actor.messages import EnrichedSignal
+from ml4t_actor.node.run import _Runner
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, RiskLimits
 from tests.support.order_histories.client import ModelClient, instrument_id
@@ -193,6 +195,23 @@ class Node:
         )  # joined at once, so that nothing runs beside it
         thread.start()
         thread.join()
+
+    async def stop(self) -> str | None:
+        """Stop trading as `python -m ml4t_actor.node` does at SIGTERM; return what its last line would say is left."""
+        trader = SimpleNamespace(
+            is_running=self.strategy.is_running,
+            stop=lambda: self.run(self.strategy.stop),
+            strategies=lambda: [self.strategy],
+            check_residuals=lambda: None,
+        )
+        runner: Any = _Runner(
+            SimpleNamespace(kernel=SimpleNamespace(trader=trader)),
+            SimpleNamespace(timeout_post_stop=2.0),
+            [],
+        )
+        await runner._stop_trading()
+        left: str | None = runner._unprotected()
+        return left
 
     def kill(self) -> None:
         """End without a word, as SIGKILL does."""
