@@ -292,6 +292,7 @@ class LiveExecution(OrderExecution):
     def _on_event_without_position(self, trade: Trade, event: OrderEvent) -> None:
         """Cancel the exits that are left."""
         if isinstance(event, OrderCancelRejected):  # it is done already, and its end was not reported
+            self._orders.query_exits(trade)
             trade.stop = None if _concerns(event, trade.stop) else trade.stop
             trade.target = None if _concerns(event, trade.target) else trade.target
         if not trade.clearing and not trade.in_flight:
@@ -349,6 +350,8 @@ class LiveExecution(OrderExecution):
         trade, held = self.trades.get(instrument_id), held_quantity(self.positions(instrument_id))
         if not held and trade is None:
             self._reconciliation.on_flat(instrument_id)
+            if self._orders.are_left(instrument_id):
+                self._reconcile(instrument_id)
         elif trade is not None:
             self._check_trade(trade, trade.phase(held), now)
         elif held and not self.is_foreign(instrument_id):

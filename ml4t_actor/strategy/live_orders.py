@@ -5,7 +5,16 @@ from decimal import Decimal
 
 from ml4t_actor.nautilus.components import UUID4
 from ml4t_actor.nautilus.live import can_query_accounts
-from ml4t_actor.nautilus.model import AccountId, InstrumentId, OrderSide, PositionSide, Price, Quantity, Venue
+from ml4t_actor.nautilus.model import (
+    AccountId,
+    InstrumentId,
+    OrderSide,
+    OrderStatus,
+    PositionSide,
+    Price,
+    Quantity,
+    Venue,
+)
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, PositionStatusReport, Strategy
 from ml4t_actor.strategy.attempts import OrderAttempts
 from ml4t_actor.strategy.execution import closing_side, order_side
@@ -102,6 +111,12 @@ class LiveOrders:
         self.stamp(trade)
         for order in trade.exits:
             self._strategy.cancel_order(order)
+
+    def are_left(self, instrument_id: InstrumentId) -> bool:
+        """Return whether exits are open whose cancellation was lost, and which would end a later position."""
+        cache = self._strategy.cache
+        orders = cache.orders_open(instrument_id=instrument_id, strategy_id=self._strategy.id)
+        return any(o.is_reduce_only and o.status == OrderStatus.ACCEPTED for o in orders)
 
     def query_exits(self, trade: Trade) -> None:
         """Query stop and target: the connection may have been cut when one was filled."""

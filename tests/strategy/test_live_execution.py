@@ -284,6 +284,25 @@ class TestStop:
         assert str(quantity) in left
 
 
+class TestLeftOver:
+    def test_an_exit_without_a_position_whose_cancellation_was_lost_is_cancelled(self):
+        """It would end a later position; found by the history checker, seeds 57 and 92."""
+        desk = Desk()
+        left = desk.strategy.order_factory.limit(
+            instrument_id("BTC"), OrderSide.SELL, Quantity(200, 3), Price(101.0, 3), reduce_only=True
+        )
+        desk.strategy.submit_order(left)
+        desk.client.accept(left)
+        desk.wait(2.0)
+        assert desk.client.cancelled == [left]
+        desk.signal(1)
+        assert desk.of("ENTRY") == []  # nothing is entered until it is gone
+        desk.works()
+        desk.client.cancel(left)
+        desk.wait(1.0)
+        assert desk.held() == 200
+
+
 class TestForeignPosition:
     @pytest.mark.parametrize("quantity", [200, -200])
     def test_is_left_alone_and_named_and_nothing_is_entered_there(self, quantity):
