@@ -230,6 +230,18 @@ def test_a_live_one_goes_on_where_the_last_life_ended(stored, bars, tmp_path):
     second.stop()
 
 
+@pytest.mark.parametrize(("first", "looks_ahead"), [(0, True), (N_TRAIN, False)])
+def test_a_model_that_knows_the_future_is_warned_of_once_the_clock_has_begun(
+    stored, bars, kept, first, looks_ahead
+):
+    orchestrator = ML4TOrchestrator(config_of(stored), kept.host)
+    orchestrator.start()
+    assert not any("look ahead" in line for line in kept.lines)
+    for bar in bars[first : first + 3].tuples():
+        orchestrator.update_bar(ID, *bar)
+    assert any("results look ahead" in line for line in kept.lines) == looks_ahead
+
+
 def test_before_it_is_started_it_says_what_to_do(stored):
     orchestrator = ML4TOrchestrator(config_of(stored))
     for ask in (
