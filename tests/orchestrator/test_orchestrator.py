@@ -22,21 +22,12 @@ from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.orchestrator import DirectHost
 from ml4t_actor.settings import (
     LabelSettings,
-    ModelSettings,
     TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
 )
 from tests.support.engines import without_latency
 from tests.support.paths import ROOT
+from tests.support.training_settings import SETTINGS
 
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=20, cost=0.0002),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
-    validation=ValidationSettings(n_folds=2, embargo_bars=20, bootstrap_samples=50),
-    volatility_halflife_bars=20,
-)
 NAMES = ("volatility", "momentum", "trend_strength")
 ID = "ETHUSDT-PERP.BINANCE"
 N_TRAIN = 4_000
