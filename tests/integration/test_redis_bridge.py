@@ -321,7 +321,7 @@ def publish_while_everything_fails(
         return 0
 
     trace = lives.begin(config, inner=True)
-    producer = threading.Thread(target=produce)
+    producer = threading.Thread(target=produce, daemon=True)
     producer.start()
     moments = sorted(rng.uniform(0.05, 0.85) for _ in faults)
     for moment, fault in zip(moments, faults, strict=True):

@@ -27,6 +27,7 @@ from ml4t_actor.settings import (
 from tests.support.engines import without_latency
 from tests.support.paths import ROOT
 from tests.support.training_settings import SETTINGS
+from tests.support.waiting import join
 
 NAMES = ("volatility", "momentum", "trend_strength")
 ID = "ETHUSDT-PERP.BINANCE"
@@ -183,10 +184,9 @@ def test_it_trains_stores_and_lets_the_model_serve(bars, tmp_path, kept):
 def test_a_swap_from_another_thread_is_done_at_the_next_event(warm, stored, bars):
     older, newer = ModelStore(stored).versions()
     bundle = ModelStore(stored).load(older)
-    thread = threading.Thread(target=warm.hot_swap_model, args=(bundle,))
+    thread = threading.Thread(target=warm.hot_swap_model, args=(bundle,), daemon=True)
     thread.start()
-    thread.join(60.0)
-    assert not thread.is_alive()
+    join(thread)
     assert warm.inference.bundle.version == newer
     last = int(bars.ts_event[N_TRAIN + 999])
     assert warm.process_signal(signal_at(last)).model_version == older

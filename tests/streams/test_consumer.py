@@ -21,7 +21,7 @@ from ml4t_actor.streams import RedisAwayError, RedisDeniedError, RedisRefusedErr
 from ml4t_actor.streams.codec import encode
 from ml4t_actor.streams.consumer import Arrival, Batch, SignalConsumer
 from tests.support.redis_server import RedisServer, rss_bytes, throwaway_certificates
-from tests.support.waiting import until
+from tests.support.waiting import join, until
 
 STREAM = "nautilus:signals"
 ENRICHED = "nautilus:enriched"
@@ -580,7 +580,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
             published.extend(publisher.publish(INSTRUMENT, 1, 0.5, "s", name) for name in names(n))
 
     with RedisServer(tmp_path) as server, Reading(server, batch_size=4) as (consumer, collector):
-        thread = threading.Thread(target=publish)
+        thread = threading.Thread(target=publish, daemon=True)
         thread.start()
         for part in range(1, 6):
             until(lambda part=part: len(published) >= n * part // 6, "signals", lambda: len(published))
@@ -598,7 +598,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                     server.pause()
                     time.sleep(2.5)  # longer than any timeout here
                     server.resume()
-        thread.join(120.0)
+        join(thread)
         assert not thread.is_alive()
         until(lambda: len(collector.ids) >= n, "all signals", lambda: len(collector.ids))
         time.sleep(0.1)

@@ -344,7 +344,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
         def n_put() -> int:
             return producer.counts["written"] + producer.depth
 
-        thread = threading.Thread(target=put)
+        thread = threading.Thread(target=put, daemon=True)
         thread.start()
         for part in range(1, 6):
             until(lambda part=part: n_put() >= n * part // 6, "messages", n_put)
