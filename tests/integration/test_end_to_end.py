@@ -383,9 +383,7 @@ class TestRestarts:
         with rig(tmp_path / "rig", *RECENT, strategy={"close_on_stop": False}) as node:
             node.started()
             node.open("BTC", 1)
-            asked = time.monotonic()
             assert node.stop(by) == 0
-            assert time.monotonic() - asked < 20.0
             assert node.is_protected("BTC")  # left, as it was told to
             *_, last = read_recording(node.tapes()[-1])[1]
             assert isinstance(last, EndFrame)
