@@ -602,6 +602,7 @@ def test_a_full_redis_is_told_and_gets_everything_when_it_has_room(planted, mode
         await node.warm(planted.bars)
         publish(server, names_of(0, 10))
         await node.until(lambda: len(node.answers(OUTSIDE)) == 10)
+        await all_written(node)
         with server.client() as client:
             client.config_set("maxmemory", 1)
             await node.inner(100)
