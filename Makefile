@@ -12,10 +12,10 @@ backtest: install  ## train, backtest, print the account, write the tearsheets
 	$(python) -m backtests
 
 test: install  ## every test but the long ones, with coverage
-	$(python) -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90  # many wait: -n beyond cores
+	$(python) -m pytest -n 4 --dist loadscope --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90  # many wait: -n beyond cores
 
 long: install  ## what takes many minutes: many kills, a hundred thousand messages, benchmarks, every command of the README
-	$(python) -m pytest -n 2 --dist loadgroup -m long -o timeout=3600 -o faulthandler_timeout=4000
+	$(python) -m pytest -n 2 --dist loadscope -m long -o timeout=3600 -o faulthandler_timeout=4000
 
 check: install  ## format, lint, types, layers, dead code, and no function of radon grade D or worse
 	$(python) -m ruff format --check .

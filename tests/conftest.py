@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 # What takes longest goes first, lest one worker is busy with it when the others have nothing left to do.
 LONGEST = (
     "tests/test_readme.py",
-    "tests/integration/test_end_to_end.py",
+    "tests/integration/test_end_to_end.py::TestFrozenFeed",  # which waits for most of its time
     "tests/strategy/test_strategy_live.py",
+    "tests/backtests/test_backtests.py::TestCommand",
     "tests/integration",
     "tests/backtests",
     "tests/node",
@@ -25,23 +26,15 @@ LONGEST = (
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the marker of `pytest-xdist` also where that is switched off."""
-    config.addinivalue_line("markers", "xdist_group(name): tests that run one after the other")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is `long` unless asked for it, and keep the tests of a file on one worker, with its fixtures."""
+    """Leave out what is `long` unless it is asked for, and begin with what takes longest."""
     if "long" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
     def rank(item: pytest.Item) -> int:
-        places = (i for i, place in enumerate(LONGEST) if item.location[0].startswith(place))
+        places = (i for i, place in enumerate(LONGEST) if item.nodeid.startswith(place))
         return next(places, len(LONGEST))
 
     items.sort(key=rank)

@@ -46,7 +46,7 @@ def run_pytest(folder: Path, text: str, *arguments: str) -> CompletedProcess[str
     return run_to_end([*command, *limits, *arguments, str(folder / "test_hanging.py")], cwd=folder)
 
 
-@pytest.mark.parametrize("workers", [("-n0",), ("-n2", "--dist", "loadgroup")], ids=["alone", "workers"])
+@pytest.mark.parametrize("workers", [("-n0",), ("-n2", "--dist", "loadscope")], ids=["alone", "workers"])
 def test_a_test_that_hangs_is_ended_with_the_stacks_of_all_threads_and_the_next_one_is_run(tmp_path, workers):
     done = run_pytest(tmp_path, HANGING, *workers)
     said = done.stdout + done.stderr

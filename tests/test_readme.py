@@ -1,40 +1,33 @@
-"""README and docs stay true: their Python runs, their commands are run, and what they name is there."""
+"""README and docs stay true: their Python runs, their commands are run, and what they name exists."""
 
+import importlib.util
 import json
 import os
 import re
 import tomllib
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
+from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.ledger import Ledger
+from ml4t_actor.messages import Status
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LedgerSettings
+from ml4t_actor.strategy import EnrichedSignalStrategyConfig
 from tests.support.paths import ROOT
 from tests.support.processes import PROCESS_FAR_S, run_to_end
 from tests.support.redis_server import RedisServer
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
-TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+README, REFERENCE, DESIGN, EXAMPLES = (
+    ROOT / name for name in ("README.md", "docs/reference.md", "docs/design.md", "examples/README.md")
+)
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", EXAMPLES]
 # `.ci/run` itself runs these two; running them from within the tests would never end.
 RUN_BY_CI = {"make check", "make test"}
-
-
-CODE = [
-    code
-    for path in DOCUMENTS
-    for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL))
-]
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-
-
 # What takes many minutes is run in full by `make long`, and here in a smaller form.
 SMALLER = {
     "make backtest": ".venv/bin/python -m backtests --universe hyperliquid_5m --primary trend",
@@ -46,14 +39,23 @@ SMALLER = {
         ".venv/bin/python -m backtests.retraining --universe hyperliquid_5m --markets 1"
     ),
 }
-# Later commands of a block read what earlier ones wrote.
+
+
+def fenced(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+# Later commands of a block read what earlier ones wrote, and later blocks what earlier ones did.
 BLOCKS = [
-    lines
+    [line for line in block.splitlines() if line and line not in RUN_BY_CI]
     for path in DOCUMENTS
-    for block in blocks(path, "bash")
-    if (lines := [line for line in block.splitlines() if line and line not in RUN_BY_CI])
+    for block in fenced(path, "bash")
 ]
-COMMANDS = [command for block in BLOCKS for command in block]
+BLOCKS = [block for block in BLOCKS if block]
+PROSE = "\n".join(
+    re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE) for path in PAGES
+)
+CODE = re.findall(r"`([^`\n]+)`", PROSE)
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch):
@@ -61,19 +63,18 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     Ledger(
         tmp_path / "models" / "ledger.sqlite", "ML4TActor", LedgerSettings()
     ).close()  # as an actor leaves one
-    namespaces: dict[Path, dict[str, Any]] = {}
+    namespaces: dict[Path, dict[str, Any]] = {path: {} for path in DOCUMENTS}
     n_blocks = 0
     with RedisServer(tmp_path / "redis") as server:
-        for path in DOCUMENTS:
-            namespace = namespaces[path] = {}
-            for block in blocks(path, "python"):
+        for path, namespace in namespaces.items():
+            for block in fenced(path, "python"):
                 block = block.replace("port=6379", f"port={server.port}")
                 exec(compile(block, path.name, "exec"), namespace)
                 n_blocks += 1
         assert server.client().xlen("nautilus:signals") == 1
     assert n_blocks >= 6
-    assert callable(namespaces[ROOT / "README.md"]["publish"])
-    reference = namespaces[ROOT / "docs" / "reference.md"]
+    assert callable(namespaces[README]["publish"])
+    reference = namespaces[REFERENCE]
     assert reference["enriched"].status in ("ok", "novel_input")
     answers = reference["enriched"], reference["answered"]
     first, second = (answer.to_dict() | {"latency_ns": 0} for answer in answers)
@@ -113,16 +114,16 @@ def test_commands_run_in_full(command):
     run_shell(command, far_s=2_900.0)
 
 
-def test_the_example_has_the_commands_that_are_run():
-    shown = "".join(blocks(ROOT / "examples" / "README.md", "bash")).splitlines()
-    run = [line for line in shown if not line.startswith("curl")]
-    assert len(run) >= 4
-    assert set(run) <= set(COMMANDS)
+def test_the_example_shows_commands_that_are_run():
+    shown = "".join(fenced(EXAMPLES, "bash")).splitlines()
+    run = [command for block in BLOCKS for command in block]
+    assert len(shown) >= 4
+    assert {line for line in shown if not line.startswith("curl")} <= set(run)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_what_is_linked_exists(path):
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", path.read_text()):
         file, _, anchor = target.partition("#")
         linked = path.parent / file if file else path
         assert linked.exists(), target
@@ -131,77 +132,50 @@ def test_what_is_linked_exists(path):
             assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, target
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_what_is_named_exists(path):
-    """A dotted path of the package leads to something, and a path of the repository to a file."""
-    text = re.sub(r"^## \[0\.1\.0\].*", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for name in re.findall(r"\b(ml4t_actor(?:\.\w+)+(?::\w+)?)", text):
-        assert is_there(name), name
-    for name in re.findall(r"`([\w.]+(?:/[\w.]+)+\.(?:py|json|md))`", text):
-        is_output = name.startswith("out/")
-        assert is_output or (ROOT / name).exists() or (ROOT / "ml4t_actor" / name).exists(), name
+def test_files_that_are_named_exist():
+    names = {code for code in CODE if re.fullmatch(r"[\w.]+(/[\w.]+)+\.(py|json|md)", code)}
+    assert len(names) >= 20
+    for name in names - {"out/account.json"}:
+        assert (ROOT / name).exists() or (ROOT / "ml4t_actor" / name).exists(), name
 
 
-def is_there(name: str) -> bool:
-    module, attributes = name.replace(":", "."), []
-    while module:
-        try:
-            value = import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, attribute = module.rpartition(".")
-            attributes.insert(0, attribute)
-    for attribute in attributes:
-        if not hasattr(value, attribute):
-            return False
-        value = getattr(value, attribute)
-    return bool(module)
-
-
-def test_the_rooms_of_the_design_are_those_of_the_contract_in_order():
+def test_the_rooms_of_the_design_are_those_of_the_contracts_in_order():
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    rows = re.findall(r"^\|[^|]*\| `(\w+)` \|[^|]*\|([^|]*)\|$", DESIGN.read_text(), re.MULTILINE)
+    [through_others] = [
+        contract["source_modules"] for contract in contracts if "allow_indirect_imports" in contract
+    ]
+    assert {f"ml4t_actor.{room}" for room, besides in rows if "Nautilus" in besides} == set(through_others)
+    rooms = [room for room, _ in rows]
     [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    design = (ROOT / "docs" / "design.md").read_text()
-    rows = re.findall(r"^\|[^|]*\| `(\w+)` \|[^|]*\|([^|]*)\|$", design, re.MULTILINE)
-    [reached_through_others] = [c["source_modules"] for c in contracts if c.get("allow_indirect_imports")]
-    assert {f"ml4t_actor.{room}" for room, besides in rows if "Nautilus" in besides} == set(
-        reached_through_others
-    )
-    table = [room for room, _ in rows]
     for layer in layers:
-        rooms = {room.strip() for room in layer.split("|")}
-        assert set(table[: len(rooms)]) == rooms
-        table = table[len(rooms) :]
-    assert not table
+        of_layer = {room.strip() for room in layer.split("|")}
+        assert set(rooms[: len(of_layer)]) == of_layer
+        rooms = rooms[len(of_layer) :]
+    assert not rooms
 
 
-def test_settings_and_statuses_of_the_docs_exist():
-    from ml4t_actor.config import ML4TActorConfig
-    from ml4t_actor.messages import Status
+def test_every_status_is_explained():
+    section = re.search(r"^## Statuses$.*?^## ", REFERENCE.read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section[0], re.MULTILINE)) == sorted(Status)
 
-    statuses = re.search(r"^## Statuses$.*?^## ", TEXT, re.DOTALL | re.MULTILINE)
-    assert statuses is not None
-    assert sorted(re.findall(r"^\| `(\w+)` \|", statuses[0], re.MULTILINE)) == sorted(Status)
-    for field in (
-        "model_path",
-        "bar_types",
-        "feature_names",
-        "custom_features",
-        "max_bar_age_bars",
-        "retrain_interval_bars",
-        "retrain_delay",
-        "retrain",
-        "ledger",
-        "redis",
-        "redis_enabled",
-        "redis_required",
-        "max_signal_age",
-        "health",
-        "tape_path",
-    ):
-        assert field in TEXT
-        assert field in ML4TActorConfig.__struct_fields__
+
+def test_settings_that_are_named_exist():
+    given = [match[1] for code in CODE if (match := re.fullmatch(r'"(\w+)": .+', code))]
+    assert len(given) >= 5
+    fields = {*ML4TActorConfig.__struct_fields__, *EnrichedSignalStrategyConfig.__struct_fields__}
+    assert {*given} <= fields
+    config = ML4TActorConfig()
+    names = {code for code in CODE if re.fullmatch(r"[a-z_]+\.[a-z_]+", code)} - {
+        "ledger.sqlite",
+        "health.py",
+    }
+    of_groups = [name.split(".") for name in names if name.partition(".")[0] in fields]
+    assert len(of_groups) >= 2
+    for group, name in of_groups:
+        assert name in type(getattr(config, group)).__struct_fields__, f"{group}.{name}"
 
 
 def test_json_that_is_given_parses():
@@ -209,3 +183,14 @@ def test_json_that_is_given_parses():
     assert given
     for code in given:
         assert json.loads(f"{{{code}}}")
+
+
+def test_modules_and_objects_that_are_named_exist():
+    modules = set(re.findall(r"python -m (\w[\w.]*)", PROSE))
+    dotted = {code for code in CODE if re.fullmatch(r"ml4t_actor(\.\w+)+(:\w+)?", code)}
+    assert len(modules) >= 10
+    assert len(dotted) >= 20
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None, module
+    for name in dotted:
+        assert resolve_name(name) is not None

@@ -76,11 +76,14 @@ def test_a_thread_that_calls_back_to_the_event_loop_is_not_waited_for_by_blockin
         loop = asyncio.get_running_loop()
 
         def call_back() -> None:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result(waiting.FAR_S)
+            answer = asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01, "done"), loop)
+            answers.append(answer.result(waiting.FAR_S))
 
         await Unstarted().in_thread(call_back)
 
+    answers: list[str] = []
     asyncio.run(scenario())
+    assert answers == ["done"]
 
 
 def test_what_fails_in_a_thread_fails_the_scenario():

@@ -90,6 +90,7 @@ class Server:
         self._clock = CandleClock(time.time() * 1e3, candle_ms, virtual_candles)
         self.market = Market(Tape(synthetic=synthetic), self._clock, self._publish, self._moved, speed)
         self.exchange = Exchange(self.market.top, equity)
+        self._posts_waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, folder: Path, port: int = 0) -> Addresses:
@@ -263,7 +264,11 @@ class Server:
         else:
             action, nonce = request["payload"]["action"], request["payload"]["nonce"]
             self._record("post", connection=connection.number, action=action, nonce=nonce)
-            await asyncio.sleep(self.options.post_delay_ms / 1e3)
+            self._posts_waiting += 1
+            try:
+                await asyncio.sleep(self.options.post_delay_ms / 1e3)
+            finally:
+                self._posts_waiting -= 1
             result = self._act(action)
             if result is None:
                 return
@@ -346,6 +351,7 @@ class Server:
                 "cash": float(exchange.cash),
                 "prices": {c: [float(x) for x in self.market.top(c)] for c in COINS},
                 "loops": self.market.loops,
+                "posts_waiting": self._posts_waiting,
                 "candles": {coin: candles.open_ms for coin, candles in self.market.candles.items()},
             }
         )

@@ -10,7 +10,7 @@ from ml4t_actor.ledger import Ledger, LedgerError
 from ml4t_actor.lifecycle import ChampionLifecycle, Host, LifecycleLoop
 from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
 from ml4t_actor.nautilus.model import BarType
-from ml4t_actor.registry import ModelStore
+from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.training.worker import InlineTrainer, RetrainWorker, Trainer
 
 
@@ -47,6 +47,13 @@ def load_newest(loop: InferenceLoop, host: Host) -> None:
         )
         return
     host.log.info(f"model {bundle.version} serves")
+    if host.now():
+        _warn_if_it_looks_ahead(bundle, host)
+    else:  # a clock that goes by the events has not begun
+        host.call_later("comparing a model's time", 0.0, lambda: _warn_if_it_looks_ahead(bundle, host))
+
+
+def _warn_if_it_looks_ahead(bundle: ModelBundle, host: Host) -> None:
     learned_until = bundle.provenance.seen_until_ns
     if learned_until > host.now():
         host.log.warning(

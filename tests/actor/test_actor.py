@@ -17,15 +17,9 @@ from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.market_data import Bars
 from ml4t_actor.messages import SignalData
 from ml4t_actor.registry import ModelStore
-from ml4t_actor.settings import (
-    LabelSettings,
-    ModelSettings,
-    TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
-)
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.engines import EmittingActor, EmittingStrategy, run_engine, without_latency
+from tests.support.training_settings import SETTINGS
 
 NAMES = [
     "volatility",
@@ -37,13 +31,6 @@ NAMES = [
     "toxicity",
     "signal_record",
 ]
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=20, cost=0.0002),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
-    validation=ValidationSettings(n_folds=2, embargo_bars=20, bootstrap_samples=50),
-    volatility_halflife_bars=20,
-)
 N_TRAIN, N_TEST = 6_000, 1_500
 
 

@@ -356,7 +356,7 @@ def test_no_signal_is_answered_after_the_stop_that_completed_the_ledger(planted,
 
     async def scenario(live: Live) -> None:
         await live.feed(steps)
-        thread = threading.Thread(target=live.actor.on_data, args=(late,))
+        thread = threading.Thread(target=live.actor.on_data, args=(late,), daemon=True)
         thread.start()
         join(thread)  # handed over to the event loop, which does not get to it
         live.actor.stop()

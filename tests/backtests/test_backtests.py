@@ -71,34 +71,38 @@ def test_the_same_backtest_again_is_identical(result, markets, tmp_path):
     assert plain(again).replace(again.model_version, "") == plain(result).replace(result.model_version, "")
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("a new checkout")
-def test_the_command_works_without_market_data(tmp_path):
-    # A copy of the checkout with nothing beside it: what a new user has.
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    checkout = tmp_path / "somewhere" / "checkout"
-    for name in listed:
-        target = checkout / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((ROOT / name).read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "backtests",
-        "--universe",
-        "hyperliquid_5m",
-        "--primary",
-        "mean_reversion",
-    ]
-    done = subprocess.run(
-        command,
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "SYNTHETIC" in done.stdout
-    assert "SYNTHETIC" in (checkout / "out" / "tearsheet.html").read_text()
+class TestCommand:
+    @pytest.mark.slow
+    def test_the_command_works_without_market_data(self, tmp_path):
+        # A copy of the checkout with nothing beside it: what a new user has.
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        checkout = tmp_path / "somewhere" / "checkout"
+        for name in listed:
+            target = checkout / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+        command = [
+            sys.executable,
+            "-m",
+            "backtests",
+            "--universe",
+            "hyperliquid_5m",
+            "--primary",
+            "mean_reversion",
+        ]
+        done = subprocess.run(
+            command,
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "SYNTHETIC" in done.stdout
+        assert "SYNTHETIC" in (checkout / "out" / "tearsheet.html").read_text()

@@ -593,7 +593,11 @@ def test_remembered_trade_ids_are_bounded_and_the_newest():
         for again in range(max(0, number - 49), number + 1, 7):
             rig.trade(again, at(0) + (again + 1) * 1_000_000)
     assert rig.trade_ids == list(range(1_000))
-    assert len(rig.feed._feeds[ID]._ids) <= 100
+    repeated = rig.counts["repeated_trade"]
+    rig.trade(899, at(0) + 900 * 1_000_000)  # a hundred later ones are no more known than this
+    assert rig.counts["repeated_trade"] == repeated
+    rig.trade(950, at(0) + 951 * 1_000_000)
+    assert rig.counts["repeated_trade"] == repeated + 1
 
 
 def test_needed_bars_are_bounded_and_grow_with_what_is_needed():

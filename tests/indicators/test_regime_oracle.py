@@ -6,12 +6,13 @@ where the latter is the former times the transition.
 
 import numpy as np
 import pytest
-from hmmlearn.hmm import GaussianHMM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.kernels.regime import regime_expectations, regime_filter
+
+GaussianHMM = pytest.importorskip("hmmlearn.hmm", reason="hmmlearn has no wheel for Python 3.14").GaussianHMM
 
 
 def random_model(rng, k, d):

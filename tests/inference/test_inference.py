@@ -16,14 +16,8 @@ from ml4t_actor.labeling.dataset import build_dataset
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import SignalData
 from ml4t_actor.registry import ModelStore
-from ml4t_actor.settings import (
-    LabelSettings,
-    ModelSettings,
-    TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
-)
 from ml4t_actor.training.loop import TrainingLoop
+from tests.support.training_settings import SETTINGS
 from tests.support.waiting import FAR_S
 
 MINUTE = 60_000_000_000
@@ -31,13 +25,6 @@ ID = "BTCUSDT-PERP.BINANCE"
 NAMES = (
     "volatility", "momentum", "regime", "trend_strength", "flow_fast", "vpin", "toxicity", "strength", "signal_record",
 )  # fmt: skip
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=20, cost=0.0002),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
-    validation=ValidationSettings(n_folds=2, embargo_bars=20, bootstrap_samples=50),
-    volatility_halflife_bars=20,
-)
 
 
 def loop_of(bundle=None, **kwargs):

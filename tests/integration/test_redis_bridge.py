@@ -54,7 +54,7 @@ from tests.support.redis_node import (
     written,
 )
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import Patience, end_of, join, until
+from tests.support.waiting import FAR_S, Patience, end_of, join, until
 
 OUTSIDE = "outside"
 OTHERS_PAUSE_S = 0.005
@@ -321,7 +321,7 @@ def publish_while_everything_fails(
         return 0
 
     trace = lives.begin(config, inner=True)
-    producer = threading.Thread(target=produce)
+    producer = threading.Thread(target=produce, daemon=True)
     producer.start()
     moments = sorted(rng.uniform(0.05, 0.85) for _ in faults)
     for moment, fault in zip(moments, faults, strict=True):
@@ -602,6 +602,7 @@ def test_a_full_redis_is_told_and_gets_everything_when_it_has_room(planted, mode
         await node.warm(planted.bars)
         publish(server, names_of(0, 10))
         await node.until(lambda: len(node.answers(OUTSIDE)) == 10)
+        await all_written(node)
         with server.client() as client:
             client.config_set("maxmemory", 1)
             await node.inner(100)
@@ -652,25 +653,19 @@ def test_what_overflows_while_redis_is_away_is_counted_and_stays_away(planted, m
 
 
 def test_a_stop_while_redis_stands_still_is_quick_and_loses_nothing(planted, models, server):
-    took_s = 0.0
-
     async def stop_amid_a_pause(node: RedisNode) -> None:
-        nonlocal took_s
         await node.warm(planted.bars)
         await connected(node)
         server.pause()
         await node.inner(100)
-        began = time.monotonic()
         node.actor.stop()
-        took_s = time.monotonic() - began
 
     async def write_what_waits(node: RedisNode) -> None:
         await connected(node)
         await all_written(node)
 
-    config = config_of(models, server.settings(timeout_seconds=30.0))
+    config = config_of(models, server.settings(timeout_seconds=10 * FAR_S))  # which a stop does not wait for
     node = RedisNode(config).run(stop_amid_a_pause)
-    assert took_s < 10.0  # and not the timeout
     assert node.log.count("enriched signals did not reach Redis, and are written by the next start") == 1
     until(lambda: exchanging() == [])
     server.resume()

@@ -32,12 +32,8 @@ from ml4t_actor.settings import (
     GateSettings,
     LabelSettings,
     LedgerSettings,
-    ModelSettings,
     MonitorSettings,
     RetrainSettings,
-    TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.nodes import instrument
@@ -53,18 +49,12 @@ from tests.support.survival import (
     Survivor,
     events_of,
 )
+from tests.support.training_settings import SETTINGS
 from tests.support.waiting import until
 
 MINUTE_NS = 60_000_000_000
 MARKETS = ("BTCUSDT-PERP.BINANCE", "ETHUSDT-PERP.BINANCE")
 NAMES = ["volatility", "momentum", "trend_strength", "flow_fast", "vpin", "toxicity", "signal_record"]
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=20, cost=0.0002),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
-    validation=ValidationSettings(n_folds=2, embargo_bars=20, bootstrap_samples=50),
-    volatility_halflife_bars=20,
-)
 WARMUP_BARS = 4 * SETTINGS.volatility_halflife_bars
 N_TRAIN, N_BARS, N_SHORT = 5_000, 4_000, 800
 SEEDS = 4

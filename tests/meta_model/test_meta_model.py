@@ -291,6 +291,7 @@ def test_no_tampering_crashes_or_hangs_the_kernel(fitted, data):
         name: np.array(a)
         for name, a in fitted["hist_gradient_boosting", "isotonic"].serving.to_arrays().items()
     }
+    CompiledModel.from_arrays(arrays)
     for _ in range(data.draw(st.integers(1, 4))):
         array = arrays[data.draw(st.sampled_from(["left", "right", "feature", "root"]))]
         at = data.draw(st.integers(0, len(array) - 1))

@@ -322,7 +322,8 @@ class TestSecrets:
 
     @pytest.mark.parametrize("empty", [None, "", "  "])
     def test_left_empty_are_no_secrets(self, tmp_path, empty):
-        read_plan(write(tmp_path, changed(self.RAW, f"{self.EXEC}.private_key", empty)))
+        plan = read_plan(write(tmp_path, changed(self.RAW, f"{self.EXEC}.private_key", empty)))
+        assert isinstance(plan, NodePlan)
 
     def test_a_key_that_is_missing_is_named(self, tmp_path, capfd, monkeypatch):
         monkeypatch.delenv("HYPERLIQUID_TESTNET_PK", raising=False)

@@ -22,21 +22,13 @@ from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.orchestrator import DirectHost
 from ml4t_actor.settings import (
     LabelSettings,
-    ModelSettings,
     TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
 )
 from tests.support.engines import without_latency
 from tests.support.paths import ROOT
+from tests.support.training_settings import SETTINGS
+from tests.support.waiting import join
 
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=20, cost=0.0002),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
-    validation=ValidationSettings(n_folds=2, embargo_bars=20, bootstrap_samples=50),
-    volatility_halflife_bars=20,
-)
 NAMES = ("volatility", "momentum", "trend_strength")
 ID = "ETHUSDT-PERP.BINANCE"
 N_TRAIN = 4_000
@@ -192,10 +184,9 @@ def test_it_trains_stores_and_lets_the_model_serve(bars, tmp_path, kept):
 def test_a_swap_from_another_thread_is_done_at_the_next_event(warm, stored, bars):
     older, newer = ModelStore(stored).versions()
     bundle = ModelStore(stored).load(older)
-    thread = threading.Thread(target=warm.hot_swap_model, args=(bundle,))
+    thread = threading.Thread(target=warm.hot_swap_model, args=(bundle,), daemon=True)
     thread.start()
-    thread.join(60.0)
-    assert not thread.is_alive()
+    join(thread)
     assert warm.inference.bundle.version == newer
     last = int(bars.ts_event[N_TRAIN + 999])
     assert warm.process_signal(signal_at(last)).model_version == older
@@ -228,6 +219,18 @@ def test_a_live_one_goes_on_where_the_last_life_ended(stored, bars, tmp_path):
     assert without_latency([again]) == without_latency([expected])
     assert second.problems.counts == {"repeated": 1}
     second.stop()
+
+
+@pytest.mark.parametrize(("first", "looks_ahead"), [(0, True), (N_TRAIN, False)])
+def test_a_model_that_knows_the_future_is_warned_of_once_the_clock_has_begun(
+    stored, bars, kept, first, looks_ahead
+):
+    orchestrator = ML4TOrchestrator(config_of(stored), kept.host)
+    orchestrator.start()
+    assert not any("look ahead" in line for line in kept.lines)
+    for bar in bars[first : first + 3].tuples():
+        orchestrator.update_bar(ID, *bar)
+    assert any("results look ahead" in line for line in kept.lines) == looks_ahead
 
 
 def test_before_it_is_started_it_says_what_to_do(stored):

@@ -24,7 +24,7 @@ from ml4t_actor.streams.codec import decode
 from tests.support.paths import ROOT
 from tests.support.redis_proxy import HoldingProxy
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import until
+from tests.support.waiting import join, until
 
 STREAM = "nautilus:signals"
 INSTRUMENT = "BTC-USD-PERP.HYPERLIQUID"
@@ -192,10 +192,10 @@ def test_many_with_restarts_of_redis_are_published_once_and_in_order(server: Red
             for i in range(0, 2_000, 4):
                 ids.extend(publisher.publish_many({**GOOD, "signal_id": f"{i + j}"} for j in range(4)))
 
-    publishing = threading.Thread(target=publish)
+    publishing = threading.Thread(target=publish, daemon=True)
     publishing.start()
     restart()
-    publishing.join(60.0)
+    join(publishing)
     assert [signal.signal_id for signal in published(server)] == [str(i) for i in range(2_000)]
     with server.client() as client:
         assert [i.decode() for i, _ in client.xrange(STREAM)] == ids

@@ -370,7 +370,7 @@ def test_a_recording_can_be_read_while_it_is_written(tmp_path):
             if n % 20 == 0:
                 time.sleep(0.001)
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     try:
         lengths = []

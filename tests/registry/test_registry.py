@@ -32,6 +32,7 @@ from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
 from tests.support.paths import ROOT
+from tests.support.waiting import FAR_S, join
 
 FILES = ("manifest.json", "serving.npz", "estimator.joblib")
 # A fork starts in milliseconds where a new interpreter takes seconds, and these children use one thread only.
@@ -738,14 +739,14 @@ class TestCrash:
         announced = []
         for _ in range(20):
             receive, send = forked.Pipe(duplex=False)
-            child = forked.Process(target=save_and_tell, args=(store.root, bundle, 1000, send))
+            child = forked.Process(target=save_and_tell, args=(store.root, bundle, 1000, send), daemon=True)
             child.start()
             send.close()
-            assert receive.poll(60)
+            assert receive.poll(FAR_S)
             announced.append(receive.recv())
             time.sleep(delay.uniform(0.0, 0.02))
             child.kill()
-            child.join(60)
+            join(child)
             assert child.exitcode == -signal.SIGKILL
             announced += told(receive)
             latest = store.load_latest()
@@ -767,9 +768,9 @@ class TestCrash:
         gained, abandoned = [], 0
         for calls_before in range(200):
             before = store.versions()
-            child = forked.Process(target=save_and_die, args=(store.root, bundle, calls_before))
+            child = forked.Process(target=save_and_die, args=(store.root, bundle, calls_before), daemon=True)
             child.start()
-            child.join(60)
+            join(child)
             gained.append(len(store.versions()) - len(before))
             assert store.load_latest() is not None
             assert store.refusals == {}
@@ -815,14 +816,15 @@ class TestConcurrency:
     def test_two_processes_never_share_a_number(self, store: ModelStore, bundle: ModelBundle) -> None:
         receive, send = forked.Pipe(duplex=False)
         children = [
-            forked.Process(target=save_and_tell, args=(store.root, bundle, 15, send)) for _ in range(2)
+            forked.Process(target=save_and_tell, args=(store.root, bundle, 15, send), daemon=True)
+            for _ in range(2)
         ]
         for child in children:
             child.start()
         send.close()
         announced = list(told(receive))
         for child in children:
-            child.join(60)
+            join(child)
             assert child.exitcode == 0
         assert sorted(announced) == store.versions()
         assert sorted(int(name[1:7]) for name in announced) == list(range(1, 31))
@@ -856,14 +858,14 @@ class TestConcurrency:
 
     def test_a_slow_save_is_not_taken_for_a_dead_one(self, store: ModelStore, bundle: ModelBundle) -> None:
         started, go_on = forked.Event(), forked.Event()
-        child = forked.Process(target=save_slowly, args=(store.root, bundle, started, go_on))
+        child = forked.Process(target=save_slowly, args=(store.root, bundle, started, go_on), daemon=True)
         child.start()
-        assert started.wait(30)
+        assert started.wait(FAR_S)
         versions = [store.save(bundle).version for _ in range(3)]
         assert store.versions() == versions  # the slow one is not visible
         assert partials(store.root) == [".v000001.partial"]
         go_on.set()
-        child.join(60)
+        join(child)
         assert child.exitcode == 0
         assert [name[:7] for name in store.versions()] == ["v000001", "v000002", "v000003", "v000004"]
         store.load(store.versions()[0])

@@ -53,6 +53,7 @@ def desk(node: Trader, venue: Venue) -> Iterator["Case"]:
     yield case
     heal(venue)
     node.publish(0)
+    case.until(lambda: not case.venue.state()["posts_waiting"], "an answer to all that was sent")
     case.until(lambda: not case.venue.state()["positions"], "a flat account")
     case.until(lambda: not case.venue.state()["orders"], "no orders at the venue")
     case.until(lambda: not (state := node.state())["positions"] and not state["busy"], "a flat and idle node")
@@ -72,6 +73,7 @@ class Case:
         self.begun = venue.control("feed")
         self.told = len(node.reports)
         self.counts_before = node.state()["counts"]
+        self.fills_before = len(venue.state()["fills"])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -94,6 +96,10 @@ class Case:
 
     def cancelled(self) -> int:
         return sum(e["action"]["type"].startswith("cancel") for e in self.venue.log("post", self.begun))
+
+    def fills(self) -> list[dict[str, Any]]:
+        """Return what was filled since the case began."""
+        return self.venue.state()["fills"][self.fills_before :]
 
     def position(self) -> float:
         return float(self.venue.state()["positions"].get("BTC", 0.0))
@@ -284,8 +290,10 @@ def test_an_entry_that_is_answered_late_is_not_forgotten(desk):
     desk.node.publish(1)
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
     desk.venue.control("set", post_delay_ms=0)
-    desk.until(lambda: len(desk.sent()) > 1 and desk.venue.state()["fills"], "the fill")
+    desk.until(desk.fills, "the fill")
+    desk.until(lambda: len(desk.fills()) > 1, "its end")
     desk.until_flat()
+    assert [fill["side"] for fill in desk.fills()] == ["B", "A"]
 
 
 def test_after_a_cut_the_position_is_still_looked_after(desk):

@@ -94,7 +94,7 @@ def call_from_another_thread(function: Callable[[], object]) -> None:
         except Exception as e:
             errors.append(e)
 
-    thread = threading.Thread(target=call)
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     join(thread)
     assert errors == []

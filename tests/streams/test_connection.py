@@ -12,7 +12,7 @@ from ml4t_actor.settings import RedisSettings
 from ml4t_actor.streams import RedisAwayError, RedisLink, RedisRefusedError, ReplyTooLargeError, connect
 from ml4t_actor.streams import connection as connections
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import until
+from tests.support.waiting import join, until
 
 UPGRADE = (
     "redis-py {version} has no `{name}` any more, or does not use it: `streams.connection` overrides it, so adapt that "
@@ -114,8 +114,7 @@ def test_a_wait_for_redis_can_be_interrupted_from_another_thread(server: RedisSe
         thread.start()
         until(lambda: client.info("clients")["blocked_clients"] == 1)
         link.interrupt()
-        thread.join(30.0)
-        assert not thread.is_alive()
+        join(thread)
     assert [type(one) for one in outcome] == [RedisAwayError]
 
 

@@ -21,7 +21,7 @@ from ml4t_actor.streams import RedisAwayError, RedisDeniedError, RedisRefusedErr
 from ml4t_actor.streams.codec import encode
 from ml4t_actor.streams.consumer import Arrival, Batch, SignalConsumer
 from tests.support.redis_server import RedisServer, rss_bytes, throwaway_certificates
-from tests.support.waiting import until
+from tests.support.waiting import FAR_S, join, until
 
 STREAM = "nautilus:signals"
 ENRICHED = "nautilus:enriched"
@@ -72,7 +72,7 @@ class Reading:
         return self.consumer, self.collector
 
     def __exit__(self, *_: object) -> None:
-        assert self.consumer.stop(10.0)
+        assert self.consumer.stop(FAR_S)
 
 
 def values_of(name: str, **changes: Any) -> dict[str, Any]:
@@ -148,9 +148,7 @@ def test_one_batch_at_a_time(server: RedisServer) -> None:
                 batches[0].done()
             until(lambda: len(batches) == 5)
             assert consumer.counts["received"] <= 6 * 8  # what waits behind a slow reader is bounded
-            started = time.monotonic()
-            assert consumer.stop(10.0)
-            assert time.monotonic() - started < 5.0
+            assert consumer.stop(FAR_S)
     delivered = [a.signal.signal_id for batch in batches for a in batch.arrivals]
     assert delivered == names(40)
     assert len(batches) == 5
@@ -336,7 +334,7 @@ def test_a_paused_redis(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("state", ["reading", "paused", "paused at start", "absent"])
 def test_stop_is_quick_and_nothing_is_delivered_after_it(server: RedisServer, state: str) -> None:
-    settings = server.settings(timeout_seconds=30.0, retry_max_seconds=30.0)
+    settings = server.settings(timeout_seconds=10 * FAR_S, retry_max_seconds=10 * FAR_S)
     reading = Reading(server, settings=settings)
     consumer = reading.consumer
     if state == "absent":
@@ -349,9 +347,7 @@ def test_stop_is_quick_and_nothing_is_delivered_after_it(server: RedisServer, st
     if state == "paused":
         server.pause()
     time.sleep(0.6)
-    started = time.monotonic()
-    assert consumer.stop(10.0)
-    assert time.monotonic() - started < 5.0  # rather than 30
+    assert consumer.stop(FAR_S)
     if state == "reading":
         with server.client() as client:
             add(client, "x0")
@@ -459,10 +455,9 @@ def test_tls_is_verified(tmp_path: Path) -> None:
     wrong_ca, _, _ = throwaway_certificates(other)
     with RedisServer(tmp_path / "redis", tls=True) as server, server.client() as client:
         add(client, *names(3))
-        with Reading(server) as (_, collector):
+        patient = server.settings(timeout_seconds=10 * FAR_S)  # which a stop does not wait for
+        with Reading(server, settings=patient) as (_, collector):
             until(lambda: len(collector.ids) == 3)
-            started = time.monotonic()
-        assert time.monotonic() - started < 5.0
         for settings in (server.settings(ssl_ca=str(wrong_ca)), server.settings(ssl_ca=None)):
             with pytest.raises(RedisAwayError, match="CERTIFICATE_VERIFY_FAILED"):
                 connect(settings)
@@ -580,7 +575,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
             published.extend(publisher.publish(INSTRUMENT, 1, 0.5, "s", name) for name in names(n))
 
     with RedisServer(tmp_path) as server, Reading(server, batch_size=4) as (consumer, collector):
-        thread = threading.Thread(target=publish)
+        thread = threading.Thread(target=publish, daemon=True)
         thread.start()
         for part in range(1, 6):
             until(lambda part=part: len(published) >= n * part // 6, "signals", lambda: len(published))
@@ -598,7 +593,7 @@ def test_redis_is_killed_and_restarted_under_load_and_nothing_is_lost_or_doubled
                     server.pause()
                     time.sleep(2.5)  # longer than any timeout here
                     server.resume()
-        thread.join(120.0)
+        join(thread)
         assert not thread.is_alive()
         until(lambda: len(collector.ids) >= n, "all signals", lambda: len(collector.ids))
         time.sleep(0.1)

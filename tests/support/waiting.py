@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 STILL_S = 90.0  # no step for so long is a standstill, on a machine that is busy with other things too
@@ -94,10 +95,10 @@ async def until_async[T](
     return found
 
 
-def join(thread: threading.Thread, far_s: float = FAR_S) -> None:
-    """Join a thread, and fail if it does not end."""
-    thread.join(far_s)
-    assert not thread.is_alive(), f"{thread.name} did not end within {far_s:g} s"
+def join(one: threading.Thread | BaseProcess, far_s: float = FAR_S) -> None:
+    """Join a thread or a process, and fail if it does not end."""
+    one.join(far_s)
+    assert not one.is_alive(), f"{one.name} did not end within {far_s:g} s"
 
 
 def end_of(process: "subprocess.Popen[Any]", far_s: float = FAR_S) -> int:
