@@ -3,7 +3,7 @@ PYTHON ?=
 export PYTHON
 python := .venv/bin/python
 
-.PHONY: backtest test long check bench lock install
+.PHONY: backtest test long check bench mutants lock install
 
 install:
 	@.ci/bootstrap
@@ -28,6 +28,10 @@ check: install  ## format, lint, types, layers, dead code, and no function of ra
 
 bench: install  ## speed, as ratios against named baselines
 	$(python) -m benchmarks
+
+mutants: install  ## change the limits and the sizer in a thousand ways: which changes does no test notice? 10 to 20 minutes
+	$(python) -m mutmut run --max-children 2
+	$(python) -m mutmut results
 
 lock: install  ## renew requirements.lock from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --group dev --all-extras --universal --generate-hashes \

@@ -1,5 +1,6 @@
 """What a test may do to the stub, as the commands of `/_venue/control`; see `examples.venue`."""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, override
 
 import msgspec
@@ -191,6 +192,16 @@ class SetLeverage(Command, tag="leverage"):
         server.exchange.terms.leverage[self.coin] = (self.mode, self.value)
 
 
+class Transfer(Command, tag="transfer"):
+    """Pay into the account, or out of it where the amount is negative: a deposit, a withdrawal, funding."""
+
+    amount: float
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        server.exchange.cash += Decimal(str(self.amount))
+
+
 class CancelElsewhere(Command, tag="cancel"):
     """Cancel an order, as if from elsewhere."""
 
@@ -214,6 +225,7 @@ type AnyCommand = (
     | OrderElsewhere
     | Fund
     | SetLeverage
+    | Transfer
     | CancelElsewhere
 )
 

@@ -151,6 +151,7 @@ class LiveEquity(Equity):
         self._notional[key] = max(self._notional.get(key, _ZERO), notional)
         if key not in self._base:
             report = self._report(key, account.last_event)
+            self._last_event_id[account.id] = account.last_event.id
             self._base[key] = report.equity - report.profit
             self._compared_ns[key] = report.ts
         self._compare_pending(key)

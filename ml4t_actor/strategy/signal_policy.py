@@ -9,8 +9,6 @@ from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.journal import OrderJournal
-from ml4t_actor.strategy.trade import Trade
-from ml4t_actor.strategy.views import PositionView
 
 _CLOCK_SKEW_NS = SECOND_NS  # by which the clock of a source may be ahead, as for the actor
 
@@ -102,14 +100,3 @@ class SignalPolicy:
             self._flips_refused[instrument_id] = now
             return True
         return now - self._flips_refused.get(instrument_id, -cooldown_ns) < cooldown_ns
-
-
-def is_to_be_closed(trade: Trade, position: PositionView | None, waiting: EnrichedSignal | None) -> bool:
-    """Return whether the exit of a trade was decided, or will be by the signal that waits for its turn."""
-    if trade.exit_decided:
-        return trade.in_flight or position is not None
-    if waiting is None:
-        return False
-    quantity = 0 if position is None else position.signed_quantity
-    side = (quantity > 0) - (quantity < 0) if trade.plan is None else trade.plan.side
-    return waiting.signal != side

@@ -16,6 +16,7 @@ from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
 from ml4t_actor.strategy.backtest_execution import BacktestExecution
+from ml4t_actor.strategy.close_records import CloseRecords
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.day_records import record_days, resume_day
 from ml4t_actor.strategy.entries import Entries
@@ -28,7 +29,7 @@ from ml4t_actor.strategy.live_execution import LiveExecution
 from ml4t_actor.strategy.order_status import OrderStatusSource
 from ml4t_actor.strategy.reservations import Reservations
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
-from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy, is_to_be_closed
+from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.strategy.sqlite_journal import SqliteJournal
 from ml4t_actor.strategy.trade import Plan, Trade, barriers, instrument_view
@@ -75,9 +76,9 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
-        self.use_journal(MemoryJournal())
         self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
+        self.use_journal(MemoryJournal())
         self._day = -1
         self._execution: OrderExecution = BacktestExecution(self, self.counts)
         self._reservations = Reservations()
@@ -104,6 +105,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._journal = journal
         self._policy = SignalPolicy(self.config, self._bar_types, journal, self.counts)
         self._entries = Entries(self, journal, self.counts)
+        self._close_records = CloseRecords(self, journal, self._entries, self._waiting)
 
     def on_start(self) -> None:
         """Look up the instruments and subscribe; live, resume positions that are there.
@@ -490,25 +492,10 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             record_days(self._journal, self._equity, self._day)
 
     def _record_exit(self, instrument_id: InstrumentId) -> None:
-        """Write down whether a position is to be closed: an exit on its way, or a signal that waits for its turn."""
-        trade, name = self._execution.trades.get(instrument_id), instrument_id.value
-        if trade is None and self._entries.is_unsettled(instrument_id):
-            return  # a position may still be found
-        position, waiting = self._execution.position(instrument_id), self._waiting.get(instrument_id)
-        if trade is not None and is_to_be_closed(trade, position, waiting):
-            self._journal.want_exit(name)
-        else:
-            self._journal.end_exit(name)
+        self._close_records.update(instrument_id, self._execution)
 
     def _resume_exit(self, instrument_id: InstrumentId) -> None:
-        """Close what an earlier life was to close; forget it where nothing is held."""
-        if instrument_id.value not in self._journal.exits_wanted():
-            return
-        trade = self._execution.trades.get(instrument_id)
-        if self._execution.position(instrument_id) is not None and not (trade and trade.exit_decided):
-            self.log.warning(f"{instrument_id} is closed, as was decided before the start")
-            self._execution.exit(instrument_id, "signal")
-        self._record_exit(instrument_id)
+        self._close_records.resume(instrument_id, self._execution)
 
     def is_settled(self) -> bool:
         """Whether nothing is on its way, nor to be closed."""

@@ -452,6 +452,17 @@ def test_a_report_that_nautilus_publishes_again_is_no_new_one(desk):
     assert desk.transfers() == []
 
 
+def test_nor_is_the_one_of_the_start(desk):
+    report = desk.portfolio.account(BTC.id.venue).last_event
+    desk.trade(ETH, "-25.0", 2_000.0)
+    desk.wait(10)
+    desk.bus.publish(topic=f"events.account.{ACCOUNT}", msg=report)
+    desk.wait(5)
+    assert float(desk.marked()) == near(desk.value())
+    assert float(desk.equity.view(BTC).equity) == near(desk.value())
+    assert desk.transfers() == []
+
+
 def test_after_the_stop_no_report_is_taken(desk):
     desk.equity.stop()
     desk.cash -= 80_000

@@ -34,6 +34,12 @@ def test_each_account_has_the_sum_of_its_own(reservations):
     assert [(entry.notional, entry.risk) for entry in reservations.of(USDT)] == [(50, 1)]
 
 
+def test_what_nobody_has_reserved_is_an_exact_zero():
+    for sum_of in (Reservations().notional, Reservations().risk):
+        assert isinstance(sum_of(USDC), Decimal)
+        assert sum_of(USDC) == 0
+
+
 def test_a_release_gives_back_what_its_entry_had_and_an_unknown_one_nothing(reservations):
     reservations.release("a")
     reservations.release("a")

@@ -184,6 +184,18 @@ def test_one_order_never_exceeds_the_instruments_maximum():
     assert "max_quantity 6" in part.reason
 
 
+def test_an_order_of_exactly_the_maximum_closes_and_the_smallest_maximum_is_one_step():
+    whole = decide(0, account(gross_notional=800.0), held(8), instrument(max_quantity=8))
+    assert is_order(whole, "close", -1, 8, 0)
+    assert whole.reason == "signal 0 closes the position"
+    step = decide(0, account(gross_notional=300.0), held(3), instrument(size_increment=1, max_quantity=1))
+    assert is_order(step, "reduce", -1, 1, 2)
+    unknown = decide(
+        0, account(gross_notional=250.0), held(2.5), instrument(size_increment=0.0, max_quantity=1)
+    )
+    assert is_order(unknown, "close", -1, "2.5", 0)
+
+
 @pytest.mark.parametrize(
     ("quantity", "expected"), [(0.1 + 0.2, "0.3"), (0.7 - 0.4, "0.3"), (Decimal("0.3"), "0.3"), (0.35, "0.3")]
 )
@@ -243,6 +255,9 @@ def test_an_unusable_price_stops_nothing_and_an_unusable_entry_stops():
         assert stage.must_stop(held(1.0, bad), 100.0)
         assert not stage.must_stop(held(0.0, bad), 100.0)
     assert stage.must_stop(held(math.nan), 100.0)
+    # Prices below one are prices, too.
+    assert not stage.must_stop(held(1.0, 0.5), 0.5)
+    assert stage.must_stop(held(1.0, 0.5), 0.4)
 
 
 @pytest.mark.parametrize("signal", [1, 0, math.nan])
@@ -358,6 +373,9 @@ def test_a_reduction_below_the_minimum_of_an_order_is_not_ordered(side):
     assert "below min_notional 50.01" in decision.reason
     assert decide(
         side, acc, held(side * 2.5), instrument(min_notional=50), limits=limits
+    ).quantity == Decimal("0.5")
+    assert decide(
+        side, acc, held(side * 2.5), instrument(min_quantity=0.5), limits=limits
     ).quantity == Decimal("0.5")
     bad = decide(side, acc, held(side * 2.5), instrument(min_notional=math.nan), limits=limits)
     assert is_order(bad, "hold", 0, 0, side * Decimal("2.5"))

@@ -1,14 +1,17 @@
 """Which signals may open, close or do nothing, inside a real `BacktestEngine`; and what a journal adds across lives."""
 
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import pytest
+from nautilus_trader.core.data import Data
 from nautilus_trader.model.currencies import USDT
+from nautilus_trader.model.data import Bar
 from nautilus_trader.model.objects import Money
 
 from backtests.market import Market, load_markets
 from ml4t_actor.strategy import EnrichedSignalStrategy
-from ml4t_actor.strategy.journal import DayRecord, MemoryJournal
+from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal
 from ml4t_actor.strategy.order_ids import Leg, order_id
 from ml4t_actor.strategy.risk import RiskLimits
 from tests.strategy.test_strategy import (
@@ -27,6 +30,7 @@ from tests.strategy.test_strategy import (
     config_for,
     market_of,
     run,
+    signals_at,
 )
 
 SECOND = MINUTE // 60
@@ -284,21 +288,77 @@ def test_what_an_earlier_life_was_to_close_is_closed_at_the_start_and_forgotten_
 
 
 class Watching(MemoryJournal):
-    """Counts what is to be closed, and how often."""
+    """Notes for each position that is to be closed whether its entry was still on its way."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.wanted: list[str] = []
+        self.entering: list[bool] = []
 
     def want_exit(self, instrument_id: str) -> None:
         if instrument_id not in self._exits:
-            self.wanted.append(instrument_id)
+            self.entering.append(bool(self._open))
         super().want_exit(instrument_id)
 
 
 @pytest.mark.parametrize(("waiting", "closes"), [(0, True), (-1, True), (1, False)])
-def test_a_close_that_waits_for_an_order_in_flight_is_written_down(waiting, closes, listed):
+def test_a_close_that_waits_for_an_order_in_flight_is_written_down_before_that_is_done(
+    waiting, closes, listed
+):
     journal = Watching()
     life(journal, market_of(listed, [100.0] * 9), {1: [1, waiting]})
-    assert len(journal.wanted) == (1 if closes else 0) + (not closes)  # and the horizon's exit
+    assert journal.entering == [closes]  # else it is the horizon's exit
     assert journal.exits_wanted() == []
+
+
+def test_of_two_signals_that_wait_the_newer_says_whether_a_position_is_to_be_closed(listed):
+    journal = Watching()
+    result = life(journal, market_of(listed, [100.0] * 9), {1: [1, 0, 1]})
+    assert [fill.bar for fill in result.fills] == [1, 1 + HORIZON]
+    assert journal.entering == [True, False]
+
+
+# A journal that cannot be written
+
+
+class Slow(MemoryJournal):
+    """Is done with an entry, but for the first, when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Callable[[], None]] = []
+
+    def begin_entry(self, intent: EntryIntent, then: Callable[[], None]) -> None:
+        first = self.newest_entry(intent.instrument_id) is None
+        super().begin_entry(intent, then if first else lambda: self.held.append(then))
+
+    def release(self) -> None:
+        for then in self.held:
+            then()
+        self.held.clear()
+
+
+def test_while_an_entry_is_not_durable_it_is_not_sent_and_exits_go_on(listed):
+    journal = Slow()
+    market = market_of(listed, [100.0] * 20)
+    result = life(journal, market, {1: 1, 3: 0, 5: 1, 7: 1, 9: 0})
+    assert result.fills == [(1, BUY, 100.0, Q), (3, SELL, 100.0, Q)]
+    assert result.counts == {"open": 1, "close": 1, "exit_signal": 1, "overtaken": 2}
+    assert [intent.ts for intent in journal.open_intents()] == [at_bar(5)]
+
+
+@pytest.mark.parametrize(("order_timeout", "count"), [(10.0, "journal_late"), (61.0, "open")])
+def test_an_entry_that_was_written_down_too_late_is_not_sent(order_timeout, count, listed):
+    journal, market = Slow(), market_of(listed, [100.0] * 20)
+    signals = signals_at(market, {1: 1, 3: 0, 5: 1})
+
+    def make(bar: Bar) -> Sequence[Data]:
+        if bar.ts_event == at_bar(6):
+            journal.release()
+        return signals(bar)
+
+    strategy = EnrichedSignalStrategy(config_for([market], order_timeout=order_timeout))
+    strategy.use_journal(journal)
+    result = run(market, make, strategy=strategy)
+    assert result.counts[count] == (1 if count == "journal_late" else 2)
+    assert len(result.fills) == (2 if count == "journal_late" else 4)
+    assert journal.open_intents() == []

@@ -141,6 +141,13 @@ def test_out_of_range_counts_as_the_bound():
     assert size(break_even=2.0) == 0.0
 
 
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_size_of_zero_has_no_side(side):
+    for nothing in ({"toxicity": 1.0}, {"regime_weight": 0.0}, {"meta_confidence": 0.5}):
+        assert math.copysign(1.0, size(signal=side, **nothing)) == 1.0
+    assert math.copysign(1.0, IntegratedSizer(fraction=0.0).calculate(side, 1.0, 1.0, 0.0)) == 1.0
+
+
 def test_the_sizer_is_immutable_and_checks_its_settings():
     with pytest.raises(AttributeError):
         IntegratedSizer().fraction = 5.0

@@ -454,3 +454,22 @@ def test_nothing_is_opened_on_bars_that_have_stopped_coming(other):
         node.publish(1)
         case.until(lambda: case.counts.get("stale_bars"), "the refusal")
         assert case.sent() == []
+
+
+def test_a_withdrawal_is_seen_with_a_position_open_and_the_next_entry_is_sized_by_what_is_left(other):
+    with Trader(other, strategy=SETTINGS) as trader:
+        case = Case(trader, other)
+        trader.until(lambda: len(trader.events("bar")) > 1, "bars")
+        case.enter(1)
+        before = trader.state()["equity"]
+        other.control("transfer", amount=-80_000.0)
+        trader.until(lambda: trader.state()["equity"] < 0.5 * before, "the withdrawal, by the next report")
+        after = trader.state()
+        assert after["equity"] == pytest.approx(before - 80_000.0, rel=0.02)
+        assert "exit_no_stop" not in after["counts"]
+        trader.publish(0)
+        case.until_flat()
+        quantity = case.enter(-1)
+        price = trader.events("bar")[-1]["close"]
+        # Half of what is left; and no loss of 80 % was taken for the day's, which would allow no entry.
+        assert -quantity * price == pytest.approx(0.5 * after["equity"], rel=0.03)
