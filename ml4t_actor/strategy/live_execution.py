@@ -107,7 +107,6 @@ class LiveExecution(OrderExecution):
         self._pace = EntryPace(config.entries_per_second, self._now_ns)
         self._protection = Protection(self, strategy, self._orders, counts, guard, loop)
         self._account_query_ns = 0
-        self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     def start(self, instrument_ids: Iterable[InstrumentId]) -> None:
@@ -117,7 +116,7 @@ class LiveExecution(OrderExecution):
             self._instrument_ids.append(instrument_id)
             self._market.subscribe(instrument_id)
             self._reconcile(instrument_id)
-        self._timer = self._loop.call_later(_CHECK_SECONDS, self._on_timer)
+        self._loop.call_later(_CHECK_SECONDS, self._on_timer)
 
     def stop(self, on_order_event: Callable[[OrderEvent], None]) -> None:
         """Follow up orders beyond the strategy's stop, after which Nautilus passes it no event any more."""
@@ -337,7 +336,7 @@ class LiveExecution(OrderExecution):
     def _on_timer(self) -> None:
         if self._stopping and self.is_settled():
             return
-        self._timer = self._loop.call_later(_CHECK_SECONDS, self._on_timer)
+        self._loop.call_later(_CHECK_SECONDS, self._on_timer)
         now = self._now_ns()
         for instrument_id in self._instrument_ids:
             self._guard(self._check, instrument_id, now)

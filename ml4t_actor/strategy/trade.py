@@ -206,10 +206,6 @@ class Trade:
             and stop.quantity.as_decimal() - stop.filled_qty.as_decimal() >= held
         )
 
-    @property
-    def _is_entering(self) -> bool:
-        return self.entry is not None and not self.entry.is_closed and not self.entry_done
-
 
 def barriers(
     instrument: Instrument, price: float, side: int, stop_distance: float, target_distance: float
