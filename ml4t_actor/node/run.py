@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ml4t_actor.nautilus.live import LoggingConfig, ShutdownSystem, TradingNode, TradingNodeConfig
+from ml4t_actor.nautilus.live import (
+    LoggingConfig,
+    ShutdownSystem,
+    TradingNode,
+    TradingNodeConfig,
+    logging_sync_to_disk,
+    sync_logger_to_disk,
+)
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.node.config import NodePlan
 from ml4t_actor.node.venues import order_statuses
@@ -39,7 +46,10 @@ def run_node(plan: NodePlan) -> bool:
             node.dispose()
         else:
             _dispose_unstarted(node)
-    for problem in problems:  # last, so that it is not lost in the log
+    if problems:  # printed last, so that they are not lost in the log, each half of which has its own thread
+        sync_logger_to_disk()
+        logging_sync_to_disk()
+    for problem in problems:
         _print_error(problem)
     return not problems
 

@@ -1,12 +1,15 @@
 """The live execution against a venue that a test speaks for, on a test clock."""
 
+import importlib
 import math
 from decimal import Decimal
 
 import pytest
 from nautilus_trader.model.enums import OrderSide
+from nautilus_trader.model.identifiers import AccountId
 from nautilus_trader.model.objects import Price, Quantity
 
+from ml4t_actor.nautilus.live import can_query_accounts
 from ml4t_actor.strategy.journal import EntryIntent
 from ml4t_actor.strategy.order_ids import Leg, order_id
 from tests.support.desk import Desk, held_before, instrument_id
@@ -417,3 +420,29 @@ class TestTargetOfAnEarlierLife:
         desk.wait(60.0)
         assert len(desk.of("TAKE_PROFIT")) == 1
         assert desk.held() == 200 * side
+
+
+class Account:
+    """As much of an account as says whether it can be queried."""
+
+    def __init__(self, name: str, *, computed: bool = False) -> None:
+        self.id, self.calculate_account_state = AccountId(name), computed
+
+
+@pytest.mark.parametrize(
+    ("name", "computed", "can"),
+    [
+        ("HYPERLIQUID-master", False, True),
+        ("HYPERLIQUID-001", True, False),  # the sandbox's
+        ("HYPERLIQUID-001", False, False),  # the sandbox's with a frozen account
+        ("KRAKEN-master", False, False),
+        ("BITMEX-master", False, False),
+        ("BINANCE-futures", False, True),
+        ("NOBODY-master", False, False),  # of a client that goes by another name
+    ],
+)
+def test_an_account_is_queried_where_that_does_not_end_the_node(name, computed, can):
+    for adapter in ("binance", "bitmex", "hyperliquid", "kraken", "sandbox"):
+        importlib.import_module(f"nautilus_trader.adapters.{adapter}.execution")
+    importlib.import_module("nautilus_trader.adapters.binance.futures.execution")
+    assert can_query_accounts(Account(name, computed=computed)) == can

@@ -11,6 +11,7 @@ import pytest
 
 from examples.venue import Venue
 from tests.support.trader import Trader
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +144,10 @@ def test_stop_and_target_are_sent_when_the_entry_is_filled_for_its_quantity(side
     posts = desk.venue.log("post", desk.begun)
     assert posts[0]["n"] < filled["n"] < posts[1]["n"]
     price = desk.node.events("bar")[-1]["close"]
-    assert float(stop["t"]["trigger"]["triggerPx"]) == pytest.approx(price * math.exp(-side * 0.01), rel=5e-4)
+    trigger = float(stop["t"]["trigger"]["triggerPx"])
+    assert trigger == pytest.approx(price * math.exp(-side * 0.01), rel=5e-4)
+    assert float(stop["p"]) == pytest.approx(trigger * (1 - 0.05 * side), rel=1e-4)  # 0.5 % by the adapter
+    assert (stop["t"]["trigger"]["tpsl"], stop["t"]["trigger"]["isMarket"]) == ("sl", False)
     assert float(target["p"]) == pytest.approx(price * math.exp(side * 0.01), rel=5e-4)
 
 
@@ -372,8 +376,9 @@ def test_the_horizon_ends_by_bars_or_by_the_clock(silent, other):
 
 
 @pytest.mark.parametrize("what", ["both", "no stop", "no position"])
-def test_a_position_is_taken_up_after_a_kill(what, other):
-    with Trader(other, strategy=SETTINGS) as node:
+def test_a_position_is_taken_up_after_a_kill(what, other, tmp_path):
+    settings = SETTINGS | {"journal_path": str(tmp_path / "orders.sqlite")}
+    with Trader(other, strategy=settings) as node:
         case = Case(node, other)
         case.until(lambda: len(node.events("bar")) > 1, "bars")
         quantity = case.enter(-1)
@@ -384,7 +389,7 @@ def test_a_position_is_taken_up_after_a_kill(what, other):
         other.control("cancel", oid=stop["oid"])
     elif what == "no position":
         other.control("trade", coin="BTC", side="buy", size=str(-quantity))
-    with Trader(other, strategy=SETTINGS) as node:
+    with Trader(other, strategy=settings) as node:
         again = Case(node, other)
         again.counts_before = {}
         if what == "both":
@@ -409,6 +414,52 @@ def test_a_position_is_taken_up_after_a_kill(what, other):
         again.until_flat()
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_stop_is_filled_in_a_gap_of_some_percent_while_there_is_no_node(side, other):
+    with Trader(other, strategy=SETTINGS) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        case.enter(side)
+        node.stop(SIGKILL)
+    other.control("move", coin="BTC", factor=math.exp(-side * 0.04))
+    until(lambda: case.position() == 0, "the stop's fill", lambda: len(other.log("user")))
+
+
+def test_a_target_that_is_lost_while_there_is_no_node_is_sent_again(other, tmp_path):
+    settings = SETTINGS | {"journal_path": str(tmp_path / "orders.sqlite")}
+    with Trader(other, strategy=settings) as node:
+        case = Case(node, other)
+        case.until(lambda: len(node.events("bar")) > 1, "bars")
+        quantity = case.enter()
+        node.stop(SIGKILL)
+    target = next(o for o in case.orders() if not o["isTrigger"])
+    other.control("cancel", oid=target["oid"])
+    with Trader(other, strategy=settings) as node:
+        again = Case(node, other)
+        again.until(lambda: len(again.orders()) == 2, "the target")
+        [new] = again.sent()
+        assert kind_of(new) == "limit reducing"
+        assert float(new["s"]) == quantity == again.position()
+        assert float(new["p"]) == pytest.approx(float(target["limitPx"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("adopts", [False, True])
+def test_a_position_that_was_opened_by_hand_is_left_alone_unless_it_is_adopted(adopts, other):
+    other.control("trade", coin="BTC", side="buy", size="0.1")
+    with Trader(other, strategy=SETTINGS | {"adopt_positions": adopts}) as node:
+        case = Case(node, other)
+        if adopts:
+            case.until_flat()  # it has no stop
+        else:
+            case.until(lambda: len(node.events("bar")) > 3, "bars")
+            node.publish(1)
+            case.until(lambda: node.state()["counts"].get("foreign_position", 0) > 1, "the refusal")
+            assert node.stop() == 0
+            assert case.sent() == []
+            assert case.position() == 0.1
+            assert "BTC-USD-PERP.HYPERLIQUID is not traded" in node.log()
+
+
 def test_a_clean_stop_closes_and_cancels(other):
     with Trader(other, strategy=SETTINGS) as node:
         case = Case(node, other)
@@ -419,15 +470,16 @@ def test_a_clean_stop_closes_and_cancels(other):
     assert case.orders() == []
 
 
-def test_a_stop_that_is_to_leave_positions_leaves_them_with_their_stop(other):
-    with Trader(other, strategy=SETTINGS | {"close_on_stop": False}) as node:
+def test_a_stop_that_is_to_leave_positions_leaves_them_with_their_stop(other, tmp_path):
+    settings = SETTINGS | {"journal_path": str(tmp_path / "orders.sqlite")}
+    with Trader(other, strategy=settings | {"close_on_stop": False}) as node:
         case = Case(node, other)
         case.until(lambda: len(node.events("bar")) > 1, "bars")
         quantity = case.enter()
         assert node.stop() == 0
     assert case.position() == quantity
     assert len(case.orders()) == 2
-    with Trader(other, strategy=SETTINGS) as node:
+    with Trader(other, strategy=settings) as node:
         node.publish(0)
         Case(node, other).until_flat()
 
