@@ -96,13 +96,13 @@ def positions_held_by_hand_are_taken_for_own(patch: pytest.MonkeyPatch) -> None:
 def the_stop_is_for_half_of_what_is_held(patch: pytest.MonkeyPatch) -> None:
     send_stop = LiveOrders.send_stop
 
-    def send_half(self: LiveOrders, trade: Any, plan: Any, quantity: Quantity) -> None:
+    def send_half(self: LiveOrders, trade: Any, side: Any, trigger: Any, quantity: Quantity) -> None:
         half = Quantity(quantity.as_decimal() / 2, quantity.precision)
-        send_stop(self, trade, plan, half if half > 0 else quantity)
+        send_stop(self, trade, side, trigger, half if half > 0 else quantity)
 
     patch.setattr(LiveOrders, "send_stop", send_half)
-    is_protected = "ml4t_actor.strategy.trade.Trade._is_protected"
-    patch.setattr(is_protected, lambda self, held: self.stop is not None and self.stop.is_open)
+    is_covered = "ml4t_actor.strategy.trade.Trade.is_covered"
+    patch.setattr(is_covered, lambda self, held: self.stop is not None and self.stop.is_open)
 
 
 @_shown_by("protection", "protection at quiet")
