@@ -8,7 +8,7 @@ from decimal import Decimal
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.nautilus.trading import Instrument
 from ml4t_actor.node.account import AccountState, AssetTerms
-from ml4t_actor.node.config import NodePlan, StrategyPlan
+from ml4t_actor.node.config import ClientPlan, NodePlan, StrategyPlan, is_simulated
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.own_orders import OwnOrders, read_own_orders
 from ml4t_actor.node.venues import venue_of
@@ -29,6 +29,8 @@ def check_accounts(plan: NodePlan, instruments: Mapping[InstrumentId, Instrument
     """
     findings: list[Finding] = []
     for client in plan.exec_clients:
+        if is_simulated(client):
+            findings += _check_balances(client, [instruments[n] for n in plan.traded_ids if n in instruments])
         venue = venue_of(client.config)
         if venue is None or any(not os.environ.get(name) for name in venue.key_names(client.config)):
             continue  # a key that is missing is reported
@@ -86,6 +88,22 @@ def check_account(
     yield from _check_positions(state, symbols, strategies, own)
     if own is not None:
         yield from _check_orders(state, symbols, own)
+
+
+def _check_balances(client: ClientPlan, traded: Collection[Instrument]) -> Iterator[Finding]:
+    """Check that a simulated account has the currency of profits: NautilusTrader drops losses where it does not."""
+    balances = [str(balance) for balance in getattr(client.config, "starting_balances", ())]
+    held = {balance.rpartition(" ")[2] for balance in balances}
+    needed = {str(each.get_cost_currency()): str(each.id) for each in traded}
+    for currency, name in needed.items():
+        if currency not in held:
+            yield Finding(
+                FAIL,
+                "sandbox",
+                f"profits of {name} are booked in {currency}, of which the simulated account has none: its losses "
+                "would be dropped",
+                f"start with {currency} in `starting_balances`",
+            )
 
 
 def _account_finding(state: AccountState) -> Finding:

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from ml4t_actor.nautilus.model import Currency
 from ml4t_actor.nautilus.trading import Account, Instrument, PositionClosed, Strategy
 from ml4t_actor.strategy.execution import Guard
 from ml4t_actor.strategy.exposure import Exposure, account_key
@@ -73,7 +74,7 @@ class Equity:
     def mark(self, instrument: Instrument) -> Decimal:
         """Return the equity of the instrument's account; halt it if its daily loss has reached the limit."""
         key = account_key(instrument)
-        equity = self._mark_to_market(key)
+        equity = self._mark_to_market(key, instrument.get_cost_currency())
         if not equity.is_nan():
             self.opening.setdefault(key, equity)
             if equity <= self.day_open(key) * self._fraction_at_limit:
@@ -92,14 +93,16 @@ class Equity:
     def on_position_closed(self, event: PositionClosed) -> None:
         """Do nothing: its profit is in the engine's balance."""
 
-    def _mark_to_market(self, key: AccountKey) -> Decimal:
+    def _mark_to_market(self, key: AccountKey, cost_currency: Currency) -> Decimal:
         """Return the equity at the last closes."""
         venue, currency = key
         account = self._strategy.portfolio.account(venue)
-        balance = None if account is None else account.balance_total(currency)
-        if balance is None:
-            return _NAN
-        return self._equity_of(key, account, balance.as_decimal())
+        balances = [] if account is None else [account.balance_total(currency)]
+        if account is not None and account.calculate_account_state and cost_currency != currency:
+            # Nautilus books profits and fees in the currency of the price: Hyperliquid's in USD, one for one with USDC.
+            balances.append(account.balance_total(cost_currency))
+        known = [balance.as_decimal() for balance in balances if balance is not None]
+        return self._equity_of(key, account, sum(known, _ZERO)) if known else _NAN
 
     def _equity_of(self, key: AccountKey, account: Account, balance: Decimal) -> Decimal:
         """Return the equity of an account with this balance."""

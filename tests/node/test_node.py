@@ -633,6 +633,10 @@ class TestCheck:
         assert code == 0, reported
         assert f"{PASS}  sandbox" in reported
         assert "keys" not in reported
+        raw["exec_clients"]["HYPERLIQUID"]["config"]["starting_balances"] = ["100000 USDC"]
+        code, reported = self.run(tmp_path, venue, raw, HYPERLIQUID_TESTNET_PK="")
+        assert code == 1
+        assert "its losses would be dropped" in reported
 
 
 class TestTable:
