@@ -8,14 +8,16 @@ from nautilus_trader.config import LoggingConfig
 from nautilus_trader.model.currencies import BTC, USD
 from nautilus_trader.model.data import QuoteTick
 from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
-from nautilus_trader.model.identifiers import InstrumentId, Symbol, Venue
+from nautilus_trader.model.identifiers import InstrumentId, Symbol
 from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import Currency, Money, Price, Quantity
 from nautilus_trader.trading.strategy import Strategy
 
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 
-ID = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
+ID = InstrumentId.from_str("BTC-USD-PERP.PAPER")
+# Not HYPERLIQUID: Nautilus remembers, for the process, which venues have accounts that it keeps itself.
+VENUE = ID.venue
 USDC = Currency.from_str("USDC")
 INSTRUMENT = CryptoPerpetual(
     instrument_id=ID,
@@ -61,7 +63,7 @@ def quotes(prices: list[float]) -> list[QuoteTick]:
 def test_what_was_made_is_in_the_equity_whichever_currency_it_is_booked_in(balances, made):
     engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
     try:
-        engine.add_venue(Venue("HYPERLIQUID"), OmsType.NETTING, AccountType.MARGIN, balances)
+        engine.add_venue(VENUE, OmsType.NETTING, AccountType.MARGIN, balances)
         engine.add_instrument(INSTRUMENT)
         engine.add_data(quotes([50_000.0, 50_000.0, 50_000.0, 50_000.0 + made, 50_000.0 + made]))
         strategy = EnrichedSignalStrategy(
