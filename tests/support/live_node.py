@@ -325,9 +325,6 @@ class Rig:
         rows = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in rows}
 
-    def metric(self, name: str) -> float | None:
-        return self.metrics().get(name)
-
     def count(self, group: str, kind: str) -> float:
         """Return how often something happened, as the metrics tell."""
         return sum(

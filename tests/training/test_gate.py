@@ -7,7 +7,7 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
@@ -309,13 +309,16 @@ def test_a_gap_that_chance_explains_is_excused():
     assert decision.promoted
 
 
-@given(st.integers(0, 1000), st.integers(1, 12), st.booleans(), st.floats(0.01, 0.99))
+@given(st.integers(0, 1000), st.integers(1, 12), st.booleans(), st.floats(0.01, 0.99), st.booleans())
 @settings(max_examples=60)
-def test_every_decision_is_consistent_short_and_survives_json(seed, block, without, baseline_p):
+@example(seed=0, block=1, without=False, baseline_p=0.5, knows=True)  # one that is promoted
+def test_every_decision_is_consistent_short_and_survives_json(seed, block, without, baseline_p, knows):
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 200))
+    n = int(rng.integers(1, 400))
     y = (rng.random(n) < rng.random()).astype(float)
     p = rng.choice([0.0, 0.2, 0.5, 0.51, 1.0], size=(2, n))
+    if knows:
+        p[1] = np.where(rng.random(n) < 0.8, y, 1.0 - y) * 0.6 + 0.2
     weight = rng.choice([1e-9, 1.0, 3.0], n)
     decision = decided(y, None if without else p[0], p[1], weight=weight, baseline_p=baseline_p, block=block)
     sent = msgspec.json.encode(decision)
