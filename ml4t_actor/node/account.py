@@ -72,6 +72,8 @@ class RestingOrder:
         Signed: above 0 it buys.
     price : Decimal
         Its limit, or its trigger.
+    reduces : bool
+        Whether it can only reduce a position.
     """
 
     symbol: str
@@ -79,6 +81,7 @@ class RestingOrder:
     client_id: str | None
     quantity: Decimal
     price: Decimal
+    reduces: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class _Order(_Answer):
     limit_px: Decimal
     trigger_px: Decimal | None = None
     is_trigger: bool = False
+    reduce_only: bool = False
     cloid: str | None = None
 
 
@@ -156,6 +157,5 @@ def _held(position: _Position) -> HeldPosition:
 
 def _resting(order: _Order) -> RestingOrder:
     price = order.trigger_px if order.is_trigger and order.trigger_px else order.limit_px
-    return RestingOrder(
-        order.coin, str(order.oid), order.cloid, order.sz if order.side == "B" else -order.sz, price
-    )
+    quantity = order.sz if order.side == "B" else -order.sz
+    return RestingOrder(order.coin, str(order.oid), order.cloid, quantity, price, order.reduce_only)

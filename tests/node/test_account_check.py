@@ -173,13 +173,24 @@ def test_a_position_of_an_instrument_that_is_not_traded_is_named():
 
 def test_orders_of_others_are_named():
     orders = tuple(
-        RestingOrder("BTC", name, client_id, Decimal("-0.1"), Decimal(110_000))
-        for name, client_id in (("7", None), ("8", "0xother"), ("9", "0xmine"))
+        RestingOrder("BTC", name, client_id, Decimal("-0.1"), Decimal(110_000), reduces)
+        for name, client_id, reduces in (
+            ("7", None, False),
+            ("8", "0xother", False),
+            ("9", "0xmine", False),
+            ("10", "0xexit", True),  # of a position that is the strategy's own
+        )
     )
     by_hand, by_others = of(check(account(orders=orders), own=own_of("0.5")), WARN)
     assert "order 7, -0.1 at 110000, was sent by hand" in by_hand
     assert "order 8" in by_others
     assert "another program" in by_others
+
+
+def test_what_reduces_a_position_of_others_is_theirs():
+    order = RestingOrder("BTC", "7", "0xexit", Decimal("-0.1"), Decimal(110_000), reduces=True)
+    [message] = of(check(account(orders=(order,))), WARN)
+    assert "order 7" in message
 
 
 def test_while_a_node_runs_nothing_is_called_foreign():
@@ -238,7 +249,7 @@ def test_hyperliquids_account_is_read_as_the_venue_has_it():
         )
         [order] = state.orders
         assert (order.symbol, order.client_id, order.quantity) == ("ETH", None, Decimal(-1))
-        assert order.price == Decimal(9000)
+        assert (order.price, order.reduces) == (Decimal(9000), False)
         assert state.funding == Decimal("-2.5")
         assert (state.terms["BTC"].leverage, state.terms["BTC"].max_leverage) == (10, 40)
         assert state.terms["BTC"].isolated

@@ -38,7 +38,7 @@ from ml4t_actor.streams.codec import decode
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.paths import ROOT
 from tests.support.redis_server import RedisServer, free_port
-from tests.support.waiting import end_of, until
+from tests.support.waiting import FAR_S, end_of, until
 
 COINS = ("BTC", "ETH", "SOL")
 MINUTE_NS = 60_000_000_000
@@ -247,24 +247,34 @@ class Rig:
     def start(self, *, prefix: tuple[str, ...] = ()) -> Self:
         """Start the node; what it says goes to a file of its own for each life."""
         self.lives += 1
-        environment = (
-            os.environ
-            | self.venue.env
-            | {
-                "HYPERLIQUID_TESTNET_PK": self.key,
-                "ML4T_REDIS_PASSWORD": self.password,
-            }
-        )
         with (self.folder / f"output-{self.lives}").open("wb") as out:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "ml4t_actor.node", str(self.folder / "node.json")],
                 cwd=ROOT,
-                env=environment,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
         return self
+
+    def check(self) -> str:
+        """Return what `--check` prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ml4t_actor.node", str(self.folder / "node.json"), "--check"],
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=FAR_S,
+            check=False,
+        )
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        keys = {"HYPERLIQUID_TESTNET_PK": self.key, "ML4T_REDIS_PASSWORD": self.password}
+        return os.environ | self.venue.env | keys
 
     def started(self) -> Self:
         """Start the node, and wait until it can enrich."""
