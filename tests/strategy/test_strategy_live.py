@@ -409,7 +409,7 @@ def test_a_position_is_taken_up_after_a_kill(what, other, tmp_path):
             again.until_flat()
             assert again.counts == ({"taken_up": 1, "exit_no_stop": 1} if what == "no stop" else {})
         again.until(lambda: len(node.events("bar")) > 1, "bars")
-        again.enter()  # trades on
+        again.enter(signal_id="of this life")  # trades on
         node.publish(0)
         again.until_flat()
 
@@ -480,7 +480,7 @@ def test_a_stop_that_is_to_leave_positions_leaves_them_with_their_stop(other, tm
     assert case.position() == quantity
     assert len(case.orders()) == 2
     with Trader(other, strategy=settings) as node:
-        node.publish(0)
+        node.publish(0, signal_id="of this life")
         Case(node, other).until_flat()
 
 
