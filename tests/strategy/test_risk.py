@@ -204,6 +204,12 @@ def test_a_close_takes_all_increments_of_a_position_with_float_noise(quantity, e
     assert is_order(decision, "close", -1, expected, 0)
 
 
+def test_noise_of_more_than_half_an_increment_is_rounded_to_the_nearest():
+    fine = instrument(price=1.0, size_increment=Decimal("1e-8"))
+    decision = decide(0, position=held(Decimal("10.000000006"), 1.0), inst=fine)
+    assert decision.quantity == Decimal("10.00000001")
+
+
 def test_less_than_an_increment_counts_as_no_position():
     dust = held(0.0004)
     assert decide(0, position=dust).action == "hold"
@@ -233,6 +239,7 @@ def test_what_must_not_be_negative_blocks_entries_with_a_reason_and_no_exit(name
 @pytest.mark.parametrize("bad", BAD)
 def test_a_position_or_signal_that_is_no_number_is_refused(bad):
     assert refuses(decide(1, position=held(bad)), "quantity")
+    assert decide(1, position=held(bad)).target == 0
     assert refuses(decide(bad) if bad != Decimal("1e5000") else decide(math.inf), "signal")
 
 

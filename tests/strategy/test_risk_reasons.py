@@ -154,6 +154,10 @@ def test_a_value_that_is_none_is_named_where_it_is_needed(name):
         assert kept == "already holds 2.5, which the signal confirms"
 
 
+def test_a_loss_at_the_stop_that_is_none_is_named():
+    assert decide(loss_at_stop=math.nan).reason == f"loss_at_stop was nan, {POSITIVE}"
+
+
 @pytest.mark.parametrize("name", ["gross_notional", "open_risk"])
 def test_a_value_that_is_missing_is_named(name):
     assert decide(acc=account(**{name: None})).reason == f"{name} was None, must be a number"
