@@ -55,7 +55,7 @@ def test_a_planted_bug_is_found_within_a_hundred_histories(bug):
     assert found, printed
 
 
-@pytest.mark.parametrize("seed", [5, 8])
+@pytest.mark.parametrize("seed", [8])
 def test_a_history_replays_exactly(seed):
     first = run("--seed", str(seed))
     assert len(first[1].splitlines()) > 100

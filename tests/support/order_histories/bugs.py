@@ -21,6 +21,7 @@ from ml4t_actor.strategy.reservations import Reservations
 from ml4t_actor.strategy.risk import RiskStage
 from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.strategy import EnrichedSignalStrategy
+from ml4t_actor.strategy.trade import Trade
 
 type Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -87,6 +88,34 @@ def what_was_entered_is_forgotten(patch: pytest.MonkeyPatch) -> None:  # point 8
     patch.setattr(MemoryJournal, "was_entered", lambda self, source, signal_id: False)
 
 
+@_shown_by("stop")
+def a_stop_waits_for_nothing(patch: pytest.MonkeyPatch) -> None:  # point 6
+    patch.setattr(EnrichedSignalStrategy, "is_settled", lambda self: True)
+    patch.setattr(EnrichedSignalStrategy, "unprotected", lambda self: [])
+
+
+@_shown_by("back off", "storm")
+def refused_exits_are_sent_again_at_once(patch: pytest.MonkeyPatch) -> None:  # point 9
+    patch.setattr("ml4t_actor.strategy.live_execution.backoff_ns", lambda refusals, denied: 0)
+    on_order_event = LiveExecution.on_order_event
+
+    def exit_again(self: LiveExecution, event: Any) -> bool:
+        must_wait = on_order_event(self, event)
+        trade = self.trades.get(event.instrument_id)
+        if trade is not None and trade.exit_decided and type(event).__name__ == "OrderRejected":
+            self.exit(event.instrument_id, "again")
+        return must_wait
+
+    patch.setattr(LiveExecution, "on_order_event", exit_again)
+
+
+@_shown_by("target", "target at quiet")
+def a_denied_target_is_not_sent_again(patch: pytest.MonkeyPatch) -> None:  # point 9
+    patch.setattr("ml4t_actor.strategy.protection.Protection.retry_target", lambda self, trade: False)
+    resume = "ml4t_actor.strategy.reconciliation.Reconciliation._resume_target"
+    patch.setattr(resume, lambda self, trade, position, stop: None)
+
+
 @_shown_by("hand")
 def positions_held_by_hand_are_taken_for_own(patch: pytest.MonkeyPatch) -> None:  # point 11
     patch.setattr("tests.support.order_histories.node.ADOPT_POSITIONS", True)
@@ -96,13 +125,12 @@ def positions_held_by_hand_are_taken_for_own(patch: pytest.MonkeyPatch) -> None:
 def the_stop_is_for_half_of_what_is_held(patch: pytest.MonkeyPatch) -> None:
     send_stop = LiveOrders.send_stop
 
-    def send_half(self: LiveOrders, trade: Any, side: Any, trigger: Any, quantity: Quantity) -> None:
+    def send_half(self: LiveOrders, trade: Any, side: Any, price: Any, quantity: Quantity) -> None:
         half = Quantity(quantity.as_decimal() / 2, quantity.precision)
-        send_stop(self, trade, side, trigger, half if half > 0 else quantity)
+        send_stop(self, trade, side, price, half if half > 0 else quantity)
 
     patch.setattr(LiveOrders, "send_stop", send_half)
-    is_covered = "ml4t_actor.strategy.trade.Trade.is_covered"
-    patch.setattr(is_covered, lambda self, held: self.stop is not None and self.stop.is_open)
+    patch.setattr(Trade, "is_covered", lambda self, held: self.stop is not None)
 
 
 @_shown_by("protection", "protection at quiet")

@@ -28,6 +28,7 @@ _LEAVE_S = 32.0  # between two attempts to leave
 _HALT_S = 15.0
 _FRESH_S = 60.0
 _SLACK = 0.004  # of equity, for fees and moves between decision and fill
+_TARGET_S = 30.0
 _REFUSALS = 8  # of exits of one coin in 20 s
 
 
@@ -63,6 +64,7 @@ class Checks:
         self._ids: set[str] = set()
         self._unprotected_s: dict[str, float] = {}
         self._left_s: dict[str, float] = {}
+        self._no_target_s = dict.fromkeys(COINS, 0.0)
         self._ready_s = 0.0
         self._refusals: dict[str, deque[float]] = {coin: deque() for coin in COINS}
         self._equities: deque[float] = deque(maxlen=int(2.0 * _REPORT_S / STEP_S))
@@ -151,6 +153,7 @@ class Checks:
         if node is not None and node.started and self._ready_s == math.inf:
             self._ready_s = self._history.loop.time()
         self._check_protection()
+        self._check_targets()
         self._check_errors()
 
     def at_quiet(self) -> None:
@@ -347,6 +350,18 @@ class Checks:
                     "protection",
                     f"{coin} {self._venue.held(coin)} without a stop for {now - since:.1f} s and not left",
                 )
+
+    def _check_targets(self) -> None:
+        """A position that has its stop gets its target too, unless the venue takes none."""
+        node, exchange = self._node, self._venue.exchange
+        may_be = node is not None and node.started and not self._venue.is_cut and not exchange.reject
+        may_be = may_be and not exchange.lose and exchange.mode == "filled"
+        for coin in COINS:
+            lacks = self._venue.held(coin) != 0 and self._is_safe(coin) and not self._has_target(coin)
+            counts = lacks and may_be and not self.hand.get(coin)
+            self._no_target_s[coin] = self._no_target_s[coin] + STEP_S if counts else 0.0
+            if self._no_target_s[coin] > _TARGET_S:
+                self.violate("target", f"{coin} {self._venue.held(coin)} without a target for {_TARGET_S} s")
 
     def _is_safe(self, coin: str) -> bool:
         held = self._venue.held(coin)
