@@ -22,10 +22,10 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     """Enriches every `SignalData` on the message bus and publishes an `EnrichedSignal` for it.
 
     Subscribes to signals, to the bars of `config.bar_types`, and with `config.trade_ticks` to their trades. A signal is
-    judged by everything the cache holds when it arrives, also by a bar that another component was handed first.
+    answered from everything the cache holds when it arrives, also by a bar that another component was handed first.
 
     A signal whose `signal_id` its source has used before is dropped and counted as `repeated`; every other one is
-    answered, with the reason in `status` where it could not be judged. Each kind of trouble is counted, and logged
+    answered, with the reason in `status` where it could not be scored. Each kind of trouble is counted, and logged
     once in a backtest, at most every ten minutes live.
 
     What becomes of each signal is followed bar by bar, published as a `SignalOutcome`, and kept with the signal in a

@@ -288,8 +288,8 @@ class FeatureEngine:
             return self._row.copy()
         return np.append(self._row, [_custom_value(feature, side) for feature in self._custom.values()])
 
-    def note_signal(self, side: int) -> None:
-        """Note that a signal was given, for `signal_record` and `signal_age`; call it after `row`."""
+    def record_signal(self, side: int) -> None:
+        """Record that a signal was given, for `signal_record` and `signal_age`; call it after `row`."""
         kernels.feature_signal_step(self._state, float(side))
 
     @property

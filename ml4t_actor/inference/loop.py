@@ -433,7 +433,7 @@ class InferenceLoop:
                 enrichment.toxicity = toxicity
                 enrichment.regime_weight = regime_weight
         if status not in _NOT_OF_NOW:
-            features.note_signal(signal.signal)
+            features.record_signal(signal.signal)
         enrichment.status = status
         return enrichment
 

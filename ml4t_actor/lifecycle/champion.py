@@ -30,7 +30,7 @@ from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.training.retraining import RetrainResult, RetrainSpec, seen_until_ns, unseen_after_ns
 from ml4t_actor.training.worker import Trainer, warm
 
-JUDGED = frozenset({Status.OK, Status.LATE})
+SCORED = frozenset({Status.OK, Status.LATE})
 LEARNED_FROM = frozenset({Status.OK, Status.LATE, Status.NO_MODEL, Status.NOVEL_INPUT})
 
 STORING_THREAD = "ml4t-store"
@@ -125,7 +125,7 @@ class ChampionLifecycle:
 
     @property
     def is_retraining(self) -> bool:
-        """Whether a challenger is being trained, or waits to be judged."""
+        """Whether a challenger is being trained, or waits to be compared."""
         return self._is_retraining or (self._trainer is not None and self._trainer.busy)
 
     def start(self) -> None:
@@ -135,7 +135,7 @@ class ChampionLifecycle:
             return
         events = self._ledger.events()
         self._restore_champion(events)
-        self._restore_judged()
+        self._restore_unseen()
         self._restore_evidence(events)
 
     def add_instrument(self) -> None:
@@ -144,9 +144,9 @@ class ChampionLifecycle:
         self._find_columns()
 
     def on_signal(self, answer: Answer) -> None:
-        """Show the monitor what a signal was judged by."""
+        """Show the monitor what a signal was scored by."""
         enriched, inputs = answer
-        if inputs is not None and enriched.signal and enriched.status in JUDGED:
+        if inputs is not None and enriched.signal and enriched.status in SCORED:
             self.monitor.record_features(inputs.features[self._columns])
 
     def on_outcome(self, row: SignalRow, outcome: SignalOutcome) -> None:
@@ -156,7 +156,7 @@ class ChampionLifecycle:
         if row.status in LEARNED_FROM and row.window_end_ns is not None:
             self._unseen.record(outcome.ts_event, row.ts_event, row.window_end_ns)
         bundle = self._inference.bundle
-        version, statuses = ("", LEARNED_FROM) if bundle is None else (bundle.version, JUDGED)
+        version, statuses = ("", LEARNED_FROM) if bundle is None else (bundle.version, SCORED)
         if row.model_version == version and row.status in statuses:
             self.monitor.record_outcome(row.confidence, outcome.label, outcome.weight)
 
@@ -260,7 +260,7 @@ class ChampionLifecycle:
             return None
         return bundle
 
-    def _restore_judged(self) -> None:
+    def _restore_unseen(self) -> None:
         """Read what the model that serves now has not seen; an older one, swapped in later, has at least that."""
         since_ns = unseen_after_ns(self._inference.bundle or self._retired)
         horizon_ns = self._training.labels.horizon_bars * self._interval_ns
@@ -285,7 +285,7 @@ class ChampionLifecycle:
         self._watch_active_model(since_ns)
         if concluded_ns >= since_ns:
             self.monitor.retrained(concluded_ns)
-        statuses = sorted(JUDGED if version else LEARNED_FROM)
+        statuses = sorted(SCORED if version else LEARNED_FROM)
         for confidence, label, weight in self._ledger.outcomes_of(version, concluded_ns, statuses):
             self.monitor.record_outcome(confidence, label, weight)
 

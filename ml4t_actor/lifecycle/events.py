@@ -1,4 +1,4 @@
-"""What the ledger's events tell of the models: which served, since when, and what was concluded."""
+"""What the ledger's events say of the models: which served, since when, and what was concluded."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def last_change(events: Events) -> LedgerEvent | None:
 
 
 def serving_since_ns(events: Events, version: str) -> int | None:
-    """Return when `version` last began to serve, UNIX nanoseconds; None if nothing tells."""
+    """Return when `version` last began to serve, UNIX nanoseconds; None if no event says so."""
     began = (
         e["ts"] for e in reversed(events) if e["kind"] in (SERVING, *_CHANGES) and e["version"] == version
     )
@@ -28,13 +28,13 @@ def serving_since_ns(events: Events, version: str) -> int | None:
 
 
 def last_concluded_ns(events: Events) -> int:
-    """Return when the last retraining that came to a conclusion was asked for, UNIX nanoseconds; 0 if none did."""
-    asked_ns = concluded_ns = 0
+    """Return when the last retraining that came to a conclusion was requested, UNIX nanoseconds; 0 if none did."""
+    requested_ns = concluded_ns = 0
     for event in events:
         if event["kind"] == TRIGGER:
-            asked_ns = event["ts"]
+            requested_ns = event["ts"]
         elif event["kind"] in _CONCLUSIONS:
-            concluded_ns = asked_ns
+            concluded_ns = requested_ns
     return concluded_ns
 
 

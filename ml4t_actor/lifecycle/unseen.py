@@ -1,18 +1,18 @@
-"""Which judged signals the model that serves has not seen, so that they can judge a successor."""
+"""Which labelled signals the model that serves has not seen, so that a successor can be compared on them."""
 
 from collections import deque
 from heapq import heapify, heappop, heappush
 
 
 class UnseenSignals:
-    """Counts the judged signals that took no part in making or choosing a model, once their whole windows are past.
+    """Counts the labelled signals that took no part in making or choosing a model, once their whole windows are past.
 
     Kept in memory, lest a swap waits for the ledger.
 
     Parameters
     ----------
     capacity : int
-        How many of the newest judged signals are remembered.
+        How many of the newest labelled signals are remembered.
 
     Examples
     --------
@@ -25,15 +25,15 @@ class UnseenSignals:
     """
 
     def __init__(self, capacity: int) -> None:
-        # Of each judged signal, in order, when its outcome was known, when it arose, and when its label window ends.
-        self._judged: deque[tuple[int, int, int]] = deque(maxlen=capacity)
+        # Of each labelled signal, in order, when its outcome was known, when it arose, and when its label window ends.
+        self._labelled: deque[tuple[int, int, int]] = deque(maxlen=capacity)
         self._window_ends: list[int] = []  # a heap, of those that are not past
         self._n_past = 0
         self._after_ns = 0
 
     def record(self, known_ns: int, ts_event: int, window_end_ns: int) -> None:
         """Record a signal whose outcome is known."""
-        self._judged.append((known_ns, ts_event, window_end_ns))
+        self._labelled.append((known_ns, ts_event, window_end_ns))
         if ts_event > self._after_ns:
             heappush(self._window_ends, window_end_ns)
 
@@ -42,7 +42,7 @@ class UnseenSignals:
         self._after_ns = after_ns
         self._n_past = 0
         self._window_ends = []
-        for known_ns, ts_event, window_end_ns in reversed(self._judged):
+        for known_ns, ts_event, window_end_ns in reversed(self._labelled):
             if known_ns <= after_ns:
                 break
             if ts_event > after_ns:

@@ -201,24 +201,24 @@ class SignalPublisher:
 
     def _send(self, batch: list[Outgoing]) -> list[str]:
         ids: dict[int, str] = {}
-        in_doubt = False
+        unverified = False
         deadline = time.monotonic() + self._retry_seconds
         backoff = Backoff(self._longest_pause_s)
         while True:
             try:
-                if in_doubt or not self._link.is_open:
-                    ids = self._writer.open(batch if in_doubt else [])
-                    in_doubt = False
+                if unverified or not self._link.is_open:
+                    ids = self._writer.open(batch if unverified else [])
+                    unverified = False
                 todo = [i for i in range(len(batch)) if i not in ids]
                 if todo:
-                    in_doubt = True
+                    unverified = True
                     ids |= zip(todo, self._writer.append([batch[i] for i in todo]), strict=True)
                 return [ids[i] for i in range(len(batch))]
             except RedisDeniedError:
                 raise
             except (RedisAwayError, TransactionDroppedError) as e:
                 self._link.close()
-                in_doubt = in_doubt and isinstance(e, RedisAwayError)
+                unverified = unverified and isinstance(e, RedisAwayError)
                 pause = backoff.next_pause_s()
                 if time.monotonic() + pause >= deadline:
                     raise

@@ -72,7 +72,7 @@ class OrderExecution(ABC):
         """Return what an entry would be filled at now, when the last close is this."""
         return close
 
-    def take_turn(self) -> float:
+    def acquire_turn(self) -> float:
         """Return how many seconds an entry has to wait for its turn; 0 if it is now, and taken by this."""
         return 0.0
 

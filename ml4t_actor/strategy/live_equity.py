@@ -205,7 +205,7 @@ class LiveEquity(Equity):
         return _Report(equity, profit, now, consistent and quiet)
 
     def _compare_pending(self, key: AccountKey) -> None:
-        """Take the last report over, if no fill came near to it."""
+        """Apply the last report, if no fill came near to it."""
         report = self._pending.get(key)
         if report is None or not report.consistent:
             return
@@ -213,9 +213,9 @@ class LiveEquity(Equity):
             del self._pending[key]  # the next report will do
         elif self._now_ns() - report.ts >= _SETTLE_NS:
             del self._pending[key]
-            self._take_over(key, report)
+            self._apply_report(key, report)
 
-    def _take_over(self, key: AccountKey, report: _Report) -> None:
+    def _apply_report(self, key: AccountKey, report: _Report) -> None:
         difference = report.equity - report.profit - self._base[key]
         notional, since = self._notional.get(key, _ZERO), self._compared_ns[key]
         hours_passed = report.ts // _HOUR_NS > (since - _FUNDING_DELAY_NS) // _HOUR_NS

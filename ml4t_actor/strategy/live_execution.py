@@ -166,9 +166,9 @@ class LiveExecution(OrderExecution):
         """Return why the market does not allow an entry now, or an empty string."""
         return self._market.pre_trade_check(instrument_id, plan)
 
-    def take_turn(self) -> float:
+    def acquire_turn(self) -> float:
         """Return how many seconds an entry has to wait for its turn; 0 if it is now, and taken by this."""
-        return self._pace.take() / SECOND_NS
+        return self._pace.acquire() / SECOND_NS
 
     def enter(self, instrument: Instrument, plan: Plan) -> None:
         """Send the entry; its exits follow when it is filled."""

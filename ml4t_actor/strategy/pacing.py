@@ -23,10 +23,10 @@ class EntryPace:
     --------
     >>> now = [0]
     >>> pace = EntryPace(2.0, lambda: now[0])
-    >>> pace.take(), pace.take()
+    >>> pace.acquire(), pace.acquire()
     (0, 500000000)
     >>> now[0] = 500_000_000
-    >>> pace.take()
+    >>> pace.acquire()
     0
     """
 
@@ -34,7 +34,7 @@ class EntryPace:
         self._interval_ns, self._now_ns = round(SECOND_NS / entries_per_second), now_ns
         self._next_ns = 0
 
-    def take(self) -> int:
+    def acquire(self) -> int:
         """Take the turn, if it is time for the next entry; return how many nanoseconds are left until then, else 0."""
         now_ns = self._now_ns()
         if now_ns < self._next_ns:

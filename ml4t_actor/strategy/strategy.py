@@ -351,7 +351,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     def _postpone(self, enriched: EnrichedSignal) -> bool:
         """Return whether an entry has to wait for its turn; it is decided about again then."""
-        wait_s = self._execution.take_turn()
+        wait_s = self._execution.acquire_turn()
         if wait_s == 0.0 or self._event_loop is None:
             return False
         self.counts["paced"] += 1

@@ -107,8 +107,8 @@ class EnrichedSignalProducer[M](StreamWorker):
         kept = list(pending)[-self._limit :]
         self.counts["dropped"] = len(pending) - len(kept)
         self._unconfirmed = self._items(kept)
-        self._in_doubt = bool(self._unconfirmed)  # whether some of them may be in the stream
-        if after is None and self._in_doubt:
+        self._unverified = bool(self._unconfirmed)  # whether some of them may be in the stream
+        if after is None and self._unverified:
             after = id_before(id_of_time(begin_ns))
         self._writer = StreamWriter(
             self._link,
@@ -157,9 +157,9 @@ class EnrichedSignalProducer[M](StreamWorker):
 
     def _open(self) -> None:
         """Connect, and remove what got into the stream over the connection before."""
-        sent = self._unconfirmed if self._in_doubt else []
+        sent = self._unconfirmed if self._unverified else []
         written = self._writer.open([item.outgoing for item in sent])
-        self._in_doubt = False
+        self._unverified = False
         self._on_success()
         if written:
             self.counts["found"] += len(written)
@@ -175,13 +175,13 @@ class EnrichedSignalProducer[M](StreamWorker):
                 self._on_success()
             return
         batch = self._unconfirmed[:BATCH_ENTRIES]
-        self._in_doubt = True
+        self._unverified = True
         try:
             ids = self._writer.append([item.outgoing for item in batch])
         except RedisRefusedError:
-            self._in_doubt = False
+            self._unverified = False
             raise
-        self._in_doubt = False
+        self._unverified = False
         self._unconfirmed = self._unconfirmed[len(batch) :]
         self.counts["written"] += len(batch)
         self._on_success()

@@ -139,7 +139,7 @@ def test_signal_record_is_the_mean_return_in_the_direction_of_the_last_signal():
             kept.append(held * r / sigma if sigma > 0.0 else 0.0)
         sigma, last = engine.volatility if i else 0.0, bar
         if i in sides:
-            engine.note_signal(sides[i])
+            engine.record_signal(sides[i])
             held = sides[i]
     row = dict(zip(BUILTIN_NAMES, engine.row(1), strict=True))
     assert row["signal_record"] == pytest.approx(ew(kept, 4 * HALFLIFE), rel=1e-9)
@@ -167,7 +167,7 @@ def test_batch_equals_streaming_bit_for_bit(seed, n, density):
         while j < len(events) and events[j] == i:
             row = engine.row(int(side[j]), strength[j], vpin[j], toxicity[j])
             assert row.tobytes() == batch.rows[j].tobytes()
-            engine.note_signal(int(side[j]))
+            engine.record_signal(int(side[j]))
             j += 1
     assert j == len(events)
 

@@ -388,7 +388,7 @@ def test_training_rows_are_what_serving_computes(market_bars_1m):
             rows[bar[0]] = engine.full_row(
                 int(signals.signal[j]), float(signals.strength[j]), vpin.value, vpin.toxicity
             ).copy()
-            engine.note_signal(int(signals.signal[j]))
+            engine.record_signal(int(signals.signal[j]))
             j += 1
     assert len(dataset) > 150
     for ts, row in zip(dataset.label_start.tolist(), dataset.X, strict=True):
