@@ -1,5 +1,6 @@
-"""The contracts of `pyproject.toml` on imports: they hold, and what they forbid is found."""
+"""The contracts of `pyproject.toml` on imports: they hold, and what they forbid is found. Tests import no tests."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -66,3 +67,10 @@ def test_what_they_forbid_is_found(checkout, file, line, word):
     done = lint(checkout)
     assert done.returncode != 0
     assert word in done.stdout
+
+
+def test_test_files_import_no_test_files():
+    imports = re.compile(r"^\s*(?:from|import)\s+tests\.(?!support\b)\S+", re.MULTILINE)
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert len(files) > 100
+    assert {path.name: found for path in files if (found := imports.findall(path.read_text("utf-8")))} == {}

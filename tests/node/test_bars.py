@@ -10,7 +10,7 @@ from examples.venue import Venue
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.node.__main__ import main
 from ml4t_actor.node.hyperliquid import bar_fault
-from tests.node.test_node import BTC, KEY, changed, node_config, write
+from tests.support.node_files import BTC, KEY, changed, node_config, write
 from tests.support.paths import ROOT
 from tests.support.waiting import end_of
 

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import http.server
-import json
 import os
 import shutil
 import signal
@@ -35,19 +34,17 @@ from ml4t_actor.node.trading_check import check_trading
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSettings
 from ml4t_actor.training.loop import TrainingLoop
+from tests.support.node_files import BTC, CONFIGS, ETH, KEY, changed, node_config, write
 from tests.support.paths import ROOT
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.waiting import end_of, until
 
-CONFIGS = ROOT / "configs"
 NODE_FILES = [
     "hyperliquid_mainnet.json",
     "hyperliquid_sandbox.json",
     "hyperliquid_testnet.json",
     "redis_node.json",
 ]
-KEY = "0x" + "5e" * 32  # of nobody
-BTC, ETH = "BTC-USD-PERP.HYPERLIQUID", "ETH-USD-PERP.HYPERLIQUID"
 
 PROBE = r"""
 from datetime import timedelta
@@ -85,30 +82,6 @@ class Probe(Actor):
     def on_stop(self):
         Path("stopped").write_text("")
 """
-
-
-def node_config(name: str) -> dict:
-    return json.loads((CONFIGS / name).read_bytes())
-
-
-def write(folder: Path, raw: object) -> Path:
-    path = folder / "node.json"
-    path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
-    return path
-
-
-def changed(raw: dict, path: str, value: object) -> dict:
-    """Return a copy with the value at a dotted path replaced, or taken out if it is `...`."""
-    raw = copy.deepcopy(raw)
-    *way, last = path.split(".")
-    at = raw
-    for step in way:
-        at = at[int(step)] if step.isdigit() else at[step]
-    if value is ...:
-        del at[last]
-    else:
-        at[last] = value
-    return raw
 
 
 def problems_of(folder: Path, raw: object) -> list[str]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from examples.venue import Venue
+from tests.support.node_files import BTC, KEY
 from tests.support.paths import ROOT
 from tests.support.waiting import end_of, until
 
 pytestmark = pytest.mark.slow
 
-BTC = "BTC-USD-PERP.HYPERLIQUID"
 BARS = f"{BTC}-1-MINUTE-LAST-EXTERNAL"
 # Publishes one enriched signal, when there are a bar and a quote.
 PUBLISHER = r"""
@@ -87,7 +87,7 @@ class Node:
         environment = os.environ | venue.env
         environment |= {
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
-            "HYPERLIQUID_TESTNET_PK": "0x" + "5e" * 32,
+            "HYPERLIQUID_TESTNET_PK": KEY,
         }
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(

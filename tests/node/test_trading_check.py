@@ -10,7 +10,7 @@ from ml4t_actor.node.__main__ import main
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.trading_check import check_trading
 from ml4t_actor.strategy import EnrichedSignalStrategy
-from tests.node.test_node import KEY, changed, node_config, write
+from tests.support.node_files import KEY, changed, node_config, write
 
 LIVE = node_config("hyperliquid_testnet.json")
 SANDBOX = node_config("hyperliquid_sandbox.json")

@@ -8,7 +8,7 @@ from signal import SIGKILL
 import pytest
 
 from examples.venue import Venue
-from tests.strategy.test_strategy_live import SETTINGS, Case
+from tests.support.live_trading import SETTINGS, Case
 from tests.support.trader import Trader
 
 pytestmark = pytest.mark.slow

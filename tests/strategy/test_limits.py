@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 from nautilus_trader.backtest.models import LatencyModel
 from nautilus_trader.model.data import Bar
-from nautilus_trader.model.enums import OrderSide, OrderStatus, TradingState
-from nautilus_trader.model.objects import Price, Quantity
-from nautilus_trader.trading.config import StrategyConfig
-from nautilus_trader.trading.strategy import Strategy
+from nautilus_trader.model.enums import OrderStatus, TradingState
 
 from backtests.market import Market, load_markets
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy
 from ml4t_actor.strategy.exposure import account_key
 from ml4t_actor.strategy.risk import RiskLimits
-from tests.strategy.test_strategy import (
+from tests.support.strategy_runs import (
     BUY,
     EQUITY,
     HORIZON,
@@ -27,6 +24,7 @@ from tests.strategy.test_strategy import (
     TAKER,
     Bare,
     Fill,
+    Rester,
     config_for,
     enriched,
     market_of,
@@ -121,30 +119,11 @@ def test_reductions_of_one_instant_go_one_after_the_other(three):
     assert sum(fill.quantity for fill in sold) == pytest.approx(20_000.0, rel=0.01)
 
 
-class Resting(Strategy):
-    """Another strategy, with an order far away in a market."""
-
-    def __init__(self, market: Market) -> None:
-        super().__init__(StrategyConfig(order_id_tag="R"))
-        self.market = market
-
-    def on_start(self) -> None:
-        self.subscribe_bars(self.market.bar_type)
-
-    def on_bar(self, bar: Bar) -> None:
-        if not self.cache.orders(strategy_id=self.id):
-            self.submit_order(
-                self.order_factory.limit(
-                    self.market.instrument.id, OrderSide.BUY, Quantity(8_000.0, 3), Price(50.0, 1)
-                )
-            )
-
-
 def test_orders_of_other_strategies_count_as_if_they_were_filled(three):
     first, *_ = three
     limits = RiskLimits(max_leverage=1.0, max_daily_loss=0.9)
     make = signals_in_all([first], {3: {"signal": 1}})
-    result = run(first, make, limits=limits, others=[Resting(first)])
+    result = run(first, make, limits=limits, others=[Rester(first, quantity=8_000.0)])
     # 8000 at 50 are 400,000 of the million.
     assert result.fills[0] == Fill(3, BUY, 100.0, 6_000.0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from ml4t_actor.strategy.risk import RiskLimits, RiskStage
 from ml4t_actor.strategy.sizing import IntegratedSizer
-from tests.strategy.test_risk import Alpha, account, decide, enrich, held, instrument
+from tests.support.risk_decisions import Alpha, account, decide, enrich, held, instrument
 
 TEN = RiskLimits(max_leverage=10.0, max_position_fraction=10.0, max_daily_loss=1.0)
 FIFTH, QUARTER = RiskLimits(max_position_fraction=0.2), RiskLimits(max_position_fraction=0.25)

@@ -14,7 +14,7 @@ from ml4t_actor.strategy import EnrichedSignalStrategy
 from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal
 from ml4t_actor.strategy.order_ids import Leg, order_id
 from ml4t_actor.strategy.risk import RiskLimits
-from tests.strategy.test_strategy import (
+from tests.support.strategy_runs import (
     BOTH_SIDES,
     BUY,
     DAY_START,

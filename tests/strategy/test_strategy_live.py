@@ -3,27 +3,18 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from signal import SIGKILL
 from typing import Any
 
 import pytest
 
 from examples.venue import Venue
+from tests.support.live_trading import SETTINGS, Case, heal
 from tests.support.trader import Trader
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
-
-BARS = "BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
-SETTINGS: dict[str, Any] = {
-    "bar_types": [BARS],
-    "labels": {"horizon_bars": 100, "cost": 0.0},
-    "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.5},
-    "order_timeout": 4.0,
-    "check_interval": 3.0,
-    "cooldown_bars": 0,  # a bar is a minute by the clock, and a second at the stub
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,72 +49,6 @@ def desk(node: Trader, venue: Venue) -> Iterator["Case"]:
     case.until(lambda: not case.venue.state()["positions"], "a flat account")
     case.until(lambda: not case.venue.state()["orders"], "no orders at the venue")
     case.until(lambda: not (state := node.state())["positions"] and not state["busy"], "a flat and idle node")
-
-
-def heal(venue: Venue) -> None:
-    venue.control("orders", mode="filled", reject={}, lose=[], fill_fraction=1.0, auto_cancel=False)
-    venue.control("feed", paused=False, without=[], duplicates=0)
-    venue.control("set", frozen=False, accept=True, post_delay_ms=0)
-
-
-class Case:
-    """A node on a venue, and what happened since the case began."""
-
-    def __init__(self, node: Trader, venue: Venue) -> None:
-        self.node, self.venue = node, venue
-        self.begun = venue.control("feed")
-        self.told = len(node.reports)
-        self.counts_before = node.state()["counts"]
-        self.fills_before = len(venue.state()["fills"])
-
-    @property
-    def counts(self) -> dict[str, int]:
-        now = self.node.state()["counts"]
-        return {
-            k: n - self.counts_before.get(k, 0) for k, n in now.items() if n != self.counts_before.get(k, 0)
-        }
-
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        try:
-            return self.node.until(condition, what)
-        except (AssertionError, RuntimeError):
-            print(self.node.log()[-20_000:])
-            raise
-
-    def sent(self) -> list[dict[str, Any]]:
-        """Return the single orders that the venue was sent, in the adapter's short names."""
-        actions = [entry["action"] for entry in self.venue.log("post", since=self.begun)]
-        return [order for action in actions if action["type"] == "order" for order in action["orders"]]
-
-    def cancelled(self) -> int:
-        return sum(e["action"]["type"].startswith("cancel") for e in self.venue.log("post", self.begun))
-
-    def fills(self) -> list[dict[str, Any]]:
-        """Return what was filled since the case began."""
-        return self.venue.state()["fills"][self.fills_before :]
-
-    def position(self) -> float:
-        return float(self.venue.state()["positions"].get("BTC", 0.0))
-
-    def orders(self) -> list[dict[str, Any]]:
-        return self.venue.state()["orders"]
-
-    def move(self, factor: float) -> None:
-        """Move the market, and wait for a bar that has closed there."""
-        self.venue.control("move", coin="BTC", factor=factor)
-        seen = len(self.node.events("bar"))
-        self.until(lambda: len(self.node.events("bar")) > seen + 1, "a bar at the new price")
-
-    def enter(self, side: int = 1, **fields: Any) -> float:
-        """Enter, and return the quantity when stop and target rest at the venue."""
-        self.node.publish(side, **fields)
-        self.until(lambda: len(self.orders()) == 2, "stop and target at the venue")
-        return self.position()
-
-    def until_flat(self) -> None:
-        self.until(lambda: self.position() == 0, "a flat account")
-        self.until(lambda: not self.orders(), "no orders at the venue")
-        self.until(lambda: not self.node.state()["positions"], "a flat cache")
 
 
 def kind_of(order: dict[str, Any]) -> str:
@@ -270,7 +195,10 @@ def test_an_entry_that_was_lost_on_the_way_is_given_up(desk):
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
     assert desk.position() == 0
     desk.venue.control("orders", mode="filled")
-    desk.until(lambda: "OrderRejected" in {e["kind"] for e in desk.node.reports[desk.told :]}, "the verdict")
+    desk.until(
+        lambda: "OrderRejected" in {e["kind"] for e in desk.node.reports[desk.reports_before :]},
+        "the verdict",
+    )
     desk.enter()
     assert all(o["r"] for o in desk.sent()[1:-3])
 

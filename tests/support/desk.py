@@ -77,7 +77,7 @@ class Loop:
 
 
 class Client(ExecutionClient):
-    """Keeps what it is told to do; a test says what becomes of it."""
+    """Keeps the commands that it is given; a test says what becomes of it."""
 
     def __init__(self, bus: MessageBus, cache: Cache, clock: TestClock) -> None:
         super().__init__(
