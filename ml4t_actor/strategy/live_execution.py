@@ -63,6 +63,8 @@ class LiveExecution(OrderExecution):
     - At the start, positions and orders that Nautilus's reconciliation brought back are resumed; the horizon runs from
       when the stop was placed.
     - Nothing is opened without fresh quotes and bars, nor when the market has left the barriers.
+    - A position that own orders do not explain is left alone, with its instrument (`OwnQuantity`).
+    - Entries are paced, so that the submit rate has room for what protects; an exit that is refused backs off.
 
     Everything here runs on the event thread.
 

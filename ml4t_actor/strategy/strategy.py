@@ -44,9 +44,9 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     An opposite signal closes, and reverses once the close is filled; a zero signal closes; one in the direction of the
     position adds nothing, and takes off what has outgrown a limit. Stop and target are the label's barriers around the
-    last close (the stop no farther than the risk limit), so that what is traded is what the model was trained to
-    predict. A signal that comes while an order is in flight is decided about when the order is done, unless a later
-    bar or signal overtakes it.
+    last close, live around the quote (the stop no farther than the risk limit), so that what is traded is what the
+    model was trained to predict. A signal that comes while an order is in flight is decided about when the order is
+    done, unless a later bar or signal overtakes it.
 
     Only a status of `trade_statuses` opens a position, and each signal at most one, across restarts. A position belongs
     to the source that opened it. An expired signal, one from the future and one that was entered before do nothing at
