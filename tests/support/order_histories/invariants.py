@@ -60,7 +60,7 @@ class Checks:
         self.entries: list[Entry] = []
         self.hand: dict[str, Decimal] = {}
         self._node: Node | None = None
-        self._by_order: dict[str, EnrichedSignal] = {}
+        self._by_order: dict[str, list[EnrichedSignal]] = {}
         self._ids: set[str] = set()
         self._unprotected_s: dict[str, float] = {}
         self._left_s: dict[str, float] = {}
@@ -127,7 +127,7 @@ class Checks:
     def on_signal(self, enriched: EnrichedSignal) -> None:
         """A signal was made."""
         of = order_id(ACCOUNT.value, _STRATEGY, enriched.source, enriched.signal_id, Leg.ENTRY, 1)
-        self._by_order[of.value] = enriched
+        self._by_order.setdefault(of.value, []).append(enriched)
 
     def on_stop(self) -> None:
         """A stop begins."""
@@ -208,20 +208,20 @@ class Checks:
         self._check_entry(coin, order)
 
     def _check_entry(self, coin: str, order: Any) -> None:
-        enriched = self._by_order.get(order.client_order_id.value)
-        if enriched is None:
+        copies = self._by_order.get(order.client_order_id.value)
+        if copies is None:
             self.violate("reduce only", f"{order} is neither the entry of a signal nor reduce-only")
             return
-        key = (enriched.source, enriched.signal_id)
+        key = (copies[0].source, copies[0].signal_id)
         entry = Entry(coin, key, order.quantity.as_decimal(), cloid(order.client_order_id.value))
         if any(e.key == key for e in self.entries):
             self.violate("once", f"{key} led to a second entry")
         now = self._node.clock.timestamp_ns() if self._node is not None else 0
-        age_s = (now - enriched.ts_event) / 1e9
-        if not -2.0 <= age_s <= _FRESH_S + 5.0:
-            self.violate("age", f"{key} was {age_s:.0f} s old")
-        if enriched.status != "ok":
-            self.violate("status", f"{key} has status {enriched.status}")
+        ages_s = [(now - copy.ts_event) / 1e9 for copy in copies]
+        if not any(-2.0 <= age_s <= _FRESH_S + 5.0 for age_s in ages_s):
+            self.violate("age", f"{key} was {ages_s} s old")
+        if not any(copy.status == "ok" for copy in copies):
+            self.violate("status", f"{key} has status {copies[0].status}")
         self.entries.append(entry)
         self._check_limits(entry)
 
