@@ -6,7 +6,7 @@ import re
 UNANSWERED = "UNKNOWN"
 
 # Only the letters, in lower case: venues differ in hyphens, underscores and quotes. What each says of an order that
-# only reduces, where there is nothing to reduce; from their documentation, not seen at the venues themselves.
+# only reduces, where there is nothing to reduce; from memory, neither looked up nor seen at the venues themselves.
 _NOTHING_TO_REDUCE = (
     "reduceonlyorderwouldincreaseposition",  # Hyperliquid, and Nautilus's own risk engine
     "wouldhaveincreasedposition",  # Nautilus's simulated venue
