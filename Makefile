@@ -8,7 +8,7 @@ python := .venv/bin/python
 install:
 	@.ci/bootstrap
 
-backtest: install  ## train, backtest, print the account, write the tearsheets
+backtest: install  ## train, backtest, print the result, write the tearsheets
 	$(python) -m backtests
 
 test: install  ## every test but the long ones, with coverage

@@ -1,4 +1,4 @@
-"""The account of a meta-model's predictions: every score with its baseline, an interval and a verdict."""
+"""The evaluation of a meta-model's predictions: every score with its baseline, an interval and a verdict."""
 
 import math
 from enum import StrEnum
