@@ -41,34 +41,22 @@ from ml4t_actor.settings import (
     FeedSettings,
     GateSettings,
     HealthSettings,
-    LabelSettings,
     LedgerSettings,
-    ModelSettings,
     MonitorSettings,
     RegimeSettings,
     RetrainSettings,
-    TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
 from ml4t_actor.training.worker import RetrainWorker
 from tests.support.nodes import Live, Step, Threads
 from tests.support.processes import children_cpu_ticks, children_of, is_alive
+from tests.support.training_settings import HORIZON, LEARNING
 from tests.support.waiting import Patience, join
 
 INSTRUMENT = InstrumentId.from_str("ABC-PERP.NOWHERE")
 BAR_TYPE = BarType.from_str(f"{INSTRUMENT}-1-MINUTE-LAST-EXTERNAL")
 MINUTE_NS = 60_000_000_000
-HORIZON = 20
 NAMES = ("volatility", "momentum", "trend_strength", "strength")
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=HORIZON, cost=0.0001),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(parameters={"C": 0.1}, prior_strength=100.0),
-    validation=ValidationSettings(n_folds=3, embargo_bars=HORIZON, bootstrap_samples=100),
-    volatility_halflife_bars=20,
-)
 N_TRAIN, N_LIVE = 3_000, 5_000
 N_AFTER = 60  # of them for a second node: a state that is much older would not be taken up
 WARM_BARS = 650  # after which no signal is answered `warming_up`
@@ -103,9 +91,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     signals = Signals(bars.ts_event[at[known]], side[known], strength[known])
     models = tmp_path_factory.mktemp("models")
     history = bars[:N_TRAIN]
-    first = TrainingLoop(SETTINGS, feature_names=NAMES, store=ModelStore(models)).train(history, signals)
+    first = TrainingLoop(LEARNING, feature_names=NAMES, store=ModelStore(models)).train(history, signals)
     other = TrainingLoop(
-        msgspec.structs.replace(SETTINGS, regime=RegimeSettings(n_regimes=2, shrinkage=1.0, seed=3)),
+        msgspec.structs.replace(LEARNING, regime=RegimeSettings(n_regimes=2, shrinkage=1.0, seed=3)),
         feature_names=META_FEATURE_NAMES,
         store=ModelStore(tmp_path_factory.mktemp("other")),
     ).train(history, dataclasses.replace(signals, signal=-signals.signal))
@@ -151,9 +139,9 @@ def config_of(models: Path, **kwargs: Any) -> ML4TActorConfig:
         model_path=str(models),
         bar_types=[str(BAR_TYPE)],
         feature_names=list(META_FEATURE_NAMES),
-        labels=SETTINGS.labels,
-        vpin=SETTINGS.vpin,
-        volatility_halflife_bars=SETTINGS.volatility_halflife_bars,
+        labels=LEARNING.labels,
+        vpin=LEARNING.vpin,
+        volatility_halflife_bars=LEARNING.volatility_halflife_bars,
         max_bar_age_bars=1e9,
         max_signal_age=1e9,
         redis_enabled=False,

@@ -20,20 +20,7 @@ from ml4t_actor.indicators.regime import (
 from ml4t_actor.kernels.regime import regime_expectations
 from ml4t_actor.settings import RegimeSettings
 from tests.support.paths import DATA
-
-
-def random_model(rng, k, d):
-    means = rng.normal(0.0, 1.5, (k, d))
-    return RegimeModel(
-        location=rng.normal(0.0, 1.0, d),
-        scale=rng.uniform(0.5, 2.0, d),
-        initial=rng.dirichlet(np.ones(k)),
-        transition=rng.dirichlet(np.ones(k), k),
-        means=means[np.argsort(means[:, 0])],
-        variances=rng.uniform(0.2, 2.0, (k, d)),
-        weights=rng.uniform(0.0, 1.0, k),
-        log_likelihood=np.empty(0),
-    )
+from tests.support.regimes import random_model
 
 
 def simulate(rng, model, n):

@@ -11,22 +11,9 @@ from hypothesis import strategies as st
 
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.kernels.regime import regime_expectations, regime_filter
+from tests.support.regimes import random_model
 
 GaussianHMM = pytest.importorskip("hmmlearn.hmm", reason="hmmlearn has no wheel for Python 3.14").GaussianHMM
-
-
-def random_model(rng, k, d):
-    means = rng.normal(0.0, 1.5, (k, d))
-    return RegimeModel(
-        location=rng.normal(0.0, 1.0, d),
-        scale=rng.uniform(0.5, 2.0, d),
-        initial=rng.dirichlet(np.ones(k)),
-        transition=rng.dirichlet(np.ones(k), k),
-        means=means[np.argsort(means[:, 0])],
-        variances=rng.uniform(0.2, 2.0, (k, d)),
-        weights=np.zeros(k),
-        log_likelihood=np.empty(0),
-    )
 
 
 def oracle(model, **changes):

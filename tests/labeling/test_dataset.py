@@ -11,6 +11,7 @@ from ml4t_actor.labeling.dataset import Dataset, build_dataset, cusum_signals, p
 from ml4t_actor.labeling.triple_barrier import random_walk_odds, triple_barrier_labels, uniqueness_weights
 from ml4t_actor.market_data import Bars, Signals, Trades
 from ml4t_actor.settings import LabelSettings, TrainingSettings, VPINSettings
+from tests.support.mirror import mirror
 
 MINUTE = 60_000_000_000
 HORIZON = 15
@@ -305,18 +306,6 @@ def test_a_mirrored_market_gives_the_same_rows(bars):
     np.testing.assert_allclose(other.prior, one.prior, atol=1e-12)
     # And opposite sides in the same market are something else.
     assert (dataset_of(bars, mirrored).y != one.y).mean() > 0.3
-
-
-def mirror(bars):
-    return Bars(
-        bars.ts_event,
-        1e6 / bars.open,
-        1e6 / bars.low,
-        1e6 / bars.high,
-        1e6 / bars.close,
-        bars.volume,
-        bars.volume - bars.buy_volume,
-    )
 
 
 def test_instruments_are_pooled_in_order_of_time(synthetic_bars):

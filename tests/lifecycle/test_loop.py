@@ -20,26 +20,15 @@ from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import (
     GateSettings,
     LabelSettings,
-    ModelSettings,
     MonitorSettings,
     RetrainSettings,
-    TrainingSettings,
-    ValidationSettings,
-    VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
 from tests.support.engines import EmittingActor, run_engine, without_latency
+from tests.support.training_settings import HORIZON, LEARNING
 
 MINUTE_NS = 60_000_000_000
-HORIZON = 20
 NAMES = ("volatility", "momentum", "trend_strength", "strength")
-SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=HORIZON, cost=0.0001),
-    vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(parameters={"C": 0.1}, prior_strength=100.0),
-    validation=ValidationSettings(n_folds=3, embargo_bars=HORIZON, bootstrap_samples=100),
-    volatility_halflife_bars=20,
-)
 N_TRAIN, N_LIVE = 6_000, 8_000
 DELAY_S = 1_800.0
 
@@ -69,7 +58,7 @@ def model_path(market, signals, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     bars = market.bars[:N_TRAIN]
     known = signals[signals.ts_event <= bars.ts_event[-1]]
-    TrainingLoop(SETTINGS, feature_names=NAMES, store=ModelStore(folder)).train(bars, known)
+    TrainingLoop(LEARNING, feature_names=NAMES, store=ModelStore(folder)).train(bars, known)
     return folder
 
 
@@ -78,9 +67,9 @@ def config_of(market, model_path, **kwargs) -> ML4TActorConfig:
         model_path=str(model_path),
         bar_types=[str(market.bar_type)],
         feature_names=list(NAMES),
-        labels=SETTINGS.labels,
-        vpin=SETTINGS.vpin,
-        volatility_halflife_bars=SETTINGS.volatility_halflife_bars,
+        labels=LEARNING.labels,
+        vpin=LEARNING.vpin,
+        volatility_halflife_bars=LEARNING.volatility_halflife_bars,
         **{
             "retrain_min_samples": 300,
             "retrain_delay": DELAY_S,
@@ -156,7 +145,7 @@ def test_outcomes_are_the_labels_that_training_gives(market, signals, learned):
     events = np.searchsorted(live.ts_event, [e.ts_event for e in opened])
     volatility = np.full(len(live), np.nan)
     volatility[events] = [e.volatility for e in opened]
-    labels = SETTINGS.labels
+    labels = LEARNING.labels
     batch = triple_barrier_labels(
         live.high,
         live.low,
@@ -187,7 +176,7 @@ def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, l
     enriched, _, actor = learned
     live = live_part(market).bars
     given = signals[signals.ts_event >= live.ts_event[0]]
-    dataset = build_dataset(live, given, settings=SETTINGS, feature_names=NAMES)
+    dataset = build_dataset(live, given, settings=LEARNING, feature_names=NAMES)
     rows = training_rows(
         actor.lifecycle.ledger,
         actor.lifecycle.ledger.actor,

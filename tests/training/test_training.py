@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.market_data import Bars, Signals
+from ml4t_actor.market_data import Signals
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.registry import ModelStore
@@ -21,6 +21,7 @@ from ml4t_actor.settings import (
 )
 from ml4t_actor.training.loop import TrainingLoop
 from ml4t_actor.validation import Verdict, auc_within_side, log_loss, walk_forward_splits
+from tests.support.mirror import mirror
 
 MINUTE = 60_000_000_000
 HORIZON, EMBARGO = 10, 15
@@ -260,18 +261,6 @@ def test_break_even_of_the_users_labels_is_that_of_the_barriers(bars):
         bars, signals, np.random.default_rng(0).integers(0, 2, len(signals))
     )
     assert result.bundle.break_even == 0.25
-
-
-def mirror(bars):
-    return Bars(
-        bars.ts_event,
-        1e6 / bars.open,
-        1e6 / bars.low,
-        1e6 / bars.high,
-        1e6 / bars.close,
-        bars.volume,
-        bars.volume - bars.buy_volume,
-    )
 
 
 def test_a_mirrored_market_gives_the_same_model(bars):
