@@ -7,6 +7,7 @@ from ml4t_actor.actor.host import ActorHost
 from ml4t_actor.actor.market_intake import MarketIntake
 from ml4t_actor.actor.recorder import SessionRecorder, start_recording
 from ml4t_actor.actor.redis_bridge import NOT_INSTALLED, RedisBridge, redis_is_installed
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.nautilus.components import Cache
 from ml4t_actor.nautilus.model import Identifier
@@ -114,7 +115,7 @@ class LiveServices:
         """Begin to read signals from Redis, unless past bars are still to come."""
         if self.bridge is None:
             return
-        patience_ns = int(self._orchestrator.config.feed.timeout_seconds * 1e9)
+        patience_ns = int(self._orchestrator.config.feed.timeout_seconds * SECOND_NS)
         if self._host.now() > self._started_ns + patience_ns or not any(
             map(self._intake.feed.is_warming_up, self._orchestrator.inference.instruments)
         ):

@@ -20,6 +20,7 @@ from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.ledger import Ledger, StreamPosition
 from ml4t_actor.lifecycle import Host
 from ml4t_actor.lifecycle.outcome_recorder import answer_of
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.settings import RedisSettings
 from ml4t_actor.streams import (
@@ -89,7 +90,7 @@ class RedisBridge:
         self._states_logged: dict[str, str] = {}
         self._signals, self._enriched = config.redis_channel_signals, config.redis_channel_enriched
         settings = config.redis
-        begin_ns = now_ns - int(config.max_signal_age * 1e9)
+        begin_ns = now_ns - int(config.max_signal_age * SECOND_NS)
         read, written = ledger.position(self._signals), self._written()
         pending = self._pending(written, settings.outbox)
         self._n_put = 0

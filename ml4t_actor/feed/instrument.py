@@ -7,7 +7,7 @@ from ml4t_actor.feed.pacing import RequestPacing
 from ml4t_actor.feed.ports import Ports
 from ml4t_actor.feed.recent_ids import RecentIds
 from ml4t_actor.feed.warmup import MAX_HISTORY_BARS
-from ml4t_actor.market_data import MILLISECOND_NS
+from ml4t_actor.market_data import MILLISECOND_NS, SECOND_NS
 from ml4t_actor.nautilus.model import AggregationSource, Bar, BarType, TradeTick
 from ml4t_actor.settings import FeedSettings
 
@@ -66,7 +66,7 @@ class InstrumentFeed:
         self._skew_ns = max(max_clock_skew_ns, MILLISECOND_NS)  # by which some venues stamp closes early
         self._late_ns = int(settings.late_bars * self._interval)
         self._warmup_bars = settings.warmup_bars
-        self._pacing = RequestPacing(int(settings.timeout_seconds * 1e9), self._interval)
+        self._pacing = RequestPacing(int(settings.timeout_seconds * SECOND_NS), self._interval)
 
         self._started_ns = 0
         self._last = 0  # close of the last bar delivered

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ml4t_actor.feed.instrument import InstrumentFeed
 from ml4t_actor.feed.ports import Ports
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import Bar, BarType, InstrumentId, TradeTick
 from ml4t_actor.settings import FeedSettings
 
@@ -59,7 +60,7 @@ class MarketFeed:
         *,
         trades: bool,
         live: bool,
-        max_clock_skew_ns: int = 1_000_000_000,
+        max_clock_skew_ns: int = SECOND_NS,
     ) -> None:
         ports = replace(ports, report_problem=_never_raising(ports.report_problem))
         self._report_problem = ports.report_problem

@@ -26,7 +26,7 @@ from ml4t_actor.inference.instrument_state import (
     identifier,
 )
 from ml4t_actor.kernels.features import BUILTIN_NAMES, row_fault
-from ml4t_actor.market_data import Bars
+from ml4t_actor.market_data import MINUTE_NS, SECOND_NS, Bars
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle, ModelStore
@@ -100,8 +100,8 @@ class InferenceLoop:
         vpin: VPINSettings = _DEFAULT_VPIN,
         volatility_halflife_bars: int = 60,
         max_bar_age_bars: float = MAX_BAR_AGE_BARS,
-        max_clock_skew_ns: int = 1_000_000_000,
-        max_signal_age_ns: int = 60_000_000_000,
+        max_clock_skew_ns: int = SECOND_NS,
+        max_signal_age_ns: int = MINUTE_NS,
         timeout_ns: int = 10_000_000,
         flag_late: bool = False,
     ) -> None:

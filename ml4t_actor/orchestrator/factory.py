@@ -8,6 +8,7 @@ from ml4t_actor.indicators.features import load_feature_classes
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger, LedgerError
 from ml4t_actor.lifecycle import ChampionLifecycle, Host, LifecycleLoop
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.registry import ModelBundle, ModelStore
@@ -26,7 +27,7 @@ def build_inference(config: ML4TActorConfig) -> InferenceLoop:
         volatility_halflife_bars=config.volatility_halflife_bars,
         max_bar_age_bars=config.max_bar_age_bars,
         max_clock_skew_ns=config.max_clock_skew_ms * 1_000_000,
-        max_signal_age_ns=int(config.max_signal_age * 1e9),
+        max_signal_age_ns=int(config.max_signal_age * SECOND_NS),
         timeout_ns=config.inference_timeout_ms * 1_000_000,
     )
     for text in config.bar_types:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ml4t_actor.lifecycle import Host
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.orchestrator.log_throttle import LogThrottle
 
@@ -56,7 +57,7 @@ class ProblemLog:
 
     def _log(self, write: Callable[[str], None], kind: str, message: str) -> None:
         if self._throttle is None:  # whether time is real is known once the host has started
-            self._throttle = LogThrottle(LOG_INTERVAL_S * 1_000_000_000 if self._host.live else None)
+            self._throttle = LogThrottle(LOG_INTERVAL_S * SECOND_NS if self._host.live else None)
         n = self._throttle.count(kind, self._host.now())
         if not n:
             return

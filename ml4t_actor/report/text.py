@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, regime_table
 from ml4t_actor.report.verdict import assess, basis_points, interval, number, sharpe_ratio
 from ml4t_actor.validation import ReliabilityBin, Scores
@@ -38,7 +39,7 @@ def result_text(result: BacktestResult) -> str:
 
 def utc(ns: int) -> str:
     """Return a time in UTC, to the minute."""
-    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(ns // SECOND_NS, UTC):%Y-%m-%d %H:%M}"
 
 
 def ascii_only(text: str) -> str:

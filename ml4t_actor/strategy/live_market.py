@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import (
     BarType,
     ClientOrderId,
@@ -42,7 +43,7 @@ class LiveMarket:
         bar_types: Mapping[InstrumentId, BarType],
     ) -> None:
         self._strategy, self._counts, self._bar_types = strategy, counts, bar_types
-        self._max_quote_age_ns = int(max_quote_age * 1e9)
+        self._max_quote_age_ns = int(max_quote_age * SECOND_NS)
         self._last_close_ns: dict[InstrumentId, int] = {}
         self._bar_arrival_ns: dict[InstrumentId, int] = {}
 
