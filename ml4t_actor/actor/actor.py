@@ -33,7 +33,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
     challenger, which serves from then on if it does better on signals that neither has seen. Each decision is published
     as a `ModelUpdate`. With ``retrain="off"`` the model stays as it is.
 
-    A live actor also reads signals from a Redis stream and writes every enriched signal to another, asks for past
+    A live actor also reads signals from a Redis stream and writes every enriched signal to another, requests past
     bars so that features are ready within seconds, publishes an `ActorHealth` on a timer, and refuses to start where
     an instrument is missing.
 
@@ -121,7 +121,7 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._event_thread.guard("on_trade_tick", self._intake.feed.on_trade, tick)
 
     def on_historical_data(self, data: Data) -> None:
-        """Step by a past bar that was asked for."""
+        """Step by a past bar that was requested."""
         if self._intake is not None and isinstance(data, Bar):
             self._event_thread.guard("on_historical_data", self._intake.feed.on_historical_bar, data)
 

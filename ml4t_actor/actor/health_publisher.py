@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class HealthPublisher:
-    """Publishes an `ActorHealth` each time it is asked, and offers it to Prometheus.
+    """Publishes an `ActorHealth` each time `publish` is called, and offers it to Prometheus.
 
     Parameters
     ----------

@@ -314,7 +314,7 @@ class InferenceLoop:
         Parameters
         ----------
         historical : bool, default False
-            The bar was asked for afterwards and its trades will not come: it feeds VPIN in their place.
+            The bar was requested afterwards and its trades will not come: it feeds VPIN in their place.
         alive : bool, default True
             The bar shows that the feed is alive. One that was made up where nothing came does not.
         """

@@ -131,7 +131,7 @@ def cusum_threshold(reference: float, arl: float, skewness: float = 0.0) -> floa
     threshold = high / root - _OVERSHOOT
     if threshold <= 0.0:
         raise ValueError(
-            f"no threshold gives a run length as short as {arl:g} at the reference {k:g}; ask for a longer one"
+            f"no threshold gives a run length as short as {arl:g} at the reference {k:g}; give a longer one"
         )
     return threshold
 

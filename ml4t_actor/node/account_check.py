@@ -262,7 +262,7 @@ def _check_orders(
     for order in state.orders:
         instrument = symbols.get(order.symbol)
         name = order.symbol if instrument is None else str(instrument.id)
-        # Exits that were sent after a restart have ids that no journal tells.
+        # Exits that were sent after a restart have ids that no journal has.
         is_exit = order.reduces and order.client_id is not None and any(own.held.get(name, ()))
         if order.client_id not in own.client_ids and not is_exit:
             foreign.append((name, order))

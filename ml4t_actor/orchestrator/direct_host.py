@@ -15,7 +15,7 @@ from ml4t_actor.nautilus.custom_data import Data
 
 class _Call(NamedTuple):
     due_ns: int
-    number: int  # what is due at one time is done in the order in which it was asked for
+    number: int  # what is due at one time is done in the order in which it was requested
     task: str
     function: Callable[[], None]
     every_ns: int
@@ -25,7 +25,7 @@ class DirectHost:
     """A clock that goes by the events (or, live, by the system), a log, and the thread that calls.
 
     As in a backtest, what is due before an event is done before it, at its own time, and what is due at the very time
-    of an event after it. Live, and for what other threads ask for, it is done at the next event.
+    of an event after it. Live, and for what other threads request, it is done at the next event.
 
     Parameters
     ----------
