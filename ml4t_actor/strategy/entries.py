@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import ClientOrderId, InstrumentId
 from ml4t_actor.nautilus.trading import Strategy
 from ml4t_actor.strategy.journal import EntryIntent, OrderJournal
 from ml4t_actor.strategy.order_ids import entry_id
 from ml4t_actor.strategy.order_status import IntentSettlement, OrderOutcome, OrderStatusSource
 from ml4t_actor.strategy.trade import Plan, Trade
+
+_LATE_FILL_NS = 60 * SECOND_NS
 
 
 class Entries:
@@ -29,6 +32,9 @@ class Entries:
         self._strategy, self._journal, self._counts = strategy, journal, counts
         self._pending: set[str] = set()  # instruments
         self._unsettled: dict[str, EntryIntent] = {}  # by the order's id
+        # Ended by the venue's word, and when that was known: what was filled may reach the cache a little later, and is
+        # known as own by the intent.
+        self._ended_ns: dict[str, int] = {}
         self._settlement: IntentSettlement | None = None
         self._on_settled: Callable[[InstrumentId], None] | None = None
 
@@ -80,9 +86,16 @@ class Entries:
         """Close the intents of an instrument whose orders have ended; of one that is unwound that is not known."""
         if trade is not None and trade.unwinding:
             return
+        now_ns = self._strategy.clock.timestamp_ns()
         for intent in self._journal.open_intents():
-            if intent.instrument_id == instrument_id.value and intent.order_id not in self._unsettled:
+            if intent.instrument_id != instrument_id.value or intent.order_id in self._unsettled:
+                continue
+            ended_ns = self._ended_ns.get(intent.order_id)
+            if ended_ns is None:
                 self._end_if_closed(intent)
+            elif now_ns - ended_ns > _LATE_FILL_NS:
+                del self._ended_ns[intent.order_id]
+                self._journal.end_entry(intent.order_id)
 
     def end_unsent(self, intent: EntryIntent, trade: Trade | None) -> None:
         """Close an intent if it has led to no order."""
@@ -105,7 +118,10 @@ class Entries:
         self._counts["never_sent" if outcome == OrderOutcome.NEVER_SENT else "settled"] += 1
         self._strategy.log.warning(f"{intent}: {outcome.name.lower()} by the venue's word")
         del self._unsettled[intent.order_id]
-        self._journal.end_entry(intent.order_id)
+        if outcome == OrderOutcome.NEVER_SENT:
+            self._journal.end_entry(intent.order_id)
+        else:
+            self._ended_ns[intent.order_id] = self._strategy.clock.timestamp_ns()
         if self._on_settled is not None:
             self._on_settled(InstrumentId.from_str(intent.instrument_id))
 
