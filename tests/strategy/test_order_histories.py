@@ -43,6 +43,11 @@ def test_the_invariants_hold_in_a_hundred_histories(first):
     assert failures(first, first + 24) == []
 
 
+@pytest.mark.parametrize("seed", [920])
+def test_what_a_history_once_found_stays_mended(seed):
+    assert failures(seed, seed) == []
+
+
 @pytest.mark.long
 def test_the_invariants_hold_in_two_thousand_histories():
     assert failures(0, 1_999, jobs=2) == []

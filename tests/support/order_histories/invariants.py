@@ -28,7 +28,7 @@ _LEAVE_S = 32.0  # between two attempts to leave
 _HALT_S = 15.0
 _FRESH_S = 60.0
 _SLACK = 0.004  # of equity, for fees and moves between decision and fill
-_TARGET_S = 30.0
+_TARGET_S = 45.0
 _REFUSALS = 8  # of exits of one coin in 20 s
 
 
