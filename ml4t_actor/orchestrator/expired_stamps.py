@@ -18,6 +18,7 @@ class _Streak:
     n: int
     least_ns: int
     most_ns: int
+    last_ts: int
 
 
 class ExpiredStamps:
@@ -62,7 +63,7 @@ class ExpiredStamps:
         last_close_ns : int
             When the last of them closed, UNIX nanoseconds.
         """
-        streak = self._extend(signal.source, age_ns)
+        streak = self._extend(signal, age_ns)
         if interval_ns is not None and interval_ns <= age_ns < 2 * interval_ns:
             off = (signal.ts_event - last_close_ns) % interval_ns
             if min(off, interval_ns - off) < MILLISECOND_NS:
@@ -78,9 +79,13 @@ class ExpiredStamps:
             return _sentence(signal, streak.least_ns)
         return None
 
-    def _extend(self, source: str, age_ns: int) -> _Streak:
-        streak = self._streaks.setdefault(source, _Streak(0, age_ns, age_ns))
-        streak.n += 1
+    def _extend(self, signal: SignalData, age_ns: int) -> _Streak:
+        source = signal.source
+        streak = self._streaks.setdefault(source, _Streak(0, age_ns, age_ns, signal.ts_event - age_ns))
+        # Opens of bars are a bar apart: what has waited together, and is read at once, shows nothing.
+        if signal.ts_event - streak.last_ts >= age_ns // 2:
+            streak.n += 1
+            streak.last_ts = signal.ts_event
         streak.least_ns, streak.most_ns = min(streak.least_ns, age_ns), max(streak.most_ns, age_ns)
         self._streaks.move_to_end(source)
         if len(self._streaks) > _MAX_SOURCES:

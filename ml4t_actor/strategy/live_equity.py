@@ -29,6 +29,7 @@ _HYPERLIQUID = Venue("HYPERLIQUID")
 _TRANSFER_MARGIN = Decimal("0.1")
 # A report is compared when no fill was this near to it: the venue may know of one that is not here yet.
 _SETTLE_NS = 2 * SECOND_NS
+_LOST_ORDER_NS = 30 * SECOND_NS  # without an answer
 _HOUR_NS = 3_600 * SECOND_NS
 # Funding is paid at the full hour; Hyperliquid's rate is at most 4 % of the notional.
 _MAX_FUNDING = Decimal("0.04")
@@ -198,9 +199,11 @@ class LiveEquity(Equity):
         consistent = consistent and (margin > 0) == (held.notional > 0)
         equity = equity if consistent else min(equity, free + margin)
         now = self._now_ns()
-        quiet = now - self._fill_ns.get(key, 0) > _SETTLE_NS and not self._strategy.cache.orders_inflight(
-            key[0]
+        # One whose end was never reported stays in flight in the cache for good.
+        in_flight = any(
+            now - order.ts_last < _LOST_ORDER_NS for order in self._strategy.cache.orders_inflight(key[0])
         )
+        quiet = now - self._fill_ns.get(key, 0) > _SETTLE_NS and not in_flight
         profit = self._realized.get(key, _ZERO) + held.unrealized + held.realized
         return _Report(equity, profit, now, consistent and quiet)
 

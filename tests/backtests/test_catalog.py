@@ -38,6 +38,7 @@ CONFIG_CLASSES: dict[str, type[NautilusConfig]] = {
     "backtest.json": BacktestEngineConfig,
     "backtest_node.json": BacktestRunConfig,
     "hyperliquid_mainnet.json": TradingNodeConfig,
+    "hyperliquid_sandbox.json": TradingNodeConfig,
     "hyperliquid_testnet.json": TradingNodeConfig,
     "redis_node.json": TradingNodeConfig,
 }

@@ -91,6 +91,13 @@ def test_a_source_whose_signals_are_now_late_and_now_not_is_not_accused(case):
     assert case.count == 0
 
 
+def test_what_has_waited_together_and_is_read_at_once_is_not_accused(case):
+    now = 600 * MINUTE_NS + 7 * SECOND_NS
+    for i in range(20):
+        assert case.signal(now - 120 * SECOND_NS + i, now, "backlog") == "expired"
+    assert case.count == 0
+
+
 def test_an_instrument_that_is_not_followed_is_answered_as_ever(case):
     now = 10 * MINUTE_NS
     assert case.signal(9 * MINUTE_NS, now, instrument_id="BTC.SIM") == "unknown_instrument"
