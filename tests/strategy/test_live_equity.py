@@ -339,7 +339,7 @@ def test_a_report_that_crosses_a_fill_is_not_compared(quantity, desk):
 def test_nor_is_one_while_an_order_is_on_its_way(desk):
     order = desk.factory.market(BTC.id, OrderSide.BUY, BTC.make_qty(1))
     desk.cache.add_order(order)
-    order.apply(TestEventStubs.order_submitted(order, account_id=ACCOUNT))
+    order.apply(TestEventStubs.order_submitted(order, account_id=ACCOUNT, ts_event=desk.clock.timestamp_ns()))
     desk.cache.update_order(order)
     desk.cash -= 80_000
     desk.settled()
@@ -348,6 +348,10 @@ def test_nor_is_one_while_an_order_is_on_its_way(desk):
     # But an entry does not count on what the report does not show.
     view = desk.equity.view(BTC)
     assert (float(view.equity), float(view.day_open_equity)) == (20_000, 20_000)
+    # One whose end is never reported stays in flight in the cache, and must not keep the equity unknown for good.
+    desk.wait(60)
+    desk.settled()
+    assert desk.marked() == 20_000
 
 
 def test_until_a_report_has_settled_entries_are_sized_by_the_lower_equity_and_positions_are_not_reduced(desk):
