@@ -175,7 +175,11 @@ class LiveEquity(Equity):
             account = self._strategy.portfolio.account(key[0])
             if account is not None and account.id == event.account_id:
                 self._compare_pending(key)
-                self._pending[key] = self._report(key, event)
+                report = self._pending[key] = self._report(key, event)
+                if key in self.unknown and self._held(key).notional == 0:
+                    # Nothing is held that it could be inconsistent with: better than to trade no more.
+                    del self._pending[key]
+                    self._apply_report(key, report)
 
     def _on_fill(self, event: OrderFilled) -> None:
         instrument = self._strategy.cache.instrument(event.instrument_id)
