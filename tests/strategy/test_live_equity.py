@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-from nautilus_trader.accounting.factory import AccountFactory
+from nautilus_trader.accounting.accounts.margin import MarginAccount
 from nautilus_trader.cache.cache import Cache
 from nautilus_trader.common.component import MessageBus, TestClock
 from nautilus_trader.common.factories import OrderFactory
@@ -67,6 +67,7 @@ class Desk:
     marks: dict = field(default_factory=lambda: {BTC.id: 50_000.0, ETH.id: 2_000.0})
     closes: dict = field(default_factory=lambda: {BTC.id: 50_000.0, ETH.id: 2_000.0})
     leverage: int = 20
+    is_calculated: bool = False
 
     def __post_init__(self) -> None:
         self.clock, self.cache, self.log = TestClock(), Cache(), Mock()
@@ -128,11 +129,13 @@ class Desk:
         margins = [MarginBalance(margin, margin, None)] if used > 0 else []
         now = self.clock.timestamp_ns()
         balance = AccountBalance(Money(total, USDC), Money(total - free, USDC), Money(free, USDC))
-        self.portfolio.update_account(
-            AccountState(
-                self.account_id, AccountType.MARGIN, None, reported, [balance], margins, {}, UUID4(), now, now
-            )
+        event = AccountState(
+            self.account_id, AccountType.MARGIN, None, reported, [balance], margins, {}, UUID4(), now, now
         )
+        if self.cache.account(self.account_id) is None:
+            # Nautilus would calculate it itself once any backtest of this process had a venue of that name.
+            self.cache.add_account(MarginAccount(event, self.is_calculated))
+        self.portfolio.update_account(event)
 
     def settled(self) -> Decimal:
         """Report, and mark when the report has settled."""
@@ -488,9 +491,7 @@ def test_a_new_day_opens_with_the_equity_of_its_first_look(desk):
 
 def test_a_calculated_account_is_a_balance_and_open_profits():
     """As the sandbox's: Nautilus books each fill itself."""
-    account_id = AccountId("SANDBOXED-001")
-    AccountFactory.register_calculated_account("SANDBOXED")
-    desk = Desk(account_id=account_id)
+    desk = Desk(account_id=AccountId("SANDBOXED-001"), is_calculated=True)
     coin = perpetual("BTC", BTC_COIN, "SANDBOXED")
     desk.cache.add_instrument(coin)
     desk.closes[coin.id] = 51_000.0
