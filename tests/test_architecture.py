@@ -55,6 +55,11 @@ PLANTED = {
         "nautilus_trader",
     ),
     "a circle in a room": ("kernels/jit.py", "import ml4t_actor.kernels.features", "cycles"),
+    "an arrow up within the strategy": (
+        "strategy/orders/order_ids.py",
+        "import ml4t_actor.strategy.account.reservations",
+        "below",
+    ),
     "an arrow up": ("monitoring/monitor.py", "import ml4t_actor.training.loop", "below"),
     "a new room that is in no layer": ("elsewhere.py", "", "elsewhere"),
 }

@@ -148,12 +148,24 @@ def test_the_rooms_of_the_design_are_those_of_the_contracts_in_order():
     ]
     assert {f"ml4t_actor.{room}" for room, besides in rows if "Nautilus" in besides} == set(through_others)
     rooms = [room for room, _ in rows]
-    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["ml4t_actor"]]
     for layer in layers:
         of_layer = {room.strip() for room in layer.split("|")}
         assert set(rooms[: len(of_layer)]) == of_layer
         rooms = rooms[len(of_layer) :]
     assert not rooms
+
+
+def test_the_design_names_every_module_of_the_strategy_in_its_folder():
+    strategy = ROOT / "ml4t_actor" / "strategy"
+    modules = {
+        (path.parent.relative_to(strategy).as_posix(), path.stem)
+        for path in strategy.rglob("*.py")
+        if path.stem != "__init__"
+    }
+    rows = re.findall(r"^\|[^|]*\| (?:`(\w+)/`)? ?\| (`[^|]*) \|$", DESIGN.read_text(), re.MULTILINE)
+    named = [(folder or ".", name) for folder, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(named) == sorted(modules)
 
 
 def test_every_status_is_explained():

@@ -13,7 +13,7 @@ from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.own_orders import OwnOrders, read_own_orders
 from ml4t_actor.node.venues import venue_of
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.journal import JournalError
+from ml4t_actor.strategy.journal.order_journal import JournalError
 from ml4t_actor.strategy.risk import RiskLimits
 
 

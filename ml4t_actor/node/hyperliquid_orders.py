@@ -5,7 +5,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import msgspec
 
 from ml4t_actor.nautilus.hyperliquid import cloid_of
-from ml4t_actor.strategy.order_status import OrderOutcome
+from ml4t_actor.strategy.journal.order_status import OrderOutcome
 
 TIMEOUT_S = 10.0
 _OPEN = frozenset({"open", "triggered", "waitingForFill", "waitingForTrigger"})

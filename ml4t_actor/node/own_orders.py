@@ -6,8 +6,8 @@ from itertools import product
 from typing import NamedTuple
 
 from ml4t_actor.node.config import StrategyPlan
-from ml4t_actor.strategy.order_ids import Leg, order_id
-from ml4t_actor.strategy.sqlite_journal import read_orders
+from ml4t_actor.strategy.journal.sqlite_journal import read_orders
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 
 N_ENTRIES = 200  # the newest: what is open stems from them
 N_ATTEMPTS = 5

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from ml4t_actor.nautilus.components import NautilusConfig
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.node.account import AccountState
-from ml4t_actor.strategy.order_status import EndedWithProcess, OrderStatusSource
+from ml4t_actor.strategy.journal.order_status import EndedWithProcess, OrderStatusSource
 
 # By the package of the adapter; a module here has the functions of `Venue`.
 _MODULES = {"nautilus_trader.adapters.hyperliquid": "ml4t_actor.node.hyperliquid"}

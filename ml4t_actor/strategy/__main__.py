@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
-from ml4t_actor.strategy.journal import JournalError
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.order_journal import JournalError
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 
 _TIMEOUT_S = 10.0
 

@@ -8,7 +8,7 @@ from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.journal import OrderJournal
+from ml4t_actor.strategy.journal.order_journal import OrderJournal
 
 _CLOCK_SKEW_NS = SECOND_NS  # by which the clock of a source may be ahead, as for the actor
 

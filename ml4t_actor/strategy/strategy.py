@@ -1,39 +1,37 @@
 """The strategy: decides about each signal, and which positions are to be closed."""
 
 import asyncio
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
-from ml4t_actor.feed.bar_times import bar_close_ns
 from ml4t_actor.market_data import DAY_NS, SECOND_NS
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.components import is_live
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
-from ml4t_actor.strategy.backtest_execution import BacktestExecution
-from ml4t_actor.strategy.close_records import CloseRecords
+from ml4t_actor.strategy.account.day_records import record_days, resume_day
+from ml4t_actor.strategy.account.equity import Equity
+from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.live_equity import LiveEquity
+from ml4t_actor.strategy.account.reservations import Reservations
+from ml4t_actor.strategy.bar_closes import BarCloses
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
-from ml4t_actor.strategy.day_records import record_days, resume_day
-from ml4t_actor.strategy.entries import Entries
-from ml4t_actor.strategy.equity import Equity
-from ml4t_actor.strategy.execution import OrderExecution
-from ml4t_actor.strategy.exposure import Exposure, account_key
-from ml4t_actor.strategy.journal import EntryIntent, MemoryJournal, OrderJournal
-from ml4t_actor.strategy.live_equity import LiveEquity
-from ml4t_actor.strategy.live_execution import LiveExecution
-from ml4t_actor.strategy.order_status import OrderStatusSource
-from ml4t_actor.strategy.reservations import Reservations
+from ml4t_actor.strategy.entry_planner import EntryPlanner
+from ml4t_actor.strategy.execution.backtest_execution import BacktestExecution
+from ml4t_actor.strategy.execution.close_records import CloseRecords
+from ml4t_actor.strategy.execution.live_execution import LiveExecution
+from ml4t_actor.strategy.execution.order_execution import OrderExecution
+from ml4t_actor.strategy.journal.entries import Entries
+from ml4t_actor.strategy.journal.order_journal import EntryIntent, MemoryJournal, OrderJournal
+from ml4t_actor.strategy.journal.order_status import OrderStatusSource
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.orders.trade import Plan, instrument_view
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
 from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy
-from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
-from ml4t_actor.strategy.trade import Plan, Trade, barriers, instrument_view
-from ml4t_actor.strategy.views import PositionView
+from ml4t_actor.strategy.sizing import IntegratedSizer
 
 _JOURNAL_TIMEOUT_S = 5.0
 _TOPIC = f"data.{EnrichedSignal.__name__}*"
@@ -76,20 +74,21 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
-        self._last_close: dict[InstrumentId, float] = {}
         self._waiting: dict[InstrumentId, EnrichedSignal] = {}
         self.use_journal(MemoryJournal())
         self._day = -1
         self._execution: OrderExecution = BacktestExecution(self, self.counts)
         self._reservations = Reservations()
-        limits, cost = self.config.limits, self.config.labels.cost
+        limits, labels = self.config.limits, self.config.labels
+        self._closes = BarCloses(self, self._bar_types, self.config.stamped_at, labels.horizon_bars)
+        self._planner = EntryPlanner(self.config, self._closes)
         self._exposure = Exposure(
             self,
-            self._last_close,
+            self._closes.newest,
             self._reservations,
             lambda: self._execution.trades,
             limits.stop_loss,
-            cost,
+            labels.cost,
         )
         self._equity = Equity(self, self._exposure, limits.max_daily_loss)
 
@@ -117,6 +116,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         """
         if is_live(self.clock):
             self._event_loop, self._event_thread = asyncio.get_running_loop(), threading.get_ident()
+            self._closes.live = True
             self._open_journal()
         for instrument_id in self._bar_types:
             instrument = self.cache.instrument(instrument_id)
@@ -211,10 +211,10 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
 
     def _process_bar(self, bar: Bar) -> None:
         self._roll_day()
-        instrument_id, closed_ns = bar.bar_type.instrument_id, self._close_ns(bar)
+        instrument_id, closed_ns = bar.bar_type.instrument_id, self._closes.closed_ns(bar)
         if not self._execution.accept_bar(instrument_id, closed_ns):
             return
-        price = self._last_close[instrument_id] = bar.close.as_double()
+        price = self._closes.newest[instrument_id] = bar.close.as_double()
         if self._execution.is_foreign(instrument_id):
             return
         self._entries.end_closed(instrument_id, self._execution.trades.get(instrument_id))
@@ -230,10 +230,10 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             return
         self._equity.mark(self._instruments[instrument_id])  # to notice a daily loss when it is reached
         if trade is None:
-            trade = self._execution.adopt(instrument_id, closed_ns + self._horizon_ns(instrument_id))
+            trade = self._execution.adopt(instrument_id, closed_ns + self._closes.horizon_ns(instrument_id))
         if trade is None:
             return
-        reason = self._exit_reason(trade, position, price, closed_ns)
+        reason = trade.exit_reason(closed_ns, must_stop=self.stage.must_stop(position, price))
         if reason is not None:
             self._execution.exit(instrument_id, reason)
         record_days(self._journal, self._equity, self._day)
@@ -245,18 +245,6 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             del self._waiting[instrument_id]
             self.counts["overtaken"] += 1
             self._record_exit(instrument_id)
-
-    def _exit_reason(
-        self, trade: Trade, position: PositionView, price: float, closed_ns: int
-    ) -> Literal["again", "horizon", "stop_loss", "no_stop"] | None:
-        """Return why a bar ends a position, or None."""
-        if trade.exit_decided:
-            return "again"
-        if closed_ns >= trade.deadline_ns:
-            return "horizon"
-        if self.stage.must_stop(position, price):
-            return "stop_loss"
-        return "no_stop" if trade.stop is not None and trade.stop.is_closed else None
 
     def _process_signal(self, enriched: EnrichedSignal) -> None:
         instrument_id = enriched.instrument_id
@@ -331,11 +319,14 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _decide(self, enriched: EnrichedSignal, durable: EntryIntent | None = None) -> None:
         self._roll_day()
         instrument = self._instruments[enriched.instrument_id]
-        price = self._current_price(instrument.id)
+        price = self._closes.current(instrument.id)
         decision = self._evaluate_risk(enriched, instrument, price)
-        action, reason, plan = decision.action, decision.reason, None
+        action, reason = decision.action, decision.reason
+        plan: Plan | str | None = None
         if action in ("open", "reverse"):
-            plan = self._plan_entry(decision, enriched, instrument, price, durable)
+            plan = self._why_not_open(enriched, instrument, durable) or self._planner.plan(
+                decision, enriched, instrument, price, self._execution
+            )
         record_days(self._journal, self._equity, self._day)
         if isinstance(plan, Plan) and action == "open" and durable is None:
             if self._postpone(enriched):
@@ -377,13 +368,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         elif action == "close":
             self._execution.exit(instrument.id, "signal")
         elif action == "reduce":
-            horizon_ns = self._horizon_ns(instrument.id)
+            horizon_ns = self._closes.horizon_ns(instrument.id)
             self._execution.reduce(instrument, decision.side, decision.quantity, horizon_ns)
 
     def _enter(self, instrument: Instrument, plan: Plan) -> None:
         """Send an entry, whose share of the limits is reserved until its end is known."""
         entry = str(instrument.id)  # an instrument has one entry at a time
-        self._exposure.reserve(entry, plan, instrument, self._last_close[instrument.id])
+        self._exposure.reserve(entry, plan, instrument, self._closes.newest[instrument.id])
         try:
             self._execution.enter(instrument, plan)
         finally:
@@ -394,7 +385,6 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         return trade is not None and trade.may_enter
 
     def _evaluate_risk(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
-        labels = self.config.labels
         flat = self.config.sizing == "flat"
         self._reservations.release_ended(self._may_enter)
         return self.stage.execute(
@@ -402,32 +392,17 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._equity.view(instrument),
             self._execution.position(instrument.id),
             instrument_view(instrument, price),
-            break_even=None
-            if flat or enriched.signal == 0
-            else break_even_probability(
-                labels.profit_barrier, labels.stop_barrier, labels.cost, enriched.volatility
-            ),
+            break_even=self._planner.break_even(enriched),
             loss_at_stop=self._exposure.loss_at_stop(
-                instrument, price, enriched.signal, self._stop_distance(enriched)
+                instrument, price, enriched.signal, self._planner.stop_distance(enriched)
             ),
         )
 
-    def _stop_distance(self, enriched: EnrichedSignal) -> float:
-        """Return the log distance of the stop: the label's, but no farther than the limit."""
-        barrier: float = self.config.labels.stop_barrier * enriched.volatility
-        limit: float = self.config.limits.stop_loss
-        return min(barrier, limit)
-
-    def _plan_entry(
-        self,
-        decision: RiskDecision,
-        enriched: EnrichedSignal,
-        instrument: Instrument,
-        price: float,
-        durable: EntryIntent | None,
-    ) -> Plan | str:
-        """Return the entry with its exits, or why nothing may be opened."""
-        account, labels = account_key(instrument), self.config.labels
+    def _why_not_open(
+        self, enriched: EnrichedSignal, instrument: Instrument, durable: EntryIntent | None
+    ) -> str:
+        """Return why nothing may be opened, or an empty string."""
+        account = account_key(instrument)
         if enriched.volatility <= 0.0:
             return "no_volatility"
         if durable is None and (why := self._policy.why_not_open(enriched, self.clock.timestamp_ns())):
@@ -436,50 +411,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             return "unsettled_entry"
         if account in self._equity.halted:
             return "daily_loss"
-        if account in self._equity.unknown:
-            return "unknown_equity"
-        at = self._execution.entry_price(instrument.id, enriched.signal, price)
-        if abs(math.log(at / price)) > self.config.max_quote_drift:
-            return "quote_drift"
-        prices = barriers(
-            instrument,
-            at,
-            enriched.signal,
-            self._stop_distance(enriched),
-            labels.profit_barrier * enriched.volatility,
-        )
-        if prices is None:
-            return "no_room_for_barriers"
-        plan = Plan(
-            enriched.signal,
-            abs(decision.target),
-            *prices,
-            self._deadline_ns(instrument.id),
-            enriched.source,
-            enriched.signal_id,
-        )
-        return self._execution.pre_trade_check(instrument.id, plan) or plan
-
-    def _current_price(self, instrument_id: InstrumentId) -> float:
-        """Return the last close, of a bar that may not be delivered here yet: the signal may come out of it."""
-        bar = self.cache.bar(self._bar_types[instrument_id])
-        if bar is not None:
-            self._last_close[instrument_id] = bar.close.as_double()
-        return self._last_close.get(instrument_id, math.nan)
-
-    def _deadline_ns(self, instrument_id: InstrumentId) -> int:
-        """Return when the horizon of an entry ends, by the bars' closes."""
-        bar = self.cache.bar(self._bar_types[instrument_id])
-        entered_ns: int = self.clock.timestamp_ns() if bar is None else self._close_ns(bar)
-        return entered_ns + self._horizon_ns(instrument_id)
-
-    def _close_ns(self, bar: Bar) -> int:
-        return bar_close_ns(bar, self.config.stamped_at, live=self._event_loop is not None)
-
-    def _horizon_ns(self, instrument_id: InstrumentId) -> int:
-        horizon: int = self.config.labels.horizon_bars
-        interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
-        return horizon * interval_ns
+        return "unknown_equity" if account in self._equity.unknown else ""
 
     def _roll_day(self) -> None:
         day = self.clock.timestamp_ns() // DAY_NS

@@ -19,9 +19,9 @@ from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.hyperliquid_account import InfoClient, read_account
 from ml4t_actor.node.own_orders import OwnOrders, read_own_orders
 from ml4t_actor.strategy import EnrichedSignalStrategyConfig, RiskLimits
-from ml4t_actor.strategy.journal import EntryIntent, JournalError
-from ml4t_actor.strategy.order_ids import Leg, order_id
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.order_journal import EntryIntent, JournalError
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from tests.support.waiting import until
 
 ID = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")

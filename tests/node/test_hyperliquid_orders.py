@@ -13,7 +13,7 @@ from msgspec import MsgspecError
 from examples.venue import Venue
 from ml4t_actor.nautilus.hyperliquid import cloid_of
 from ml4t_actor.node.hyperliquid_orders import HyperliquidOrders
-from ml4t_actor.strategy.order_status import OrderOutcome
+from ml4t_actor.strategy.journal.order_status import OrderOutcome
 
 ADDRESS = f"0x{'1' * 40}"
 

@@ -11,8 +11,8 @@ from nautilus_trader.model.objects import Money
 
 from backtests.market import Market, load_markets
 from ml4t_actor.strategy import EnrichedSignalStrategy
-from ml4t_actor.strategy.journal import DayRecord, EntryIntent, MemoryJournal
-from ml4t_actor.strategy.order_ids import Leg, order_id
+from ml4t_actor.strategy.journal.order_journal import DayRecord, EntryIntent, MemoryJournal
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from ml4t_actor.strategy.risk import RiskLimits
 from tests.support.strategy_runs import (
     BOTH_SIDES,

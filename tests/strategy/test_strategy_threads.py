@@ -13,7 +13,8 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.model import BarType, TraderId
-from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, live_execution
+from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
+from ml4t_actor.strategy.execution import live_execution
 from tests.support.nodes import instrument
 from tests.support.waiting import join, until_async
 

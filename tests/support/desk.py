@@ -32,7 +32,7 @@ from nautilus_trader.risk.engine import RiskEngine
 
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.live_execution import LiveExecution
+from ml4t_actor.strategy.execution.live_execution import LiveExecution
 from tests.support.nodes import instrument
 
 SECOND_NS = 1_000_000_000

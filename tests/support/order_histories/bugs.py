@@ -13,15 +13,15 @@ import pytest
 
 from ml4t_actor.messages import Status
 from ml4t_actor.nautilus.model import Quantity
-from ml4t_actor.strategy.journal import MemoryJournal
-from ml4t_actor.strategy.live_equity import LiveEquity
-from ml4t_actor.strategy.live_execution import LiveExecution
-from ml4t_actor.strategy.live_orders import LiveOrders
-from ml4t_actor.strategy.reservations import Reservations
+from ml4t_actor.strategy.account.live_equity import LiveEquity
+from ml4t_actor.strategy.account.reservations import Reservations
+from ml4t_actor.strategy.execution.live_execution import LiveExecution
+from ml4t_actor.strategy.execution.live_orders import LiveOrders
+from ml4t_actor.strategy.journal.order_journal import MemoryJournal
+from ml4t_actor.strategy.orders.trade import Trade
 from ml4t_actor.strategy.risk import RiskStage
 from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.strategy import EnrichedSignalStrategy
-from ml4t_actor.strategy.trade import Trade
 
 type Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -96,7 +96,7 @@ def a_stop_waits_for_nothing(patch: pytest.MonkeyPatch) -> None:  # point 6
 
 @_shown_by("back off", "storm")
 def refused_exits_are_sent_again_at_once(patch: pytest.MonkeyPatch) -> None:  # point 9
-    patch.setattr("ml4t_actor.strategy.live_execution.backoff_ns", lambda refusals, denied: 0)
+    patch.setattr("ml4t_actor.strategy.execution.live_execution.backoff_ns", lambda refusals, denied: 0)
     on_order_event = LiveExecution.on_order_event
 
     def exit_again(self: LiveExecution, event: Any) -> bool:
@@ -111,8 +111,10 @@ def refused_exits_are_sent_again_at_once(patch: pytest.MonkeyPatch) -> None:  # 
 
 @_shown_by("target", "target at quiet")
 def a_denied_target_is_not_sent_again(patch: pytest.MonkeyPatch) -> None:  # point 9
-    patch.setattr("ml4t_actor.strategy.protection.Protection.retry_target", lambda self, trade: False)
-    resume = "ml4t_actor.strategy.reconciliation.Reconciliation._resume_target"
+    patch.setattr(
+        "ml4t_actor.strategy.execution.protection.Protection.retry_target", lambda self, trade: False
+    )
+    resume = "ml4t_actor.strategy.execution.reconciliation.Reconciliation._resume_target"
     patch.setattr(resume, lambda self, trade, position, stop: None)
 
 
@@ -177,7 +179,7 @@ def the_daily_loss_stops_nothing(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(RiskStage, "execute", execute_anyhow)
     halted = property(lambda self: set(), lambda self, value: None)
-    patch.setattr("ml4t_actor.strategy.equity.Equity.halted", halted, raising=False)
+    patch.setattr("ml4t_actor.strategy.account.equity.Equity.halted", halted, raising=False)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from examples.venue.payloads import Action, Message
 from ml4t_actor.messages import EnrichedSignal
-from ml4t_actor.strategy.order_ids import Leg, order_id
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from tests.support.order_histories.client import ACCOUNT, cloid
 from tests.support.order_histories.market import STEP_S
 from tests.support.order_histories.plan import COINS, ORDER_TIMEOUT_S

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from ml4t_actor.node.hyperliquid_orders import _OPEN
-from ml4t_actor.strategy import entries, order_status, sqlite_journal, strategy
-from ml4t_actor.strategy.journal import EntryIntent
-from ml4t_actor.strategy.order_status import IntentSettlement, OrderOutcome
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy import strategy
+from ml4t_actor.strategy.journal import entries, order_status, sqlite_journal
+from ml4t_actor.strategy.journal.order_journal import EntryIntent
+from ml4t_actor.strategy.journal.order_status import IntentSettlement, OrderOutcome
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 from tests.support.order_histories.client import cloid
 from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.venue import VenueModel

@@ -33,9 +33,9 @@ from nautilus_trader.model.position import Position
 from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.test_kit.stubs.events import TestEventStubs
 
-from ml4t_actor.strategy.exposure import Exposure, account_key
-from ml4t_actor.strategy.live_equity import LiveEquity
-from ml4t_actor.strategy.reservations import Reservations
+from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.live_equity import LiveEquity
+from ml4t_actor.strategy.account.reservations import Reservations
 
 SECOND = 1_000_000_000
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND

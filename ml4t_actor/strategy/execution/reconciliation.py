@@ -8,9 +8,9 @@ from decimal import Decimal
 from ml4t_actor.nautilus.model import BarType, InstrumentId, PositionSide
 from ml4t_actor.nautilus.trading import Order, Position, Strategy
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.live_orders import LiveOrders, match_exits
-from ml4t_actor.strategy.own_quantity import OwnQuantity
-from ml4t_actor.strategy.trade import Trade, nearest_tick
+from ml4t_actor.strategy.execution.live_orders import LiveOrders, match_exits
+from ml4t_actor.strategy.journal.own_quantity import OwnQuantity
+from ml4t_actor.strategy.orders.trade import Trade, nearest_tick
 
 
 class Reconciliation:

@@ -5,10 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, auto
+from typing import Literal
 
 from ml4t_actor.nautilus.model import InstrumentId, Money, Price, Quantity
 from ml4t_actor.nautilus.trading import Instrument, Order
-from ml4t_actor.strategy.order_ids import Leg
+from ml4t_actor.strategy.orders.order_ids import Leg
 from ml4t_actor.strategy.views import InstrumentView
 
 NEVER_NS = 2**62
@@ -161,6 +162,18 @@ class Trade:
         if self.exit_decided:
             return Phase.EXIT_DUE
         return Phase.PROTECTED if self.is_covered(held) else Phase.PROTECTING
+
+    def exit_reason(
+        self, closed_ns: int, *, must_stop: bool
+    ) -> Literal["again", "horizon", "stop_loss", "no_stop"] | None:
+        """Return why the bar that closed then ends the position, or None; the loss may say that it must stop."""
+        if self.exit_decided:
+            return "again"
+        if closed_ns >= self.deadline_ns:
+            return "horizon"
+        if must_stop:
+            return "stop_loss"
+        return "no_stop" if self.stop is not None and self.stop.is_closed else None
 
     @property
     def in_flight(self) -> bool:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from ml4t_actor.nautilus.trading import Instrument
-from ml4t_actor.strategy.equity import Equity
-from ml4t_actor.strategy.exposure import account_key
-from ml4t_actor.strategy.journal import DayRecord, OrderJournal
-from ml4t_actor.strategy.reservations import AccountKey
+from ml4t_actor.strategy.account.equity import Equity
+from ml4t_actor.strategy.account.exposure import account_key
+from ml4t_actor.strategy.account.reservations import AccountKey
+from ml4t_actor.strategy.journal.order_journal import DayRecord, OrderJournal
 
 
 def resume_day(journal: OrderJournal, equity: Equity, day: int, instruments: Iterable[Instrument]) -> None:

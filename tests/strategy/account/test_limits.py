@@ -13,7 +13,7 @@ from nautilus_trader.model.enums import OrderStatus, TradingState
 from backtests.market import Market, load_markets
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy
-from ml4t_actor.strategy.exposure import account_key
+from ml4t_actor.strategy.account.exposure import account_key
 from ml4t_actor.strategy.risk import RiskLimits
 from tests.support.strategy_runs import (
     BUY,

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from ml4t_actor.nautilus.model import Currency, InstrumentId, Venue
-from ml4t_actor.strategy.reservations import Reservations
+from ml4t_actor.strategy.account.reservations import Reservations
 
 USDC = Venue("HYPERLIQUID"), Currency.from_str("USDC")
 USDT = Venue("BINANCE"), Currency.from_str("USDT")

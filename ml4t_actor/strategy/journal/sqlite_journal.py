@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ml4t_actor.strategy.journal import DayRecord, EntryIntent, JournalError, MemoryJournal
+from ml4t_actor.strategy.journal.order_journal import DayRecord, EntryIntent, JournalError, MemoryJournal
 
 _APPLICATION_ID = 0x4D4C344F  # "ML4O"
 _VERSION = 1

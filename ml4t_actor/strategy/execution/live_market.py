@@ -14,7 +14,7 @@ from ml4t_actor.nautilus.model import (
     TimeInForce,
 )
 from ml4t_actor.nautilus.trading import Order, Strategy
-from ml4t_actor.strategy.trade import Plan
+from ml4t_actor.strategy.orders.trade import Plan
 
 _BAR_DELAY_NS = 10_000_000_000
 _STALE_QUOTE_SLIPPAGE = 0.05

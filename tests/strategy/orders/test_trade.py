@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from ml4t_actor.nautilus.model import InstrumentId
-from ml4t_actor.strategy.trade import Phase, Trade
+from ml4t_actor.strategy.orders.trade import Phase, Trade
 
 BTC = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
 FLAT, HELD = Decimal(0), Decimal("0.7")

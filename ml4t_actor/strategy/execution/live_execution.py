@@ -21,16 +21,16 @@ from ml4t_actor.nautilus.trading import (
     Strategy,
 )
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
-from ml4t_actor.strategy.execution import Guard, OrderExecution
-from ml4t_actor.strategy.journal import OrderJournal
-from ml4t_actor.strategy.live_market import LiveMarket
-from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity
-from ml4t_actor.strategy.own_quantity import OwnQuantity
-from ml4t_actor.strategy.pacing import EntryPace, backoff_ns
-from ml4t_actor.strategy.protection import Protection
-from ml4t_actor.strategy.reconciliation import Reconciliation
-from ml4t_actor.strategy.refusals import UNANSWERED, denies_position
-from ml4t_actor.strategy.trade import Phase, Plan, Trade
+from ml4t_actor.strategy.execution.live_market import LiveMarket
+from ml4t_actor.strategy.execution.live_orders import LiveOrders, held_quantity
+from ml4t_actor.strategy.execution.order_execution import Guard, OrderExecution
+from ml4t_actor.strategy.execution.protection import Protection
+from ml4t_actor.strategy.execution.reconciliation import Reconciliation
+from ml4t_actor.strategy.journal.order_journal import OrderJournal
+from ml4t_actor.strategy.journal.own_quantity import OwnQuantity
+from ml4t_actor.strategy.orders.pacing import EntryPace, backoff_ns
+from ml4t_actor.strategy.orders.refusals import UNANSWERED, denies_position
+from ml4t_actor.strategy.orders.trade import Phase, Plan, Trade
 
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partial one may never be reported

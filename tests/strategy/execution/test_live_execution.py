@@ -10,8 +10,8 @@ from nautilus_trader.model.identifiers import AccountId
 from nautilus_trader.model.objects import Price, Quantity
 
 from ml4t_actor.nautilus.live import can_query_accounts
-from ml4t_actor.strategy.journal import EntryIntent
-from ml4t_actor.strategy.order_ids import Leg, order_id
+from ml4t_actor.strategy.journal.order_journal import EntryIntent
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from tests.support.desk import Desk, held_before, instrument_id
 
 SUBMIT_RATE = "Exceeded MAX_ORDER_SUBMIT_RATE"

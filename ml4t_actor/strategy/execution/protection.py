@@ -5,11 +5,11 @@ from collections import Counter
 
 from ml4t_actor.nautilus.model import OrderStatus, Quantity
 from ml4t_actor.nautilus.trading import OrderAccepted, OrderDenied, OrderEvent, OrderRejected, Strategy
-from ml4t_actor.strategy.execution import Guard, OrderExecution, closing_side
-from ml4t_actor.strategy.live_orders import LiveOrders, held_quantity
-from ml4t_actor.strategy.order_ids import Leg
-from ml4t_actor.strategy.pacing import backoff_ns
-from ml4t_actor.strategy.trade import Trade
+from ml4t_actor.strategy.execution.live_orders import LiveOrders, held_quantity
+from ml4t_actor.strategy.execution.order_execution import Guard, OrderExecution, closing_side
+from ml4t_actor.strategy.orders.order_ids import Leg
+from ml4t_actor.strategy.orders.pacing import backoff_ns
+from ml4t_actor.strategy.orders.trade import Trade
 
 _DENIED_SECONDS = 0.25
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from ml4t_actor.nautilus.model import InstrumentId, OrderSide, PositionSide
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, Position, Strategy
-from ml4t_actor.strategy.attempts import OrderAttempts
-from ml4t_actor.strategy.order_ids import Leg
-from ml4t_actor.strategy.trade import Plan, Trade
+from ml4t_actor.strategy.orders.attempts import OrderAttempts
+from ml4t_actor.strategy.orders.order_ids import Leg
+from ml4t_actor.strategy.orders.trade import Plan, Trade
 from ml4t_actor.strategy.views import PositionView
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ml4t_actor.nautilus.model import InstrumentId, PositionSide, Price
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, Strategy
-from ml4t_actor.strategy.reservations import AccountKey, Reservations
+from ml4t_actor.strategy.account.reservations import AccountKey, Reservations
+from ml4t_actor.strategy.orders.trade import Plan, Trade
 from ml4t_actor.strategy.risk import loss_at
-from ml4t_actor.strategy.trade import Plan, Trade
 
 _ZERO = Decimal(0)
 

@@ -11,9 +11,9 @@ from ml4t_actor.nautilus.trading import (
     OrderRejected,
     Position,
 )
-from ml4t_actor.strategy.execution import OrderExecution, closing_side, order_side
-from ml4t_actor.strategy.order_ids import Leg
-from ml4t_actor.strategy.trade import Plan, Trade
+from ml4t_actor.strategy.execution.order_execution import OrderExecution, closing_side, order_side
+from ml4t_actor.strategy.orders.order_ids import Leg
+from ml4t_actor.strategy.orders.trade import Plan, Trade
 
 
 class BacktestExecution(OrderExecution):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import InstrumentId
-from ml4t_actor.strategy.journal import EntryIntent
+from ml4t_actor.strategy.journal.order_journal import EntryIntent
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _TRANSIT_NS = 10 * SECOND_NS  # in which what a killed process has sent may still arrive

@@ -2,8 +2,8 @@
 
 from ml4t_actor.nautilus.model import ClientOrderId, InstrumentId
 from ml4t_actor.nautilus.trading import Strategy
-from ml4t_actor.strategy.order_ids import Leg, account_of, entry_id, order_id
-from ml4t_actor.strategy.trade import Plan, Trade
+from ml4t_actor.strategy.orders.order_ids import Leg, account_of, entry_id, order_id
+from ml4t_actor.strategy.orders.trade import Plan, Trade
 
 
 class OrderAttempts:

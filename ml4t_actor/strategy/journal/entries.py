@@ -7,10 +7,10 @@ from functools import partial
 from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.nautilus.model import ClientOrderId, InstrumentId
 from ml4t_actor.nautilus.trading import Strategy
-from ml4t_actor.strategy.journal import EntryIntent, OrderJournal
-from ml4t_actor.strategy.order_ids import entry_id
-from ml4t_actor.strategy.order_status import IntentSettlement, OrderOutcome, OrderStatusSource
-from ml4t_actor.strategy.trade import Plan, Trade
+from ml4t_actor.strategy.journal.order_journal import EntryIntent, OrderJournal
+from ml4t_actor.strategy.journal.order_status import IntentSettlement, OrderOutcome, OrderStatusSource
+from ml4t_actor.strategy.orders.order_ids import entry_id
+from ml4t_actor.strategy.orders.trade import Plan, Trade
 
 _LATE_FILL_NS = 60 * SECOND_NS
 

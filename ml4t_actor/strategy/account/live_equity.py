@@ -18,10 +18,10 @@ from ml4t_actor.nautilus.trading import (
     PositionEvent,
     Strategy,
 )
-from ml4t_actor.strategy.equity import Equity
-from ml4t_actor.strategy.execution import Guard
-from ml4t_actor.strategy.exposure import Exposure, account_key
-from ml4t_actor.strategy.reservations import AccountKey
+from ml4t_actor.strategy.account.equity import Equity
+from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.reservations import AccountKey
+from ml4t_actor.strategy.execution.order_execution import Guard
 
 _ZERO = Decimal(0)
 _HYPERLIQUID = Venue("HYPERLIQUID")

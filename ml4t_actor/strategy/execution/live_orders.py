@@ -16,11 +16,11 @@ from ml4t_actor.nautilus.model import (
     Venue,
 )
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, PositionStatusReport, Strategy
-from ml4t_actor.strategy.attempts import OrderAttempts
-from ml4t_actor.strategy.execution import closing_side, order_side
-from ml4t_actor.strategy.live_market import LiveMarket
-from ml4t_actor.strategy.order_ids import Leg
-from ml4t_actor.strategy.trade import Plan, Trade, nearest_tick
+from ml4t_actor.strategy.execution.live_market import LiveMarket
+from ml4t_actor.strategy.execution.order_execution import closing_side, order_side
+from ml4t_actor.strategy.orders.attempts import OrderAttempts
+from ml4t_actor.strategy.orders.order_ids import Leg
+from ml4t_actor.strategy.orders.trade import Plan, Trade, nearest_tick
 
 
 class LiveOrders:

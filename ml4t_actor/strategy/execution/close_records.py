@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.nautilus.trading import Strategy
-from ml4t_actor.strategy.entries import Entries
-from ml4t_actor.strategy.execution import OrderExecution
-from ml4t_actor.strategy.journal import OrderJournal
-from ml4t_actor.strategy.trade import Trade
+from ml4t_actor.strategy.execution.order_execution import OrderExecution
+from ml4t_actor.strategy.journal.entries import Entries
+from ml4t_actor.strategy.journal.order_journal import OrderJournal
+from ml4t_actor.strategy.orders.trade import Trade
 from ml4t_actor.strategy.views import PositionView
 
 

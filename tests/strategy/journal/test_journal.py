@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from ml4t_actor.strategy.__main__ import main
-from ml4t_actor.strategy.journal import DayRecord, EntryIntent, JournalError, MemoryJournal, OrderJournal
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.order_journal import (
+    DayRecord,
+    EntryIntent,
+    JournalError,
+    MemoryJournal,
+    OrderJournal,
+)
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 from tests.support.paths import ROOT
 
 WAIT_S = 20.0
@@ -136,8 +142,8 @@ def test_what_follows_is_called_on_the_event_thread_when_it_is_in_the_file(reope
 KILLED = """
 import os, signal, sys
 from decimal import Decimal
-from ml4t_actor.strategy.journal import EntryIntent
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.order_journal import EntryIntent
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
 def killed(n):
     print(n, flush=True)
@@ -164,7 +170,7 @@ def test_what_was_durable_survives_a_kill(tmp_path):
 
 HOLDS = """
 import sys
-from ml4t_actor.strategy.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
 print("open", flush=True)
 sys.stdin.read()

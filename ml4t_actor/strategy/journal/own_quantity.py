@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from ml4t_actor.nautilus.model import InstrumentId, OrderSide
 from ml4t_actor.nautilus.trading import Order, OrderEvent, OrderFilled, Strategy
-from ml4t_actor.strategy.attempts import OrderAttempts
-from ml4t_actor.strategy.journal import OrderJournal
+from ml4t_actor.strategy.journal.order_journal import OrderJournal
+from ml4t_actor.strategy.orders.attempts import OrderAttempts
 
 _ZERO = Decimal(0)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nautilus_trader.core.nautilus_pyo3 import hyperliquid_cloid_from_client_order_id
 from nautilus_trader.core.nautilus_pyo3.model import ClientOrderId
 
-from ml4t_actor.strategy.order_ids import Leg, order_id
+from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 
 # Few letters, so that parts often share a prefix or differ only in where one ends.
 _texts = st.text(alphabet="ab,:|\0é\ud800", max_size=4) | st.text(max_size=130)
@@ -32,7 +32,7 @@ def test_an_id_is_of_at_most_32_letters_and_digits(purpose):
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_an_id_is_the_same_in_another_process(seed):
     call = "order_id('A', 'S-1', 'é', '7', Leg.STOP, 2)"
-    script = f"from ml4t_actor.strategy.order_ids import Leg, order_id; print({call}.value)"
+    script = f"from ml4t_actor.strategy.orders.order_ids import Leg, order_id; print({call}.value)"
     run = subprocess.run(
         [sys.executable, "-c", script],
         env={"PYTHONHASHSEED": seed},

@@ -4,9 +4,9 @@ from decimal import Decimal
 
 from ml4t_actor.nautilus.model import Currency
 from ml4t_actor.nautilus.trading import Account, Instrument, PositionClosed, Strategy
-from ml4t_actor.strategy.execution import Guard
-from ml4t_actor.strategy.exposure import Exposure, account_key
-from ml4t_actor.strategy.reservations import AccountKey
+from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.reservations import AccountKey
+from ml4t_actor.strategy.execution.order_execution import Guard
 from ml4t_actor.strategy.views import AccountView
 
 _NAN = Decimal("NaN")

@@ -1,0 +1,1 @@
+"""What carries out the strategy's decisions, in a backtest and live."""
