@@ -215,7 +215,6 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         if known is None:
             centre = logit(float(mass[1] / mass.sum()))
             known = np.full(len(features), centre)
-        self.centre_ = centre
         in_group = _groups(groups, features.shape[1])
         self.candidates_ = self._candidates(n_terms, in_group)
         fits = self._fit_candidates(design, outcome, weight, known, n_terms, in_group, offset is None)
