@@ -17,6 +17,7 @@ from ml4t_actor.kernels.barriers import (
     log_prices,
     resolve_barriers,
 )
+from ml4t_actor.kernels.odds import random_walk_odds_rows
 from ml4t_actor.market_data import FloatArray, IntArray
 
 __all__ = [
@@ -158,53 +159,49 @@ def triple_barrier_labels(
     return BarrierLabels(label, ret, end, barrier)
 
 
-def random_walk_odds(volatility: ArrayLike, *, pt: float, sl: float, cost: float) -> FloatArray:
+def random_walk_odds(volatility: ArrayLike, pt: ArrayLike, sl: ArrayLike, cost: ArrayLike) -> FloatArray:
     """Return the probability that a signal pays if the price is a random walk without drift.
 
     What is known about a label before any data: with barriers in units of volatility, the odds fall with the cost in
     those units. The price is a Brownian motion of one volatility over the horizon, absorbed at ``pt`` and ``-sl``; the
     label is 1 if it is absorbed above, or ends the horizon above the cost. Both follow from the eigenfunction
-    expansion on the interval (Karatzas & Shreve 1991, section 2.8).
+    expansion on the interval (Karatzas & Shreve 1991, section 2.8). Live, the same kernel gives the same odds.
 
     Parameters
     ----------
     volatility : float (n,)
         As a log return scaled to the horizon.
-    pt, sl : float
+    pt, sl : float or float (n,)
         Distances of the barriers in volatilities, positive and finite.
-    cost : float
+    cost : float or float (n,)
         Round-trip cost as a log return.
 
     Returns
     -------
     float64 (n,)
-        0 where the cost exceeds the profit barrier; NaN where the volatility is not positive and finite.
+        The shape to which the four broadcast. 0 where the cost reaches the profit barrier; NaN where the volatility is
+        not positive and finite.
+
+    Raises
+    ------
+    ValueError
+        If a barrier or a cost is out of range, or the shapes do not broadcast.
 
     Examples
     --------
     >>> random_walk_odds([0.01], pt=1.0, sl=1.0, cost=0.0).round(6).tolist()
     [0.5]
-    >>> bool(random_walk_odds([0.01], pt=1.0, sl=1.0, cost=0.001) < 0.5)
-    True
+    >>> random_walk_odds([0.01, 0.001], pt=1.0, sl=1.0, cost=[0.0, 0.002]).round(6).tolist()
+    [0.5, 0.0]
     """
-    for name, value in (("pt", pt), ("sl", sl)):
-        if not (value > 0.0 and math.isfinite(value)):
-            raise ValueError(f"`{name}` was {value}, must be positive and finite")
-    if not (cost >= 0.0 and math.isfinite(cost)):
-        raise ValueError(f"`cost` was {cost}, must be a finite log return, not negative")
-    sigma = np.asarray(volatility, dtype=np.float64)
-    known = np.isfinite(sigma) & (sigma > 0.0)
-    threshold = cost / np.where(known, sigma, 1.0)
-    width = pt + sl
-    # Terms fall as exp(-n^2 pi^2 / (2 width^2)): enough of them to reach machine precision for these barriers.
-    n = np.arange(1, 3 + math.ceil(3.0 * width))[:, None]
-    decay = np.exp(-0.5 * (n * np.pi / width) ** 2) * 2.0 / (n * np.pi)
-    start = np.sin(n * np.pi * sl / width)
-    absorbed = sl / width + float(np.sum((-1.0) ** n * start * decay))
-    end = np.minimum(threshold, pt)
-    surviving = np.sum(start * decay * (np.cos(n * np.pi * (end + sl) / width) - np.cos(n * np.pi)), axis=0)
-    odds = np.where(threshold < pt, absorbed + surviving, 0.0)
-    return np.where(known, odds, np.nan)
+    columns = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (volatility, pt, sl, cost)))
+    for name, values in (("pt", columns[1]), ("sl", columns[2])):
+        if (bad := ~((values > 0.0) & np.isfinite(values))).any():
+            raise ValueError(f"`{name}` was {values[bad][0]}, must be positive and finite")
+    if (bad := ~((columns[3] >= 0.0) & np.isfinite(columns[3]))).any():
+        raise ValueError(f"`cost` was {columns[3][bad][0]}, must be a finite log return, not negative")
+    odds = random_walk_odds_rows(*(np.array(column, order="C").ravel() for column in columns))
+    return odds.reshape(columns[0].shape)
 
 
 def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> FloatArray:

@@ -1,43 +1,62 @@
 """A fitted, calibrated classifier as flat arrays, served without scikit-learn."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ml4t_actor.kernels import serving as kernels
-from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
+from ml4t_actor.market_data import AnyArray, FloatArray
+from ml4t_actor.meta_model.serving_arrays import CALIBRATIONS, ODDS_FORMAT, check_arrays
 
-FORMAT = 1
-_CALIBRATIONS = {"none": kernels.UNCALIBRATED, "sigmoid": kernels.SIGMOID, "isotonic": kernels.ISOTONIC}
 _FLOAT64 = np.dtype(np.float64)
+# Where the numbers of format 2 stand in what the kernels are given.
+_TERMS = {
+    "intercept": kernels.INTERCEPT,
+    "calibration_slope": kernels.SLOPE,
+    "calibration_intercept": kernels.SHIFT,
+    "limit": kernels.LIMIT,
+    "uses_odds": kernels.USES_ODDS,
+    "base_intercept": kernels.BASE_INTERCEPT,
+    "odds_center": kernels.CENTER,
+    "odds_scale": kernels.SCALE,
+    "odds_coefficient": kernels.COEFFICIENT,
+    "base_coefficient": kernels.BASE_COEFFICIENT,
+    "trees_intercept": kernels.TREES_INTERCEPT,
+    "score_mean": kernels.SCORE_MEAN,
+    "score_scale": kernels.SCORE_SCALE,
+    "score_coefficient": kernels.SCORE_COEFFICIENT,
+}
 
-# name -> (dtype, number of dimensions)
-_COMMON = {
-    "format": (np.int64, 0),
-    "n_features": (np.int64, 0),
-    "intercept": (np.float64, 0),
-    "calibration_slope": (np.float64, 0),
-    "calibration_intercept": (np.float64, 0),
-    "calibration_score": (np.float64, 1),
-    "calibration_probability": (np.float64, 1),
-}
-_LOGISTIC = {
-    "mean": (np.float64, 1),
-    "scale": (np.float64, 1),
-    "coefficient": (np.float64, 1),
-}
-_OPTIONAL = {"limit": (np.float64, 0)}  # of a logistic regression: bound of its standardised features
-_TREES = {
-    "root": (np.int32, 1),
-    "feature": (np.int32, 1),
-    "threshold": (np.float64, 1),
-    "left": (np.int32, 1),
-    "right": (np.int32, 1),
-    "default_left": (np.bool_, 1),
-    "value": (np.float64, 1),
-}
+
+class Prediction(NamedTuple):
+    """What a compiled model says of one row.
+
+    Attributes
+    ----------
+    confidence : float
+        Calibrated P(y = 1).
+    base_odds : float
+        What is known without the features: the odds of a random walk, recalibrated.
+    low, high : float
+        Ends of a 90 % interval of the confidence, for the uncertainty of the estimate.
+    """
+
+    confidence: float
+    base_odds: float
+    low: float
+    high: float
+
+
+class Predictions(NamedTuple):
+    """What a compiled model says of rows: the fields of `Prediction`, each float64 (n,)."""
+
+    confidence: FloatArray
+    base_odds: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 class CompiledModel:
@@ -45,6 +64,13 @@ class CompiledModel:
 
     Built by `from_arrays` alone, so that whatever it holds has been checked: arrays from an untrusted file
     can make it wrong, but not crash or hang.
+
+    There are two formats. In format 1 a score alone is calibrated. In format 2 the score starts from the log odds
+    ``lo`` of a random walk between the trade's barriers, and evidence is added to them:
+    ``lo + a + r . z(lo, log volatility) + beta . z(x)``, each ``z`` standardised and bounded at `limit`. Trees give one
+    such ``x``, their score. `answer` also tells what the odds alone say, recalibrated (``lo + a0 + r0 . z(lo, log
+    volatility)``), and an interval of 90 % from the covariance of all coefficients. A trade with odds of 0 cannot
+    pay: it is answered with 0.
 
     A logistic regression that meets a NaN or an infinity gives NaN. In trees a NaN takes each split's default
     direction, as in scikit-learn.
@@ -64,11 +90,12 @@ class CompiledModel:
     0.5
     """
 
-    __slots__ = ("_arguments", "_arrays", "_row", "_rows", "_shape")
+    __slots__ = ("_arguments", "_arrays", "_has_odds", "_row", "_rows", "_shape")
 
     _arrays: dict[str, AnyArray]
     _arguments: tuple[object, ...]
-    _row: Callable[..., float]
+    _has_odds: bool
+    _row: Callable[..., Any]
     _rows: Callable[..., FloatArray]
     _shape: tuple[int]
 
@@ -100,34 +127,70 @@ class CompiledModel:
         """Return the number of features of a row."""
         return self._shape[0]
 
-    def predict(self, x: FloatArray) -> float:
-        """Return the calibrated P(y = 1 | x) of one row.
+    @property
+    def uses_odds(self) -> bool:
+        """Return whether the odds of a random walk are what the model starts from, and have to be given."""
+        return self._has_odds and bool(self._arrays["uses_odds"])
+
+    def predict(self, x: FloatArray, odds: float = math.nan, volatility: float = math.nan) -> float:
+        """Return the calibrated P(y = 1) of one row.
 
         Parameters
         ----------
         x : float64 (n_features,)
             Fastest when contiguous and writable; anything else is copied first.
+        odds, volatility : float, optional
+            See `answer`.
 
         Raises
         ------
         ValueError
             If the shape is another.
         """
-        if type(x) is not np.ndarray:
-            x = np.asarray(x)
-        if x.shape != self._shape:
-            raise ValueError(f"a row must have shape {self._shape}, got {x.shape}")
-        if x.dtype is not _FLOAT64 or not x.flags.carray:
-            # Another layout would compile the kernel anew, on the event thread.
-            x = np.array(x, dtype=np.float64, order="C")
-        return self._row(x, *self._arguments)
+        if not self._has_odds:
+            return float(self._row(self._checked_row(x), *self._arguments))
+        return self.answer(x, odds, volatility).confidence
 
-    def predict_rows(self, X: FloatArray) -> FloatArray:
-        """Return the calibrated P(y = 1 | x) of every row, bitwise equal to `predict`.
+    def answer(self, x: FloatArray, odds: float = math.nan, volatility: float = math.nan) -> Prediction:
+        """Return the calibrated P(y = 1) of one row, with what the odds alone say, and an interval.
+
+        Parameters
+        ----------
+        x : float64 (n_features,)
+            Fastest when contiguous and writable; anything else is copied first.
+        odds : float, optional
+            Of a random walk without drift (`random_walk_odds`), in [0, 1): needed where `uses_odds`. Where they are
+            0, so is all of the answer.
+        volatility : float, optional
+            As a log return scaled to the horizon: needed where `uses_odds`.
+
+        Returns
+        -------
+        Prediction
+            NaN in what cannot be known. A model of format 1 knows neither odds nor interval: its `base_odds` are the
+            given ones (0 if there are none), from 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another.
+        """
+        x = self._checked_row(x)
+        if not self._has_odds:
+            base_odds = odds if odds == odds else 0.0
+            return Prediction(float(self._row(x, *self._arguments)), base_odds, 0.0, 1.0)
+        return Prediction(*self._row(x, float(odds), float(volatility), *self._arguments))
+
+    def predict_rows(
+        self, X: FloatArray, odds: ArrayLike | None = None, volatility: ArrayLike | None = None
+    ) -> FloatArray:
+        """Return the calibrated P(y = 1) of every row, bitwise equal to `predict`.
 
         Parameters
         ----------
         X : float64 (n, n_features)
+        odds, volatility : float (n,), optional
+            See `answer`.
 
         Returns
         -------
@@ -136,14 +199,51 @@ class CompiledModel:
         Raises
         ------
         ValueError
-            If the shape is another.
+            If a shape is another.
         """
+        if not self._has_odds:
+            return self._rows(self._checked_rows(X), *self._arguments)
+        return self.answer_rows(X, odds, volatility).confidence
+
+    def answer_rows(
+        self, X: FloatArray, odds: ArrayLike | None = None, volatility: ArrayLike | None = None
+    ) -> Predictions:
+        """Return the answer to every row, bitwise equal to `answer`.
+
+        Parameters
+        ----------
+        X : float64 (n, n_features)
+        odds, volatility : float (n,), optional
+            See `answer`.
+
+        Raises
+        ------
+        ValueError
+            If a shape is another.
+        """
+        X = self._checked_rows(X)
+        given = _column("odds", odds, len(X))
+        if not self._has_odds:
+            confidence = self._rows(X, *self._arguments)
+            base_odds = np.where(np.isnan(given), 0.0, given)
+            return Predictions(confidence, base_odds, np.zeros(len(X)), np.ones(len(X)))
+        return Predictions(*self._rows(X, given, _column("volatility", volatility, len(X)), *self._arguments))
+
+    def _checked_row(self, x: FloatArray) -> FloatArray:
+        if type(x) is not np.ndarray:
+            x = np.asarray(x)
+        if x.shape != self._shape:
+            raise ValueError(f"a row must have shape {self._shape}, got {x.shape}")
+        if x.dtype is not _FLOAT64 or not x.flags.carray:
+            # Another layout would compile the kernel anew, on the event thread.
+            x = np.array(x, dtype=np.float64, order="C")
+        return x
+
+    def _checked_rows(self, X: FloatArray) -> FloatArray:
         X = np.asarray(X, dtype=np.float64)
         if X.ndim != 2 or X.shape[1] != self._shape[0]:
             raise ValueError(f"rows must have shape (n, {self._shape[0]}), got {X.shape}")
-        if not X.flags.carray:
-            X = np.array(X, order="C")
-        return self._rows(X, *self._arguments)
+        return X if X.flags.carray else np.array(X, order="C")
 
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return everything the model is, as read-only arrays that `numpy.savez` writes without pickle."""
@@ -157,26 +257,10 @@ class CompiledModel:
         ------
         ValueError
             If a name is missing or unknown, a dtype or shape is another, a number is not finite, a knot is
-            out of order, or a tree points outside itself or backwards.
+            out of order, a tree points outside itself or backwards, or the covariance's factor is not triangular.
         """
-        checked = _check_arrays(arrays)
-        n_features = int(checked["n_features"])
-        affine = np.array([checked[n] for n in ("intercept", "calibration_slope", "calibration_intercept")])
-        knots = np.stack([checked["calibration_score"], checked["calibration_probability"]])
-        calibration = _CALIBRATIONS[str(checked["calibration"])]
-        row: Callable[..., float]
-        rows: Callable[..., FloatArray]
-        packed: tuple[object, ...]
-        if str(checked["kind"]) == "logistic":
-            row, rows = kernels.logistic_row, kernels.logistic_rows
-            linear = np.stack([checked[n] for n in ("mean", "scale", "coefficient")])
-            packed = (linear, float(checked.get("limit", np.inf)), affine, calibration, knots)
-        else:
-            row, rows = kernels.trees_row, kernels.trees_rows
-            nodes = np.empty(len(checked["feature"]), dtype=kernels.NODE)
-            for name in kernels.NODE.names or ():
-                nodes[name] = checked[name]
-            packed = (nodes, checked["root"], affine, calibration, knots)
+        checked = check_arrays(arrays)
+        row, rows, packed = _odds_kernels(checked) if _has_odds(checked) else _plain_kernels(checked)
         for array in packed:
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
@@ -185,126 +269,75 @@ class CompiledModel:
         state = {
             "_arrays": checked,
             "_arguments": packed,
+            "_has_odds": _has_odds(checked),
             "_row": row,
             "_rows": rows,
-            "_shape": (n_features,),
+            "_shape": (int(checked["n_features"]),),
         }
         for name, value in state.items():
             object.__setattr__(self, name, value)
-        self.predict(np.zeros(n_features))  # compiles now and not at the first signal
+        self.answer(np.zeros(self._shape), 0.5, 1.0)  # compiles now and not at the first signal
         return self
 
 
-def _check_arrays(arrays: Mapping[str, ArrayLike]) -> dict[str, AnyArray]:
-    """Return read-only copies of `arrays`, each proven to be what the kernels rely on."""
-    kind = _check_word(arrays, "kind", ("logistic", "trees"))
-    calibration = _check_word(arrays, "calibration", tuple(_CALIBRATIONS))
-    schema = _COMMON | (_LOGISTIC if kind == "logistic" else _TREES)
-    if kind == "logistic":
-        schema |= {name: form for name, form in _OPTIONAL.items() if name in arrays}
-    if missing := sorted(schema.keys() - arrays.keys()):
-        raise ValueError(f"serving arrays lack {missing}")
-    if unknown := sorted({str(n) for n in arrays} - schema.keys() - {"kind", "calibration"}):
-        raise ValueError(f"serving arrays of kind {kind!r} have unknown names {unknown}")
-    checked: dict[str, AnyArray] = {"kind": np.array(kind), "calibration": np.array(calibration)}
-    for name, (dtype, ndim) in schema.items():
-        checked[name] = _check_array(name, arrays[name], np.dtype(dtype), ndim)
+type _Kernels = tuple[Callable[..., Any], Callable[..., FloatArray], tuple[object, ...]]
 
-    if int(checked["format"]) != FORMAT:
-        raise ValueError(
-            f"serving arrays have format {checked['format']}, this version reads {FORMAT}: train again"
+
+def _has_odds(arrays: Mapping[str, AnyArray]) -> bool:
+    return int(arrays["format"]) == ODDS_FORMAT
+
+
+def _plain_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
+    """Return the kernels of format 1, and what they are called with after the row."""
+    affine = np.array([arrays[n] for n in ("intercept", "calibration_slope", "calibration_intercept")])
+    calibration, knots = _calibration(arrays)
+    if str(arrays["kind"]) == "logistic":
+        limit = float(arrays.get("limit", np.inf))
+        return (
+            kernels.logistic_row,
+            kernels.logistic_rows,
+            (_linear(arrays), limit, affine, calibration, knots),
         )
-    n_features = int(checked["n_features"])
-    if not 0 < n_features < 2**31:
-        raise ValueError(f"serving array `n_features` must be positive and below 2**31, is {n_features}")
-    if kind == "logistic":
-        _check_lengths(checked, ("mean", "scale", "coefficient"), n_features)
-        for name in ("scale", "limit"):
-            if name in checked and not (_numbers(checked, name) > 0.0).all():
-                raise ValueError(f"serving array `{name}` must be positive")
-    else:
-        _check_trees(checked, n_features)
-    _check_calibration(checked, calibration)
-    for array in checked.values():
-        array.flags.writeable = False
-    return checked
+    return kernels.trees_row, kernels.trees_rows, (*_trees(arrays), affine, calibration, knots)
 
 
-def _check_word(arrays: Mapping[str, ArrayLike], name: str, words: tuple[str, ...]) -> str:
-    if name not in arrays:
-        raise ValueError(f"serving arrays lack {name!r}")
-    array = np.asarray(arrays[name])
-    if array.dtype.kind != "U" or array.ndim != 0 or str(array) not in words:
-        raise ValueError(f"serving array `{name}` must be one of {words}, is {str(arrays[name])[:40]!r}")
-    return str(array)
+def _odds_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
+    """Return the kernels of format 2, and what they are called with after row, odds and volatility."""
+    terms = np.zeros(kernels.N_TERMS)
+    for name, slot in _TERMS.items():
+        if name in arrays:
+            values = np.atleast_1d(arrays[name])
+            terms[slot : slot + len(values)] = values
+    shared = (terms, arrays["covariance_factor"], *_calibration(arrays))
+    if str(arrays["kind"]) == "logistic":
+        return kernels.logistic_answer, kernels.logistic_answers, (_linear(arrays), *shared)
+    return kernels.trees_answer, kernels.trees_answers, (*_trees(arrays), *shared)
 
 
-def _check_array(name: str, value: ArrayLike, dtype: np.dtype[np.generic], ndim: int) -> AnyArray:
-    array = np.asarray(value)
-    if array.dtype != dtype or array.ndim != ndim:
-        raise ValueError(
-            f"serving array `{name}` must be {dtype} with {ndim} dimensions, "
-            f"is {array.dtype} with {array.ndim}"
-        )
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"serving array `{name}` must be finite")
-    return np.array(array, dtype=dtype, order="C", copy=True)
+def _calibration(arrays: Mapping[str, AnyArray]) -> tuple[int, FloatArray]:
+    knots = np.array([arrays["calibration_score"], arrays["calibration_probability"]], dtype=np.float64)
+    return CALIBRATIONS[str(arrays["calibration"])], knots
 
 
-def _check_lengths(arrays: Mapping[str, AnyArray], names: tuple[str, ...], length: int) -> None:
-    for name in names:
-        if len(arrays[name]) != length:
-            raise ValueError(f"serving array `{name}` must have {length} elements, has {len(arrays[name])}")
+def _linear(arrays: Mapping[str, AnyArray]) -> FloatArray:
+    return np.array([arrays[n] for n in ("mean", "scale", "coefficient")], dtype=np.float64)
 
 
-def _numbers(arrays: Mapping[str, AnyArray], name: str) -> FloatArray:
-    return np.asarray(arrays[name], np.float64)
+def _trees(arrays: Mapping[str, AnyArray]) -> tuple[AnyArray, AnyArray]:
+    nodes = np.empty(len(arrays["feature"]), dtype=kernels.NODE)
+    for name in kernels.NODE.names or ():
+        nodes[name] = arrays[name]
+    return nodes, arrays["root"]
 
 
-def _integers(arrays: Mapping[str, AnyArray], name: str) -> IntArray:
-    return np.asarray(arrays[name], np.int64)
-
-
-def _check_trees(arrays: Mapping[str, AnyArray], n_features: int) -> None:
-    feature, root = _integers(arrays, "feature"), _integers(arrays, "root")
-    n_nodes = len(feature)
-    _check_lengths(arrays, ("threshold", "left", "right", "default_left", "value"), n_nodes)
-    if len(root) == 0 or root[0] != 0 or (np.diff(root) <= 0).any() or root[-1] >= n_nodes:
-        raise ValueError(
-            f"serving array `root` must start at 0 and strictly increase below the {n_nodes} nodes"
-        )
-    if len(bad := np.flatnonzero((feature < kernels.LEAF) | (feature >= n_features))):
-        raise ValueError(
-            f"serving array `feature` must be -1 (a leaf) or below {n_features}: "
-            f"node {bad[0]} has {feature[bad[0]]}"
-        )
-    node = np.arange(n_nodes)
-    end = np.repeat(np.append(root[1:], n_nodes), np.diff(np.append(root, n_nodes)))
-    split = feature >= 0
-    for name in ("left", "right"):
-        child = _integers(arrays, name)
-        # A child behind its parent and inside its tree: no walk leaves the arrays, and every walk ends.
-        bad = np.flatnonzero(np.where(split, (child <= node) | (child >= end), child != kernels.LEAF))
-        if len(bad):
-            raise ValueError(
-                f"serving array `{name}` must point forward inside its own tree, and be -1 at a leaf: "
-                f"node {bad[0]} has {child[bad[0]]}"
-            )
-
-
-def _check_calibration(arrays: Mapping[str, AnyArray], calibration: str) -> None:
-    score, probability = _numbers(arrays, "calibration_score"), _numbers(arrays, "calibration_probability")
-    _check_lengths(arrays, ("calibration_probability",), len(score))
-    if _numbers(arrays, "calibration_slope") < 0.0:
-        raise ValueError(
-            f"serving array `calibration_slope` must not be negative, is {arrays['calibration_slope']}"
-        )
-    if (len(score) > 0) != (calibration == "isotonic"):
-        raise ValueError(f"serving arrays have {len(score)} knots with calibration {calibration!r}")
-    if (np.diff(score) <= 0.0).any():
-        raise ValueError("serving array `calibration_score` must strictly increase")
-    if (np.diff(probability) < 0.0).any() or (probability < 0.0).any() or (probability > 1.0).any():
-        raise ValueError("serving array `calibration_probability` must lie in [0, 1] and never decrease")
+def _column(name: str, values: ArrayLike | None, n: int) -> FloatArray:
+    """Return one number per row, NaN where none is given."""
+    if values is None:
+        return np.full(n, np.nan)
+    column = np.array(values, dtype=np.float64, order="C")
+    if column.shape != (n,):
+        raise ValueError(f"`{name}` must have shape ({n},), one per row, has {column.shape}")
+    return column
 
 
 ServingModel = CompiledModel  # its name in the estimators that 0.1.0 stored

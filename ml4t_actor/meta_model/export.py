@@ -6,7 +6,8 @@ import numpy as np
 
 from ml4t_actor.market_data import AnyArray, FloatArray
 from ml4t_actor.meta_model.calibration import Calibration
-from ml4t_actor.meta_model.compiled import FORMAT, CompiledModel
+from ml4t_actor.meta_model.compiled import CompiledModel
+from ml4t_actor.meta_model.serving_arrays import FORMAT
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier

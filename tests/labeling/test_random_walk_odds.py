@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml4t_actor.kernels import odds as kernels
 from ml4t_actor.labeling.triple_barrier import random_walk_odds
 
 STEPS = 400  # of a random walk over the horizon, each of a twentieth of the volatility
@@ -96,3 +97,72 @@ def test_odds_of_rows_follow_each_rows_volatility():
 def test_odds_need_barriers(name, value):
     with pytest.raises(ValueError, match=f"`{name}` was {value}, must be positive and finite"):
         random_walk_odds([0.01], **({"pt": 1.0, "sl": 1.0, "cost": 0.0} | {name: value}))
+
+
+def normal_above(x):
+    return 0.5 * math.erfc(x / math.sqrt(2.0))
+
+
+def odds_by_images(pt, sl, threshold, n=60):
+    """Restate the odds by the method of images, the other classical expansion (Karatzas & Shreve 1991, 2.8)."""
+    if threshold >= pt:
+        return 0.0
+    width = pt + sl
+    absorbed = sum(
+        2.0 * normal_above(2 * k * width + pt) - 2.0 * normal_above(2 * k * width + pt + 2 * sl)
+        for k in range(n)
+    )
+    ends_between = sum(
+        (normal_above(threshold - 2 * k * width) - normal_above(pt - 2 * k * width))
+        - (normal_above(threshold - 2 * pt - 2 * k * width) - normal_above(pt - 2 * pt - 2 * k * width))
+        for k in range(-n, n + 1)
+    )
+    return absorbed + ends_between
+
+
+@given(st.floats(0.2, 12.0), st.floats(0.2, 12.0), st.floats(0.0, 1.2))
+@settings(deadline=None)
+def test_odds_are_those_of_the_other_expansion(pt, sl, share):
+    odds = random_walk_odds([1.0], pt=pt, sl=sl, cost=share * pt)[0]
+    assert odds == pytest.approx(odds_by_images(pt, sl, share * pt), abs=1e-12)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.floats(1e-6, 1.0), st.sampled_from([math.nan, 0.0, math.inf, 1e-300])),
+            st.sampled_from([0.3, 1.0, 2.5]),
+            st.sampled_from([0.5, 1.0, 3.0]),
+            st.floats(0.0, 0.01),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(deadline=None)
+def test_each_row_may_have_barriers_and_costs_of_its_own(rows):
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    odds = random_walk_odds(*columns)
+    alone = [random_walk_odds([v], pt=pt, sl=sl, cost=cost)[0] for v, pt, sl, cost in rows]
+    live = [kernels.random_walk_odds(v, cost, kernels.barrier_series(pt, sl)) for v, pt, sl, cost in rows]
+    assert odds.tobytes() == np.array(alone).tobytes() == np.array(live).tobytes()
+
+
+def test_shapes_broadcast():
+    assert random_walk_odds(0.01, 1.0, 1.0, 0.0).shape == ()
+    assert random_walk_odds(np.full((3, 1), 0.01), 1.0, 1.0, [0.0, 0.001]).shape == (3, 2)
+    assert random_walk_odds([], 1.0, 1.0, 0.0).shape == (0,)
+
+
+@pytest.mark.parametrize("barrier", [41.0, 1e6, 1e300])
+def test_a_barrier_beyond_any_float_costs_no_more_than_one_out_of_reach(barrier):
+    assert len(kernels.barrier_series(barrier, barrier)) < 300
+    odds = random_walk_odds([0.01] * 3, barrier, barrier, [0.0, 0.01, 10.0])
+    assert odds == pytest.approx([0.5, normal_above(1.0), 0.0], abs=1e-12)
+    assert ((odds >= 0.0) & (odds <= 1.0)).all()
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+def test_odds_need_costs_in_every_row(value):
+    with pytest.raises(ValueError, match=f"`cost` was {value}, must be a finite log return"):
+        random_walk_odds([0.01, 0.01], 1.0, 1.0, [0.0, value])
