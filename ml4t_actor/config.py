@@ -100,7 +100,8 @@ class ML4TActorConfig(ActorConfig, frozen=True, kw_only=True):
     custom_features : dict[str, str], default {}
         Features of your own to register: name to ``"package.module:Class"``.
     max_bar_age_bars : float, default 3.0
-        A signal more than this many bar lengths after the last bar has the status `stale_data`. Above 0.
+        A signal more than this many bar lengths after the last bar has the status `stale_data`, and is not learned
+        from. Above 0.
     max_clock_skew_ms : int, default 1000
         A signal further in the future than this, in milliseconds, has the status `future_signal`.
     max_signal_age : float, default 60.0

@@ -21,7 +21,7 @@ UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0, description="must be a numb
 PositiveShare = Annotated[float, Meta(gt=0.0, le=1.0, description="must be a number in (0, 1]")]
 
 MAX_BAR_AGE_BARS = 3.0
-"""Age of the last bar, in bar lengths, up to which a model answers a signal: live by default, and in training."""
+"""Age of the last bar, in bar lengths, up to which a signal is answered, and learned from, by default."""
 
 
 def refused(name: str, value: object, rule: str) -> ValueError:
@@ -230,6 +230,8 @@ class TrainingSettings(Settings, frozen=True):
         The groups above.
     volatility_halflife_bars : int, default 60
         Half-life of the exponentially weighted volatility behind barriers and features.
+    max_bar_age_bars : float, default 3.0
+        A signal more than this many bar lengths after the last bar is not learned from: live it is `stale_data`.
     """
 
     labels: LabelSettings = LabelSettings()
@@ -238,6 +240,7 @@ class TrainingSettings(Settings, frozen=True):
     model: ModelSettings = ModelSettings()
     validation: ValidationSettings = ValidationSettings()
     volatility_halflife_bars: PositiveInt = 60
+    max_bar_age_bars: PositiveFloat = MAX_BAR_AGE_BARS
 
 
 class MonitorSettings(Settings, frozen=True):

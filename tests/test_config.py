@@ -205,6 +205,7 @@ def test_json_sets_everything_that_a_first_model_is_trained_with():
         model=ModelSettings(estimator="hist_gradient_boosting", parameters={"max_iter": 30}),
         validation=ValidationSettings(n_folds=3, embargo_bars=12),
         volatility_halflife_bars=30,
+        max_bar_age_bars=2.5,
     )
     actor = ActorFactory.create(importable(json.loads(msgspec.json.encode(wanted))))
     assert actor.given.training_settings() == wanted

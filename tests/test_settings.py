@@ -68,6 +68,7 @@ OUT_OF_RANGE = [
     (ValidationSettings, "embargo_bars", -1),
     (ValidationSettings, "bootstrap_samples", 0),
     (TrainingSettings, "volatility_halflife_bars", 0),
+    (TrainingSettings, "max_bar_age_bars", 0.0),
     (LabelSettings, "max_gap_bars", 0),
     (MonitorSettings, "window", 0),
     (MonitorSettings, "min_outcomes", 0),

@@ -23,7 +23,7 @@ from ml4t_actor.labeling.triple_barrier import (
     uniqueness_weights,
 )
 from ml4t_actor.market_data import Bars, FloatArray, IntArray, Signals, Trades
-from ml4t_actor.settings import MAX_BAR_AGE_BARS, TrainingSettings
+from ml4t_actor.settings import TrainingSettings
 
 MIN_BARS = 1_000
 CUSUM_HORIZON_VOLATILITIES = 0.25
@@ -94,8 +94,8 @@ def build_dataset(
     """Label the signals of one instrument and compute what each would have been scored by.
 
     A signal's row holds what was known when it was given: bars closed, and trades made, at or before its time.
-    Left out and counted are signals of 0, those more than three bar lengths after the last bar, those before the
-    features are warm, those with a feature that is not finite, those open across a gap of more than
+    Left out and counted are signals of 0, those more than `max_bar_age_bars` bar lengths after the last bar, those
+    before the features are warm, those with a feature that is not finite, those open across a gap of more than
     `max_gap_bars` bar lengths, and those whose label window runs past the last bar. (The last even where a barrier was
     already touched: keeping only those would bias the newest rows towards quick outcomes.)
 
@@ -160,7 +160,8 @@ def build_dataset(
         keep[rows] = False
 
     drop("zero_signal", kept_signals.signal == 0)
-    drop("stale_data", kept_signals.ts_event - bars.ts_event[events] > MAX_BAR_AGE_BARS * interval_ns)
+    bar_age_ns = kept_signals.ts_event - bars.ts_event[events]
+    drop("stale_data", bar_age_ns > settings.max_bar_age_bars * interval_ns)
     drop("warming_up", events < 4 * settings.volatility_halflife_bars - 1)
     drop("window_incomplete", events + horizon > len(bars) - 1)
     drop("bad_features", ~np.isfinite(features.rows).all(axis=1))

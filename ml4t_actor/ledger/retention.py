@@ -8,6 +8,8 @@ from ml4t_actor.settings import LedgerSettings
 CHUNK_ROWS = 2_000
 CHUNK_PAGES = 500
 
+_MAX_AGE_NS = 2**62  # older than any row; SQLite has integers of 64 bits, with a sign
+
 # A signal from the future is no clock: its timestamp is a mistake, and would make all others look old.
 _NEWEST = "SELECT ts_event FROM signals WHERE status <> 'future_signal' ORDER BY ts_event DESC LIMIT 1"
 _DELETE_OLD = (
@@ -36,7 +38,7 @@ def delete_chunk(connection: sqlite3.Connection, settings: LedgerSettings) -> bo
     newest = connection.execute(_NEWEST).fetchone()
     if newest is None:
         return False
-    cutoff = newest[0] - int(settings.max_age_days * DAY_NS)
+    cutoff = newest[0] - int(min(settings.max_age_days * DAY_NS, _MAX_AGE_NS))
     for statement in _DELETE_OLD:
         if connection.execute(statement, (cutoff, CHUNK_ROWS)).rowcount > 0:
             return True

@@ -165,7 +165,7 @@ def timeline_text(timeline: Timeline, frozen: Timeline | None = None, *, rows: i
         lines.append(
             f"  {_minute(d.ts):<17} {d.trigger:<13} {d.action.replace('_', ' '):<11} {serves:<16} {figures}"
         )
-    lines.append(f"Outcomes of judged signals: {len(timeline.ts):,}")
+    lines.append(f"Outcomes of scored signals: {len(timeline.ts):,}")
     if len(timeline.ts):
         extra = " the frozen model" if frozen is not None else ""
         lines.append(

@@ -52,7 +52,9 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         Close positions when the strategy stops; otherwise they stay, with their stops and targets at the venue,
         and are resumed at the next start.
     max_signal_age : float, default 60.0
-        Seconds: nothing is ordered for a signal whose `ts_event` is older by the clock, nor for one from the future.
+        Seconds: nothing is ordered for a signal whose `ts_event` is older by the clock.
+    max_clock_skew_ms : int, default 1000
+        Nor for one that is further in the future than this, in milliseconds.
     trade_statuses : list[str], default ['ok']
         With which an `EnrichedSignal` may open a position, whatever the sizing; signals of any other status
         only close. `expired` and `future_signal` cannot be among them.
@@ -61,8 +63,8 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         opened; 0 for none.
     journal_path : str, optional
         Live, the file that remembers signals that were entered, entries on their way and the day's opening equity
-        across restarts; by default `models/orders-<strategy id>.sqlite` in the working folder. One file for each
-        account: no two processes may share one.
+        across restarts; by default `models/orders-<strategy id>.sqlite` in the working folder, whatever the actor's
+        `model_path`. One file for each account: no two processes may share one.
     adopt_positions : bool, default False
         Live, trade an instrument whose position at the venue differs from what this strategy's own orders amount
         to, as if the position were its own; otherwise it is left alone and named.
@@ -94,6 +96,7 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     check_interval: float = 30.0
     close_on_stop: bool = True
     max_signal_age: float = 60.0
+    max_clock_skew_ms: int = 1000
     trade_statuses: list[str] = msgspec.field(default_factory=lambda: [Status.OK.value])
     cooldown_bars: int = 1
     journal_path: str | None = None
@@ -121,7 +124,8 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
             _check_number(name, getattr(self, name), "a number in (0, 0.5]", 0.5)
         _check_number("entries_per_second", self.entries_per_second, "a number in (0, 1000]", 1_000.0)
         _check_statuses(self.trade_statuses)
-        _check_cooldown(self.cooldown_bars)
+        _check_integer("max_clock_skew_ms", self.max_clock_skew_ms, 86_400_000)
+        _check_integer("cooldown_bars", self.cooldown_bars, 10_000)
         if self.journal_path is not None and not (isinstance(self.journal_path, str) and self.journal_path):
             raise ValueError(f"`journal_path` was {self.journal_path!r}, must be the path of a file")
         if self.external_order_claims is None:
@@ -160,9 +164,9 @@ def _check_statuses(statuses: object) -> None:
         )
 
 
-def _check_cooldown(bars: object) -> None:
-    if isinstance(bars, bool) or not isinstance(bars, int) or not 0 <= bars <= 10_000:
-        raise ValueError(f"`cooldown_bars` was {bars!r}, must be a whole number from 0 to 10,000")
+def _check_integer(name: str, value: object, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"`{name}` was {value!r}, must be a whole number from 0 to {most:,}")
 
 
 def _check_number(name: str, value: object, rule: str, most: float) -> None:

@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ml4t_actor.market_data import SECOND_NS
+from ml4t_actor.market_data import MILLISECOND_NS, SECOND_NS
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.journal.order_journal import OrderJournal
-
-_CLOCK_SKEW_NS = SECOND_NS  # by which the clock of a source may be ahead, as for the actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class SignalPolicy:
     Parameters
     ----------
     config : EnrichedSignalStrategyConfig
-        For the greatest age, the statuses that open and the cooldown.
+        For the greatest age, the clock skew, the statuses that open and the cooldown.
     bar_types : Mapping[InstrumentId, BarType]
         Of each instrument.
     journal : OrderJournal
@@ -49,6 +47,7 @@ class SignalPolicy:
     ) -> None:
         self._bar_types, self._journal, self._counts = bar_types, journal, counts
         self._max_age_ns = int(config.max_signal_age * SECOND_NS)
+        self._max_skew_ns = config.max_clock_skew_ms * MILLISECOND_NS
         self._statuses = frozenset(config.trade_statuses)
         self._cooldown_bars = config.cooldown_bars
         self._flips_refused: dict[InstrumentId, int] = {}  # when the last one was
@@ -84,7 +83,7 @@ class SignalPolicy:
         age_ns = now - enriched.ts_event
         if age_ns > self._max_age_ns:
             return "expired_here"
-        if age_ns < -_CLOCK_SKEW_NS:
+        if age_ns < -self._max_skew_ns:
             return "future"
         return "entered_before" if self._journal.was_entered(enriched.source, enriched.signal_id) else ""
 

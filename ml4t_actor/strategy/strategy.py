@@ -199,6 +199,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if not isinstance(self._journal, SqliteJournal):
             path = self.config.journal_file(self.id.value)
             self.use_journal(SqliteJournal(path, self._call_soon, self._report_problem))
+            self.log.info(f"the journal of orders is {path.resolve()}")
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         """Call on the event thread, from any."""

@@ -348,15 +348,15 @@ def with_gap(bars, first, last):
     return bars[np.r_[0:first, last : len(bars)]]
 
 
-def test_a_signal_in_a_gap_of_the_data_is_no_row_as_live_it_would_be_stale(synthetic_bars):
+@pytest.mark.parametrize(("oldest", "stale"), [(3.0, [3]), (2.5, [2, 3]), (4.0, [])])
+def test_a_signal_in_a_gap_of_the_data_is_no_row_as_live_it_would_be_stale(oldest, stale, synthetic_bars):
     bars = synthetic_bars[:3_000]
     gapped = with_gap(bars, 2_000, 2_009)
     times = [int(bars.ts_event[i]) for i in (1_500, 1_999, 2_002, 2_003, 2_500)]
     signals = Signals(np.array(times), np.ones(5, np.int8), np.ones(5))
-    dataset = build_dataset(gapped, signals, settings=TrainingSettings())
-    assert dataset.dropped["stale_data"] == 1
-    assert times[3] not in dataset.label_start.tolist()
-    assert len(dataset) == 4
+    dataset = build_dataset(gapped, signals, settings=TrainingSettings(max_bar_age_bars=oldest))
+    assert dataset.dropped["stale_data"] == len(stale)
+    assert dataset.label_start.tolist() == [ts for i, ts in enumerate(times) if i not in stale]
 
 
 def test_a_label_that_is_open_across_a_gap_is_no_row_and_one_touched_before_it_is(synthetic_bars):

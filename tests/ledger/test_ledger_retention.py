@@ -1,7 +1,13 @@
 """What a ledger forgets, by age and by size."""
 
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from ml4t_actor.ledger import (
     Ledger,
@@ -22,6 +28,17 @@ def forget_all(path: Path, retention: LedgerSettings) -> int:
     return n
 
 
+@pytest.fixture(scope="module")
+def ten_days(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a ledger of ten days: a signal, a snapshot and an event an hour."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+    with Ledger(path, "actor", FAST) as ledger:
+        for i in range(241):
+            ledger.record_signal(signal_row(i, ts_event=START + i * HOUR), (f"I{i}", START + i * HOUR, b""))
+            ledger.record_event(START + i * HOUR, "kind", "", {})
+    return path.read_bytes()
+
+
 def test_what_is_old_by_the_newest_signal_is_forgotten(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, "actor", FAST) as ledger:
@@ -36,6 +53,22 @@ def test_what_is_old_by_the_newest_signal_is_forgotten(tmp_path):
     ]
     assert table(path, "SELECT min(ts), count(*) FROM events") == [(START + 120 * HOUR, 121)]
     assert table(path, "SELECT min(ts), count(*) FROM snapshots") == [(START + 120 * HOUR, 121)]
+
+
+@settings(max_examples=30)
+@given(days=st.floats(0.0, exclude_min=True, allow_infinity=False, allow_nan=False) | st.floats(0.01, 12.0))
+@example(days=1e6)
+@example(days=1.7e308)
+def test_any_age_forgets_what_is_older_and_nothing_else(days, ten_days):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        path.write_bytes(ten_days)
+        forget_all(path, LedgerSettings(max_age_days=days))
+        for query in ("SELECT ts_event FROM signals", "SELECT ts FROM events", "SELECT ts FROM snapshots"):
+            kept = {START + 240 * HOUR - ts for (ts,) in table(path, query)}
+            ages, limit = [i * HOUR for i in range(241)], Fraction(days) * 24 * HOUR
+            assert {age for age in ages if age < limit - 1_000} <= kept  # to a microsecond: days are a float
+            assert kept <= {age for age in ages if age < limit + 1_000}
 
 
 def test_what_is_too_much_is_forgotten_but_for_what_is_followed(tmp_path):

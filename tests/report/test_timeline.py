@@ -126,7 +126,7 @@ def test_beside_stands_a_frozen_model_on_the_signals_that_it_answered_too(ledger
 
 def test_an_empty_ledger_has_an_empty_timeline(tmp_path):
     timeline = read_timeline(Ledger(None, "ML4TActor", LedgerSettings()))
-    assert timeline_text(timeline) == "Decisions: none\nOutcomes of judged signals: 0"
+    assert timeline_text(timeline) == "Decisions: none\nOutcomes of scored signals: 0"
     assert "Decisions: none" in write_timeline(timeline, tmp_path / "t.html", title="t").read_text()
 
 
@@ -157,7 +157,7 @@ def test_a_ledger_is_drawn_from_the_command_line(tmp_path):
     command = [sys.executable, "-m", "ml4t_actor.report", str(path), "--out", str(tmp_path / "t.html")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Outcomes of judged signals: " in done.stdout
+    assert "Outcomes of scored signals: " in done.stdout
     assert (tmp_path / "t.html").exists()
     missing = subprocess.run(
         [*command[:3], str(tmp_path / "none.sqlite")], capture_output=True, text=True, check=False

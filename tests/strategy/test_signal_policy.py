@@ -10,7 +10,8 @@ from nautilus_trader.model.data import Bar
 from nautilus_trader.model.objects import Money
 
 from backtests.market import Market, load_markets
-from ml4t_actor.strategy import EnrichedSignalStrategy
+from ml4t_actor.config import ML4TActorConfig
+from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.journal.order_journal import DayRecord, EntryIntent, MemoryJournal
 from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from ml4t_actor.strategy.risk import RiskLimits
@@ -138,6 +139,16 @@ def test_the_greatest_age_can_be_set(listed):
     signal = {2: {"signal": 1, "ts_event": at_bar(2) - 3_600 * SECOND}}
     result = run(market_of(listed, [100.0] * 5), signal, max_signal_age=3_600.0)
     assert result.counts["open"] == 1
+
+
+@pytest.mark.parametrize(("ahead", "counted"), [(0, "open"), (1, "open"), (2, "future")])
+def test_how_far_ahead_a_source_may_be_can_be_set(ahead, counted, listed):
+    signal = {2: {"signal": 1, "ts_event": at_bar(2) + ahead * SECOND // 1_000}}
+    assert run(market_of(listed, [100.0] * 5), signal, max_clock_skew_ms=1).counts[counted] == 1
+
+
+def test_strategy_and_actor_allow_the_same_skew_by_default():
+    assert EnrichedSignalStrategyConfig().max_clock_skew_ms == ML4TActorConfig().max_clock_skew_ms
 
 
 # Status
