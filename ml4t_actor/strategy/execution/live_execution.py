@@ -107,7 +107,7 @@ class LiveExecution(OrderExecution):
             strategy, config, counts, self._orders, bar_types, OwnQuantity(strategy, journal, self.attempts)
         )
         self._pace = EntryPace(config.entries_per_second, self._now_ns)
-        self._protection = Protection(self, strategy, self._orders, counts, guard, loop)
+        self._protection = Protection(self, strategy, self._orders, counts, guard, loop, self._timeout_ns)
         self._account_query_ns = 0
         self._stopping = False
 
@@ -239,6 +239,8 @@ class LiveExecution(OrderExecution):
             return self._on_entry_event(trade, event)
         if _denies_position(event) and trade.disputed_ns == 0:
             trade.disputed_ns = self._now_ns()
+        if isinstance(event, OrderCancelRejected):  # it is done already, or never arrived
+            trade.replaced = [order for order in trade.replaced if not _concerns(event, order)]
         if not self.positions(trade.instrument_id):
             self._on_event_without_position(trade, event)
         elif _concerns(event, trade.stop):

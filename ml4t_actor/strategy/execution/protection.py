@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 from ml4t_actor.nautilus.model import OrderStatus, Quantity
-from ml4t_actor.nautilus.trading import OrderAccepted, OrderDenied, OrderEvent, OrderRejected, Strategy
+from ml4t_actor.nautilus.trading import Order, OrderAccepted, OrderDenied, OrderEvent, OrderRejected, Strategy
 from ml4t_actor.strategy.execution.live_orders import LiveOrders, held_quantity
 from ml4t_actor.strategy.execution.order_execution import Guard, OrderExecution, closing_side
 from ml4t_actor.strategy.orders.order_ids import Leg
@@ -31,6 +31,8 @@ class Protection:
         Calls what the event loop calls back.
     loop : asyncio.AbstractEventLoop
         Of the event thread.
+    timeout_ns : int
+        After which a target that is not answered is replaced.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Protection:
         counts: Counter[str],
         guard: Guard,
         loop: asyncio.AbstractEventLoop,
+        timeout_ns: int,
     ) -> None:
         self._execution, self._strategy, self._orders = execution, strategy, orders
         self._counts, self._guard, self._loop = counts, guard, loop
+        self._timeout_ns = timeout_ns
 
     def send_stop(self, trade: Trade) -> None:
         """Send the stop for all of the position, unless that has changed meanwhile."""
@@ -60,7 +64,7 @@ class Protection:
         held = held_quantity(self._execution.positions(trade.instrument_id))
         if trade.exit_decided or trade.stop is None or trade.stop.quantity.as_decimal() >= held:
             return
-        replaced = trade.exits
+        replaced = trade.replaced = trade.exits
         trade.stop = trade.target = None
         self.send_stop(trade)
         for order in replaced:
@@ -91,15 +95,24 @@ class Protection:
     def retry_target(self, trade: Trade) -> bool:
         """Send the target that is not at the venue, if it is time to; whether it was sent."""
         target, n_sent = trade.target, trade.attempts[Leg.TARGET]
-        if trade.target_price is None or (
-            target is not None and target.status not in (OrderStatus.REJECTED, OrderStatus.DENIED)
-        ):
+        if trade.target_price is None or not (target is None or self._is_lost(trade, target)):
             return False
         denied = target is not None and target.status == OrderStatus.DENIED
         if n_sent and self._now_ns() - trade.target_ns < backoff_ns(n_sent, denied=denied):
             return False
+        if target is not None and not target.is_closed:  # it may be there, and would be there twice
+            self._counts["target_unanswered"] += 1
+            trade.replaced.append(target)
+            self._strategy.cancel_order(target)
         self._send_target(trade)
         return True
+
+    def _is_lost(self, trade: Trade, target: Order) -> bool:
+        """Return whether the venue refused a target, or has not answered it in time."""
+        unanswered = (
+            target.status == OrderStatus.SUBMITTED and self._now_ns() - trade.target_ns > self._timeout_ns
+        )
+        return unanswered or target.status in (OrderStatus.REJECTED, OrderStatus.DENIED)
 
     def _send_target(self, trade: Trade) -> None:
         stop, price = trade.stop, trade.target_price

@@ -95,6 +95,8 @@ class Trade:
         What it was entered by; None for a position that was there before.
     entry, stop, target : Order, optional
         As far as they were sent.
+    replaced : list[Order]
+        Stops and targets in whose place others were sent, as far as they may still be at the venue.
     closing : list[Order]
         Those of the last exit or reduction.
     exit_decided : bool
@@ -132,6 +134,7 @@ class Trade:
     entry: Order | None = None
     stop: Order | None = None
     target: Order | None = None
+    replaced: list[Order] = field(default_factory=list)
     closing: list[Order] = field(default_factory=list)
     exit_decided: bool = False
     entry_done: bool = False
@@ -202,8 +205,9 @@ class Trade:
 
     @property
     def exits(self) -> list[Order]:
-        """Stop and target, as far as they are not done."""
-        return [order for order in (self.stop, self.target) if order is not None and not order.is_closed]
+        """Stop and target, and those that they replaced, as far as they are not done."""
+        orders = (self.stop, self.target, *self.replaced)
+        return [order for order in orders if order is not None and not order.is_closed]
 
     @property
     def is_entering(self) -> bool:

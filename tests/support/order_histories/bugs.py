@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from ml4t_actor.messages import Status
-from ml4t_actor.nautilus.model import Quantity
+from ml4t_actor.nautilus.model import ClientOrderId, Quantity
 from ml4t_actor.strategy.account.live_equity import LiveEquity
 from ml4t_actor.strategy.account.reservations import Reservations
 from ml4t_actor.strategy.execution.live_execution import LiveExecution
 from ml4t_actor.strategy.execution.live_orders import LiveOrders
 from ml4t_actor.strategy.journal.order_journal import MemoryJournal
+from ml4t_actor.strategy.orders.attempts import OrderAttempts
+from ml4t_actor.strategy.orders.order_ids import Leg, account_of, order_id
 from ml4t_actor.strategy.orders.trade import Trade
 from ml4t_actor.strategy.risk import RiskStage
 from ml4t_actor.strategy.signal_policy import SignalPolicy
@@ -86,6 +88,19 @@ def signals_are_decided_on_the_thread_that_brings_them(patch: pytest.MonkeyPatch
 @_shown_by("once", "id")
 def what_was_entered_is_forgotten(patch: pytest.MonkeyPatch) -> None:  # point 8
     patch.setattr(MemoryJournal, "was_entered", lambda self, source, signal_id: False)
+
+
+@_shown_by("id", "protection", "target")
+def ids_do_not_count_the_attempts(patch: pytest.MonkeyPatch) -> None:  # point 8
+    def next_id(self: OrderAttempts, trade: Trade, leg: Leg) -> ClientOrderId:
+        trade.attempts[leg] += 1
+        signal = ("", "") if trade.plan is None else (trade.plan.source, trade.plan.signal_id)
+        account = account_of(self._strategy, trade.instrument_id)
+        new = order_id(account, str(self._strategy.id), *signal, leg, 1)
+        self.remember(new)
+        return new
+
+    patch.setattr(OrderAttempts, "next_id", next_id)
 
 
 @_shown_by("stop")

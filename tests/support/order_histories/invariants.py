@@ -23,12 +23,13 @@ _STRATEGY = "EnrichedSignalStrategy-001"
 _DAY_NS = 86_400_000_000_000
 _TOLERANCE = 0.01  # of a limit: prices move between a decision and its arrival
 _REPORT_S = 80.0  # within which the node has had a report of the account
+_CHECK_S = 2.0  # a second until the strategy looks, and the way to the venue
 _PROTECT_S = ORDER_TIMEOUT_S + 4.0
 _LEAVE_S = 32.0  # between two attempts to leave
 _HALT_S = 15.0
 _FRESH_S = 60.0
 _SLACK = 0.004  # of equity, for fees and moves between decision and fill
-_TARGET_S = 45.0
+_BACKOFF_S = 60.0  # the longest; 2 s, doubled by each target that was sent
 _REFUSALS = 8  # of exits of one coin in 20 s
 
 
@@ -65,6 +66,7 @@ class Checks:
         self._unprotected_s: dict[str, float] = {}
         self._left_s: dict[str, float] = {}
         self._no_target_s = dict.fromkeys(COINS, 0.0)
+        self._targets_sent = dict.fromkeys(COINS, 0)
         self._ready_s = 0.0
         self._refusals: dict[str, deque[float]] = {coin: deque() for coin in COINS}
         self._equities: deque[float] = deque(maxlen=int(2.0 * _REPORT_S / STEP_S))
@@ -200,10 +202,10 @@ class Checks:
             self.violate("hand", f"{coin} is held by hand ({self.hand[coin]}), and {order} is sent")
             return
         if order.is_reduce_only:
-            if not order.has_trigger_price and (
-                order.order_type.name == "MARKET" or order.time_in_force.name == "IOC"
-            ):
+            if not _rests(order):
                 self._left_s[coin] = self._history.loop.time()
+            elif not order.has_trigger_price:
+                self._targets_sent[coin] += 1
             return
         self._check_entry(coin, order)
 
@@ -353,15 +355,19 @@ class Checks:
 
     def _check_targets(self) -> None:
         """A position that has its stop gets its target too, unless the venue takes none."""
-        node, exchange = self._node, self._venue.exchange
-        may_be = node is not None and node.started and not self._venue.is_cut and not exchange.reject
-        may_be = may_be and not exchange.lose and exchange.mode == "filled"
+        node, venue, exchange = self._node, self._venue, self._venue.exchange
+        may_be = node is not None and node.started and not venue.is_cut and not any(venue.delay.values())
+        may_be = may_be and not exchange.reject and not exchange.lose and exchange.mode == "filled"
         for coin in COINS:
-            lacks = self._venue.held(coin) != 0 and self._is_safe(coin) and not self._has_target(coin)
+            held = self._venue.held(coin)
+            if held == 0:
+                self._targets_sent[coin] = 0
+            lacks = held != 0 and self._is_safe(coin) and not self._has_target(coin)
             counts = lacks and may_be and not self.hand.get(coin)
             self._no_target_s[coin] = self._no_target_s[coin] + STEP_S if counts else 0.0
-            if self._no_target_s[coin] > _TARGET_S:
-                self.violate("target", f"{coin} {self._venue.held(coin)} without a target for {_TARGET_S} s")
+            backoff_s = min(2.0 ** self._targets_sent[coin], _BACKOFF_S)
+            if self._no_target_s[coin] > max(ORDER_TIMEOUT_S, backoff_s) + _CHECK_S:
+                self.violate("target", f"{coin} {held} without a target for {self._no_target_s[coin]} s")
 
     def _is_safe(self, coin: str) -> bool:
         held = self._venue.held(coin)
