@@ -128,7 +128,12 @@ class Node:
         self.bus.register(endpoint="DataEngine.execute", handler=lambda command: None)
         self.strategy = EnrichedSignalStrategy(strategy_config(plan, journal))
         self.engine.register_external_order_claims(self.strategy)
-        self.strategy.register(trader_id=self.bus.trader_id, portfolio=self.portfolio, **parts)
+        # Of its own, as in a node: a strategy that stops cancels all timers of its clock.
+        self.strategy.register(
+            trader_id=self.bus.trader_id,
+            portfolio=self.portfolio,
+            **parts | {"clock": VirtualClock(loop, plan.start_ns)},
+        )
         self.strategy.use_order_statuses("HYPERLIQUID", ModelOrders(venue))
         self.started = False
         self.is_dead = False
