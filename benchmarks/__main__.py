@@ -4,7 +4,17 @@ import argparse
 from typing import Protocol
 
 from backtests.market import data_root
-from benchmarks import enrichment, predict_one_row, redis_latency, retraining, skill, training, vpin_quantiles
+from benchmarks import (
+    enrichment,
+    positive_control,
+    predict_one_row,
+    redis_latency,
+    retraining,
+    skill,
+    training,
+    vpin_quantiles,
+    walks,
+)
 
 
 class Benchmark(Protocol):
@@ -20,7 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute in all: that it runs, and no figures")
     quick = parser.parse_args().quick
-    modules: list[Benchmark] = [predict_one_row, enrichment, training, retraining, redis_latency, skill]
+    modules: list[Benchmark] = [
+        predict_one_row,
+        enrichment,
+        training,
+        retraining,
+        redis_latency,
+        skill,
+        positive_control,
+        walks,
+    ]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
     else:
