@@ -286,7 +286,7 @@ class TestFaults:
     def test_a_venue_that_falls_silent_for_a_while(self, healed: Rig) -> None:
         node, venue = healed, healed.venue
         node.open("SOL", 1)
-        venue.control("set", frozen=True)
+        node.cut("set", frozen=True)
         try:
             answers = [node.ask(coin, 1, strength=0.0) for coin in node.coins for _ in range(3)]
             assert {answer.status for answer in answers} == {"ok"}
