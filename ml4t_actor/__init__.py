@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SignalData,
         SignalOutcome,
         Status,
+        StrategyHealth,
     )
     from ml4t_actor.meta_model import MetaModel
     from ml4t_actor.monitoring import RetrainMonitor
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "SignalOutcome": "messages",
     "SignalPublisher": "publisher",
     "Status": "messages",
+    "StrategyHealth": "messages",
     "TrainingLoop": "training",
     "TrainingResult": "training",
     "TrainingSettings": "settings",
@@ -110,6 +112,7 @@ __all__ = [
     "SignalOutcome",
     "SignalPublisher",
     "Status",
+    "StrategyHealth",
     "TrainingLoop",
     "TrainingResult",
     "TrainingSettings",

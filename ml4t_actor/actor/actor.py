@@ -10,7 +10,7 @@ from ml4t_actor.actor.requirements import check_requirements
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.lifecycle import LifecycleLoop
-from ml4t_actor.messages import EnrichedSignal, SignalData, SignalOutcome
+from ml4t_actor.messages import EnrichedSignal, SignalData, SignalOutcome, StrategyHealth
 from ml4t_actor.nautilus.components import UUID4, Actor, is_live, unix_nanos_to_dt
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, BarType, ClientId, DataType, TradeTick
@@ -126,14 +126,19 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
             self._event_thread.guard("on_historical_data", self._intake.feed.on_historical_bar, data)
 
     def on_data(self, data: Data) -> None:
-        """Enrich a signal and publish the result, on the event thread wherever it comes from."""
-        if not isinstance(data, SignalData) or data is self._relayed:
+        """Enrich a signal and publish the result, on the event thread wherever it comes from.
+
+        How strategies are, live, is passed on to Prometheus.
+        """
+        if not isinstance(data, SignalData | StrategyHealth) or data is self._relayed:
             return  # a topic is a prefix pattern: a user's class may begin with the same name
         if not self._event_thread.is_current:
             # An external stream delivers on its own. By the handler: the actor may have stopped meanwhile.
-            self._event_thread.call("handling a signal", self.handle_data, data)
-            return
-        self._answer(data)
+            self._event_thread.call(f"handling a {type(data).__name__}", self.handle_data, data)
+        elif isinstance(data, SignalData):
+            self._answer(data)
+        elif self._live is not None:
+            self._live.health.on_strategy(data)
 
     def on_stop(self) -> None:
         """Enrich no more signals, end a retraining under way, and write everything to its end."""
@@ -190,7 +195,9 @@ class ML4TActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no
         self.orchestrator.request_retrain(reason)
 
     def _start_live_services(self, intake: MarketIntake) -> None:
-        self.msgbus.add_streaming_type(SignalData)  # for who has Nautilus itself listen to streams
+        for kind in (SignalData, StrategyHealth):
+            self.msgbus.add_streaming_type(kind)  # for who has Nautilus itself listen to streams
+        self.msgbus.subscribe(topic=f"data.{StrategyHealth.__name__}*", handler=self.handle_data)
         self._live = LiveServices(
             self._host,
             self.orchestrator,

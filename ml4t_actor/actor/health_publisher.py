@@ -1,11 +1,11 @@
-"""How the actor is, published on a timer: on the message bus, and to who scrapes."""
+"""How the actor is, published on a timer: on the message bus, and to who scrapes, with what strategies publish."""
 
 from typing import TYPE_CHECKING
 
 from ml4t_actor.health.reporter import FeedVitals, HealthReporter, LatencyWindow, LinkVitals, Vitals
 from ml4t_actor.ledger import Ledger
 from ml4t_actor.lifecycle import Host
-from ml4t_actor.messages import ActorHealth, EnrichedSignal, LinkState, SignalOutcome
+from ml4t_actor.messages import ActorHealth, EnrichedSignal, LinkState, SignalOutcome, StrategyHealth
 from ml4t_actor.orchestrator import ML4TOrchestrator
 from ml4t_actor.training.retraining import seen_until_ns
 
@@ -43,6 +43,7 @@ class HealthPublisher:
         recorder: "SessionRecorder | None" = None,
     ) -> None:
         self.latest: ActorHealth | None = None
+        self._strategies: tuple[StrategyHealth, ...] = ()  # the metrics server reads it on threads of its own
         self._host = host
         self._orchestrator = orchestrator
         self._bridge = bridge
@@ -61,7 +62,12 @@ class HealthPublisher:
         if settings.metrics_port is not None:
             from ml4t_actor.health.prometheus import MetricsServer
 
-            self._server = MetricsServer(settings.metrics_host, settings.metrics_port, lambda: self.latest)
+            self._server = MetricsServer(
+                settings.metrics_host,
+                settings.metrics_port,
+                lambda: self.latest,
+                lambda: self._strategies,
+            )
             self._server.start()
 
     def on_answer(self, enriched: EnrichedSignal) -> None:
@@ -72,6 +78,11 @@ class HealthPublisher:
     def on_outcome(self, outcome: SignalOutcome) -> None:
         """Remember when the last outcome came."""
         self._last_outcome_ns = outcome.ts_init
+
+    def on_strategy(self, health: StrategyHealth) -> None:
+        """Show how a strategy is, until it says otherwise."""
+        others = (each for each in self._strategies if each.strategy_id != health.strategy_id)
+        self._strategies = (*others, health)
 
     def publish(self) -> None:
         """Publish how the actor is now."""

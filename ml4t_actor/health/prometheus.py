@@ -1,15 +1,17 @@
-"""A Prometheus endpoint that shows the newest `ActorHealth`.
+"""A Prometheus endpoint that shows the newest `ActorHealth`, and `StrategyHealth` of each strategy.
 
 Needs the extra ``metrics``; without it the import fails with what to install.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from socketserver import BaseRequestHandler
 from wsgiref.simple_server import WSGIServer
 
 from ml4t_actor.messages.health import NEVER, ActorHealth, LinkState
+from ml4t_actor.messages.strategy_health import StrategyHealth
 
 try:
     from prometheus_client import CollectorRegistry, start_http_server
@@ -20,6 +22,9 @@ except ImportError as e:
         "the Prometheus endpoint needs prometheus-client: pip install 'ml4t_actor[metrics]', "
         "or leave `health.metrics_port` out"
     ) from e
+
+type Latest = Callable[[], ActorHealth | None]
+type Strategies = Callable[[], Sequence[StrategyHealth]]
 
 SILENCE_MAX_S = 5.0
 
@@ -38,7 +43,7 @@ _AGES = (
 
 
 class HealthCollector(Collector):
-    """Turn the newest `ActorHealth` into metrics, in base units.
+    """Turn the newest `ActorHealth`, and the strategies', into metrics, in base units.
 
     What has not happened yet has no sample, and neither has a stream that is off.
 
@@ -46,13 +51,16 @@ class HealthCollector(Collector):
     ----------
     latest : callable
         Returns the newest `ActorHealth`, or None; called on the server's threads.
+    strategies : callable
+        Returns the newest `StrategyHealth` of each strategy; called there, too.
     """
 
-    def __init__(self, latest: Callable[[], ActorHealth | None]) -> None:
-        self._latest = latest
+    def __init__(self, latest: Latest, strategies: Strategies) -> None:
+        self._latest, self._strategies = latest, strategies
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of one scrape."""
+        yield from _strategy_gauges(self._strategies())
         health = self._latest()
         if health is None:
             return
@@ -102,6 +110,36 @@ class HealthCollector(Collector):
         yield from _counters(health.counts_by_kind)
 
 
+def _strategy_gauges(strategies: Sequence[StrategyHealth]) -> Iterator[Metric]:
+    if not strategies:
+        return
+    healthy = GaugeMetricFamily(
+        "ml4t_strategy_healthy", "1 if nothing is wrong with the strategy.", labels=["strategy"]
+    )
+    held_ns = GaugeMetricFamily(
+        "ml4t_strategy_health_timestamp_seconds", "When this held, UNIX seconds.", labels=["strategy"]
+    )
+    foreign = GaugeMetricFamily(
+        "ml4t_foreign_position",
+        "Of the venue's position what is not the strategy's own; the instrument is not traded.",
+        labels=["strategy", "instrument"],
+    )
+    unsettled = GaugeMetricFamily(
+        "ml4t_unsettled_entries",
+        "Entries of which it is not known what became; nothing is entered there.",
+        labels=["strategy", "instrument"],
+    )
+    for health in strategies:
+        name = health.strategy_id
+        healthy.add_metric([name], float(health.ok))
+        held_ns.add_metric([name], health.ts_event * _NS)
+        for instrument, quantity in health.foreign_by_instrument.items():
+            foreign.add_metric([name, instrument], float(quantity))
+        for instrument, n in Counter(health.unsettled_by_order.values()).items():
+            unsettled.add_metric([name, instrument], n)
+    yield from (healthy, held_ns, foreign, unsettled)
+
+
 def _counters(counts: dict[str, dict[str, int]]) -> Iterator[Metric]:
     signals = counts.get("signals")
     if signals is not None:
@@ -140,13 +178,15 @@ class MetricsServer:
         Port to bind to; with 0 the system chooses, see `port`.
     latest : callable
         Returns the newest `ActorHealth`, or None before the first.
+    strategies : callable, optional
+        Returns the newest `StrategyHealth` of each strategy.
     """
 
-    def __init__(self, host: str, port: int, latest: Callable[[], ActorHealth | None]) -> None:
+    def __init__(self, host: str, port: int, latest: Latest, strategies: Strategies = tuple) -> None:
         self.host = host
         self.port = port
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(HealthCollector(latest))
+        self._registry.register(HealthCollector(latest, strategies))
         self._server: WSGIServer | None = None
 
     def start(self) -> None:

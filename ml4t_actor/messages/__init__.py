@@ -10,6 +10,7 @@ from ml4t_actor.messages.fields import TEXT_LENGTH_MAX
 from ml4t_actor.messages.health import NEVER, ActorHealth, LinkState
 from ml4t_actor.messages.lifecycle import REASON_LENGTH_MAX, Action, Barrier, ModelUpdate, SignalOutcome
 from ml4t_actor.messages.signals import EnrichedSignal, EnrichedSignalFields, SignalData, Status
+from ml4t_actor.messages.strategy_health import StrategyHealth
 
 __all__ = [
     "NEVER",
@@ -25,4 +26,5 @@ __all__ = [
     "SignalData",
     "SignalOutcome",
     "Status",
+    "StrategyHealth",
 ]

@@ -55,6 +55,13 @@ def integer(name: str, value: object, low: int = 0) -> int:
     raise refused(name, value, f"must be an integer of at least {low} that fits in 64 bits")
 
 
+def flag(name: str, value: object) -> bool:
+    """Return `value` if it is a bool."""
+    if isinstance(value, bool):
+        return value
+    raise refused(name, value, "must be true or false")
+
+
 def text(name: str, value: object, shortest: int = 1, longest: int = TEXT_LENGTH_MAX) -> str:
     """Return `value` as a plain string if it is printable and of the allowed length."""
     # Printable, because these go into logs and reports; that also rules out what has no UTF-8 encoding.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from ml4t_actor.messages.fields import integer, is_number, message, text
+from ml4t_actor.messages.fields import flag, integer, is_number, message, text
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.settings import refused
 
@@ -166,13 +166,13 @@ class ActorHealth(Data):  # type: ignore[misc]  # Nautilus's compiled base has n
         fields["inbound_error"] = text("inbound_error", inbound_error, 0, ERROR_LENGTH_MAX)
         fields["outbound"] = _link_state("outbound", outbound)
         fields["outbound_error"] = text("outbound_error", outbound_error, 0, ERROR_LENGTH_MAX)
-        fields["retraining"] = _flag("retraining", retraining)
+        fields["retraining"] = flag("retraining", retraining)
         fields["counts"] = _counts(counts)
         fields["latency_n"] = integer("latency_n", latency_n)
         fields["latency_p50_ns"] = integer("latency_p50_ns", latency_p50_ns)
         fields["latency_p99_ns"] = integer("latency_p99_ns", latency_p99_ns)
         fields["latency_max_ns"] = integer("latency_max_ns", latency_max_ns)
-        fields["ok"] = _flag("ok", ok)
+        fields["ok"] = flag("ok", ok)
         fields["problems"] = text("problems", problems, 0, PROBLEMS_LENGTH_MAX)
         if fields["ok"] != (not fields["problems"]):
             raise refused("ok", ok, f"must be {not problems}, since `problems` is {problems!r}")
@@ -201,12 +201,6 @@ def _link_state(name: str, value: object) -> str:
     if isinstance(value, str) and value in LinkState:
         return LinkState(value).value
     raise refused(name, value, f"must be one of {', '.join(LinkState)}")
-
-
-def _flag(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise refused(name, value, "must be true or false")
 
 
 def _counts(value: object) -> str:

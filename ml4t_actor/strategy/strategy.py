@@ -24,6 +24,7 @@ from ml4t_actor.strategy.execution.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.execution.close_records import CloseRecords
 from ml4t_actor.strategy.execution.live_execution import LiveExecution
 from ml4t_actor.strategy.execution.order_execution import OrderExecution
+from ml4t_actor.strategy.health_publisher import HealthPublisher
 from ml4t_actor.strategy.journal.entries import Entries
 from ml4t_actor.strategy.journal.order_journal import EntryIntent, MemoryJournal, OrderJournal
 from ml4t_actor.strategy.journal.order_status import OrderStatusSource
@@ -141,6 +142,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._guard(self._entries.settle, self._order_statuses, self._call_soon, self._resume_exit)
         for instrument_id in self._instruments:
             self._guard(self._resume_exit, instrument_id)
+        if self._event_loop is not None:
+            HealthPublisher(self, self._entries, self._execution, self._guard, self._event_loop).start()
         self.msgbus.subscribe(topic=_TOPIC, handler=self.handle_data)
 
     def on_bar(self, bar: Bar) -> None:

@@ -34,7 +34,7 @@ from ml4t_actor.ledger.rows import stored_feature_sets
 from ml4t_actor.lifecycle import LifecycleLoop
 from ml4t_actor.lifecycle.champion import ChampionLifecycle
 from ml4t_actor.market_data import Bars, Signals
-from ml4t_actor.messages import ActorHealth, EnrichedSignal, SignalData, SignalOutcome
+from ml4t_actor.messages import ActorHealth, EnrichedSignal, SignalData, SignalOutcome, StrategyHealth
 from ml4t_actor.orchestrator import factory
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import (
@@ -606,13 +606,26 @@ def test_health_is_told_on_a_timer_and_to_prometheus(planted, models):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             scraped.append(response.read().decode())
 
+    def strategy_says(name: str, **fields) -> None:
+        quiet = {"foreign_positions": "{}", "unsettled_entries": "{}", "ok": True, "problems": ""}
+        said = StrategyHealth(strategy_id=name, **quiet | fields)
+        live.node.kernel.msgbus.publish("data.StrategyHealth", said)
+
     async def scenario(live: Live) -> None:
         await live.feed(steps)
+        strategy_says("B-1")
+        strategy_says("A-1")
+        await live.in_thread(
+            lambda: strategy_says("A-1", foreign_positions='{"X.Y":"0.5"}', ok=False, problems="by hand")
+        )
         n = len(told)
         await live.until(lambda: len(told) > n + 1)
         await live.in_thread(scrape)
 
     live.run(scenario)
+    assert 'ml4t_foreign_position{instrument="X.Y",strategy="A-1"} 0.5' in scraped[0]
+    assert 'ml4t_strategy_healthy{strategy="A-1"} 0.0' in scraped[0]
+    assert 'ml4t_strategy_healthy{strategy="B-1"} 1.0' in scraped[0]
     health = told[-1]
     assert health.model_version == planted.first.version
     assert health.counts_by_kind["signals"] == dict(Counter(e.status.value for e in live.enriched))

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ml4t_actor.health import prometheus
 from ml4t_actor.health.prometheus import MetricsServer
 from ml4t_actor.health.reporter import FeedVitals, HealthReporter, Latency, LinkVitals, Vitals
-from ml4t_actor.messages import ActorHealth, LinkState
+from ml4t_actor.messages import ActorHealth, LinkState, StrategyHealth
 from tests.support.waiting import FAR_S, join, until
 
 SECOND = 1_000_000_000
@@ -44,8 +44,8 @@ def healthy(**changes) -> ActorHealth:
 def serve() -> Iterator[Callable[..., MetricsServer]]:
     with contextlib.ExitStack() as stack:
 
-        def start(latest: Callable[[], ActorHealth | None], port: int = 0) -> MetricsServer:
-            server = MetricsServer("127.0.0.1", port, latest)
+        def start(latest: Callable[[], ActorHealth | None], port: int = 0, **more) -> MetricsServer:
+            server = MetricsServer("127.0.0.1", port, latest, **more)
             server.start()
             stack.callback(server.stop)
             return server
@@ -64,6 +64,33 @@ def scrape(server: MetricsServer, accept: str = "text/plain") -> dict[tuple, flo
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(body)
         for sample in family.samples
+    }
+
+
+def test_a_scrape_has_what_each_strategy_says(serve):
+    strategies = [
+        StrategyHealth(
+            strategy_id="A-1",
+            foreign_positions='{"BTC-USD-PERP.HYPERLIQUID":"-0.125","ETH-USD-PERP.HYPERLIQUID":"0"}',
+            unsettled_entries='{"c":"SOL-USD-PERP.HYPERLIQUID","d":"SOL-USD-PERP.HYPERLIQUID"}',
+            ok=False,
+            problems="some",
+            ts_event=START,
+        ),
+        StrategyHealth(
+            strategy_id="B-1", foreign_positions="{}", unsettled_entries="{}", ok=True, problems=""
+        ),
+    ]
+    samples = scrape(serve(lambda: None, strategies=lambda: strategies))
+    a, b = ("strategy", "A-1"), ("strategy", "B-1")
+    assert samples == {
+        ("ml4t_strategy_healthy", a): 0.0,
+        ("ml4t_strategy_healthy", b): 1.0,
+        ("ml4t_strategy_health_timestamp_seconds", a): 1_700_000_000.0,
+        ("ml4t_strategy_health_timestamp_seconds", b): 0.0,
+        ("ml4t_foreign_position", ("instrument", "BTC-USD-PERP.HYPERLIQUID"), a): -0.125,
+        ("ml4t_foreign_position", ("instrument", "ETH-USD-PERP.HYPERLIQUID"), a): 0.0,
+        ("ml4t_unsettled_entries", ("instrument", "SOL-USD-PERP.HYPERLIQUID"), a): 2.0,
     }
 
 

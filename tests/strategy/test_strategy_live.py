@@ -382,6 +382,10 @@ def test_a_position_that_was_opened_by_hand_is_left_alone_unless_it_is_adopted(a
             case.until(lambda: len(node.events("bar")) > 3, "bars")
             node.publish(1)
             case.until(lambda: node.state()["counts"].get("foreign_position", 0) > 1, "the refusal")
+            assert node.events("health")[-1]["foreign_positions"] == '{"BTC-USD-PERP.HYPERLIQUID":"0.10000"}'
+            assert (
+                "0.10000 of its position is not the strategy's own" in node.events("health")[-1]["problems"]
+            )
             assert node.stop() == 0
             assert case.sent() == []
             assert case.position() == 0.1

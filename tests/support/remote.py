@@ -40,7 +40,7 @@ from nautilus_trader.model.events import OrderEvent, PositionEvent
 from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.orders import Order
 
-from ml4t_actor.messages import EnrichedSignal
+from ml4t_actor.messages import EnrichedSignal, StrategyHealth
 from ml4t_actor.node.venues import order_statuses
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 
@@ -87,6 +87,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         self.msgbus.subscribe("events.order.*", self._on_order_event)
         self.msgbus.subscribe("events.position.*", self._on_position_event)
         self.msgbus.subscribe("data.bars.*", self._on_published_bar)
+        self.msgbus.subscribe("data.StrategyHealth*", self._on_strategy_health)
         threading.Thread(target=self._read, daemon=True).start()
         self.report("started", instruments=len(self.cache.instrument_ids()))
 
@@ -106,6 +107,9 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
 
     def _on_published_bar(self, bar: Bar) -> None:
         self.report("bar", type=str(bar.bar_type), close=float(bar.close), ts_event=bar.ts_event)
+
+    def _on_strategy_health(self, health: StrategyHealth) -> None:
+        self.report("health", **health.to_dict())
 
     def _carry_out(self, command: PublishSignal | ReportState) -> None:
         if command["do"] == "signal":

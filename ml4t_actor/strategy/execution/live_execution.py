@@ -135,6 +135,10 @@ class LiveExecution(OrderExecution):
         """Whether the position is not explained by own orders, so that the instrument is left alone."""
         return instrument_id in self._reconciliation.foreign
 
+    def foreign_positions(self) -> dict[InstrumentId, Decimal]:
+        """Return how much of the position is not own, by instrument that is left alone."""
+        return {i: self._reconciliation.not_own(i, self.positions(i)) for i in self._reconciliation.foreign}
+
     def is_settled(self) -> bool:
         """Whether nothing is on its way, nor to be closed."""
         return all(

@@ -60,6 +60,10 @@ class OrderExecution(ABC):
         """Whether the position is not explained by own orders, so that the instrument is left alone."""
         return False
 
+    def foreign_positions(self) -> dict[InstrumentId, Decimal]:
+        """Return how much of the position is not own, by instrument that is left alone."""
+        return {}
+
     def is_settled(self) -> bool:
         """Whether nothing is on its way, nor to be closed."""
         return True

@@ -102,6 +102,10 @@ class Reconciliation:
         self._counts["not_at_venue"] += 1
         self._orders.report_flat(instrument_id, account.id, everybody)
 
+    def not_own(self, instrument_id: InstrumentId, positions: list[Position]) -> Decimal:
+        """Return the signed quantity of positions less what own orders were filled for."""
+        return _signed_quantity(positions) - self._own.quantity(instrument_id)
+
     def horizon_ns(self, instrument_id: InstrumentId) -> int:
         """Return how long a position is held."""
         interval_ns: int = self._bar_types[instrument_id].spec.get_interval_ns()
@@ -109,7 +113,7 @@ class Reconciliation:
 
     def _is_own(self, instrument_id: InstrumentId, positions: list[Position]) -> bool:
         """Return whether own orders explain the position, or are taken to; else leave the instrument alone."""
-        held = sum((p.signed_decimal_qty() for p in positions), Decimal(0))
+        held = _signed_quantity(positions)
         if self._own.explains(instrument_id, held):
             return True
         if self._config.adopt_positions:
@@ -143,3 +147,7 @@ class Reconciliation:
                 side * distance * labels.profit_barrier / labels.stop_barrier
             )
             trade.target_price = nearest_tick(self._strategy.cache.instrument(trade.instrument_id), target)
+
+
+def _signed_quantity(positions: list[Position]) -> Decimal:
+    return sum((position.signed_decimal_qty() for position in positions), Decimal(0))

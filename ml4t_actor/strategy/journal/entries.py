@@ -82,6 +82,10 @@ class Entries:
         """Return whether it is not known what became of an entry of an earlier life."""
         return any(intent.instrument_id == instrument_id.value for intent in self._unsettled.values())
 
+    def unsettled(self) -> list[EntryIntent]:
+        """Return the entries of an earlier life of which it is not known what became."""
+        return list(self._unsettled.values())
+
     def end_closed(self, instrument_id: InstrumentId, trade: Trade | None) -> None:
         """Close the intents of an instrument whose orders have ended; of one that is unwound that is not known."""
         if trade is not None and trade.unwinding:

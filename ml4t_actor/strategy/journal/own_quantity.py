@@ -37,7 +37,7 @@ class OwnQuantity:
 
     def explains(self, instrument_id: InstrumentId, held: Decimal) -> bool:
         """Return whether a signed position at the venue is own; if so remember it."""
-        own = self._journal.own_quantity(instrument_id.value)
+        own = self.quantity(instrument_id)
         entering = [
             intent.side * intent.quantity
             for intent in self._journal.open_intents()
@@ -49,6 +49,10 @@ class OwnQuantity:
         if is_own:
             self.set(instrument_id, held)
         return is_own
+
+    def quantity(self, instrument_id: InstrumentId) -> Decimal:
+        """Return how much is own."""
+        return self._journal.own_quantity(instrument_id.value)
 
     def resume(self, orders: Iterable[Order]) -> None:
         """Count orders of an earlier life as own."""
@@ -62,5 +66,6 @@ class OwnQuantity:
     def _on_event(self, event: OrderEvent) -> None:
         if isinstance(event, OrderFilled) and self._attempts.was_made(event.client_order_id):
             side = 1 if event.order_side == OrderSide.BUY else -1
-            own = self._journal.own_quantity(event.instrument_id.value)
-            self.set(event.instrument_id, own + side * event.last_qty.as_decimal())
+            self.set(
+                event.instrument_id, self.quantity(event.instrument_id) + side * event.last_qty.as_decimal()
+            )

@@ -1,5 +1,6 @@
 """What a live strategy does again after a kill, and what it does not: a real `TradingNode` on the stub of the venue."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,10 +59,15 @@ def test_an_entry_that_was_lost_with_its_node_is_given_up_when_the_venue_says_th
         case.until(lambda: case.counts.get("unsettled_entry"), "the refusal")
         case.until(lambda: node.state()["counts"].get("unsettled", 0) > 1, "attempts to ask")
         assert "is not known, nothing is entered there" in node.log()
+        health = node.events("health")[-1]
+        [(order_id, instrument_id)] = json.loads(health["unsettled_entries"]).items()
+        assert instrument_id == "BTC-USD-PERP.HYPERLIQUID"
+        assert f"has not said what became of {order_id}" in health["problems"]
         assert case.sent() == []
         venue.control("set", info_fail=[])
         case.until(lambda: node.state()["counts"].get("never_sent"), "the venue's word")
         assert set(asked(case)) == {lost}
+        case.until(lambda: node.events("health")[-1]["ok"], "health")
         node.publish(1, signal_id="lost")
         case.until(lambda: case.counts.get("entered_before"), "the refusal of what was begun before")
         case.enter(signal_id="another")
