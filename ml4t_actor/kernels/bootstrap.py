@@ -63,6 +63,53 @@ def concordance(
 
 
 @kernel
+def row_concordance(
+    order: IntArray,
+    tie_end: np.ndarray,
+    positive: np.ndarray,
+    weight: FloatArray,
+    first: int,
+    last: int,
+    concordant: FloatArray,
+    pairs: FloatArray,
+) -> None:
+    """Write the weight of each row's concordant pairs, ties half, and of all its pairs, by row in order of time.
+
+    Arguments as for `concordance`. A row's pairs are those with rows of the other class, the row's own weight left out.
+    """
+    positives = negatives = 0.0
+    for k in range(first, last):
+        if positive[k]:
+            positives += weight[k]
+        else:
+            negatives += weight[k]
+    positives_below = negatives_below = 0.0
+    start = first
+    while start < last:
+        end = start
+        tied_positives = tied_negatives = 0.0
+        while True:
+            if positive[end]:
+                tied_positives += weight[end]
+            else:
+                tied_negatives += weight[end]
+            end += 1
+            if tie_end[end - 1]:
+                break
+        for k in range(start, end):
+            row = order[k]
+            if positive[k]:
+                concordant[row] = negatives_below + 0.5 * tied_negatives
+                pairs[row] = negatives
+            else:
+                concordant[row] = positives - positives_below - 0.5 * tied_positives
+                pairs[row] = positives
+        positives_below += tied_positives
+        negatives_below += tied_negatives
+        start = end
+
+
+@kernel
 def resample_scores(
     starts: IntArray,
     block: int,
@@ -75,11 +122,11 @@ def resample_scores(
     multiplicity: IntArray,
     out: FloatArray,
 ) -> None:
-    """Write AUC within side, Brier skill, log-loss skill and weighted mean label of one resample to `out`.
+    """Write AUC within side, Brier skill, log-loss skill, weighted mean label and skill against the odds to `out`.
 
-    `order` ranks by group, then score, and group g fills the ranks from ``bounds[g]`` up to ``bounds[g + 1]``.
-    `losses` (n, 6) holds, in order of time and each times the row's weight: 1, label, Brier loss, its
-    baseline's, log loss, its baseline's. `multiplicity` is scratch space.
+    All of one resample. `order` ranks by group, then score, and group g fills the ranks from ``bounds[g]`` up to
+    ``bounds[g + 1]``. `losses` (n, 7) holds, in order of time and each times the row's weight: 1, label, Brier loss,
+    its baseline's, log loss, its baseline's, that of the odds. `multiplicity` is scratch space.
     """
     block_multiplicity(starts, block, multiplicity)
     n = len(multiplicity)
@@ -92,7 +139,7 @@ def resample_scores(
         pairs += pairs_of_group
     out[0] = concordant / pairs if pairs > 0.0 else np.nan
 
-    total = labels = brier = brier_baseline = log_loss = log_loss_baseline = 0.0
+    total = labels = brier = brier_baseline = log_loss = log_loss_baseline = log_loss_odds = 0.0
     for i in range(n):
         drawn = multiplicity[i]
         total += drawn * losses[i, 0]
@@ -101,9 +148,11 @@ def resample_scores(
         brier_baseline += drawn * losses[i, 3]
         log_loss += drawn * losses[i, 4]
         log_loss_baseline += drawn * losses[i, 5]
+        log_loss_odds += drawn * losses[i, 6]
     out[1] = 1.0 - brier / brier_baseline if brier_baseline > 0.0 else np.nan
     out[2] = 1.0 - log_loss / log_loss_baseline if log_loss_baseline > 0.0 else np.nan
     out[3] = labels / total if total > 0.0 else np.nan
+    out[4] = 1.0 - log_loss / log_loss_odds if log_loss_odds > 0.0 else np.nan
 
 
 @kernel

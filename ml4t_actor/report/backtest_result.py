@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ml4t_actor.kernels.bootstrap import block_multiplicity
 from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.validation import (
     Scores,
@@ -16,7 +15,7 @@ from ml4t_actor.validation import (
     probabilistic_sharpe,
     sharpe_interval,
 )
-from ml4t_actor.validation.bootstrap import MIN_BLOCKS, block_starts, percentile_interval
+from ml4t_actor.validation.bootstrap import MIN_BLOCKS, mean_interval
 
 DAYS_PER_YEAR = 365.0
 MOST_BLOCK_DAYS = 5
@@ -76,12 +75,7 @@ def mean_estimate(values: FloatArray, block: int) -> Estimate:
     mean = float(values.mean())
     if n < MIN_BLOCKS * block or values.min() == values.max():
         return Estimate(mean, math.nan, math.nan)
-    multiplicity = np.empty(n, np.int64)
-    draws = np.empty(SAMPLES)
-    for i, starts in enumerate(block_starts(n, block, SAMPLES, seed=0)):
-        block_multiplicity(starts, block, multiplicity)
-        draws[i] = multiplicity @ values / n
-    return Estimate(mean, *percentile_interval(draws, 0.95))
+    return Estimate(mean, *mean_interval(values, block=block, samples=SAMPLES))
 
 
 def day_ends(ts: IntArray) -> IntArray:

@@ -12,6 +12,7 @@ from ml4t_actor.kernels.bootstrap import block_multiplicity
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.settings import GateSettings
 from ml4t_actor.validation.bootstrap import MIN_BLOCKS, block_starts, check_resampling
+from ml4t_actor.validation.long_run import widening_for_blocks
 from ml4t_actor.validation.scores import brier_losses, checked, log_losses
 
 BASELINE_CONFIDENCE = 0.95
@@ -341,26 +342,9 @@ def lower_bound(estimate: float, draws: FloatArray, confidence: float, n_blocks:
 def widening(confidence: float, n_blocks: float) -> float:
     """Return how much further than the draws' own a bound must lie for few blocks and long memory.
 
-    With b blocks the variance of circular block draws is Bartlett's estimator with a bandwidth of 1/b of the rows:
-    about chi-squared with 1.5 b degrees of freedom (Priestley 1981, section 6.2.3), too small by
-    1 - 1/b + 1/(3 b²). So Student's quantile takes the place of the normal one, which agrees with the fixed-b
-    limit of Kiefer & Vogelsang (2005) within 1 %. `VARIANCE_INFLATION` comes on top.
+    By the number of blocks (`widening_for_blocks`), and `VARIANCE_INFLATION` on top.
     """
-    z = NormalDist().inv_cdf(confidence)
-    share = 1.0 / n_blocks
-    bias = 1.0 - share + share**2 / 3.0
-    return _student_quantile(z, 1.5 * n_blocks) / z * math.sqrt(VARIANCE_INFLATION / bias)
-
-
-def _student_quantile(z: float, df: float) -> float:
-    """Return Student's quantile where the normal one is `z` (Abramowitz & Stegun 26.7.5)."""
-    terms = (
-        (z**3 + z) / 4.0,
-        (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0,
-        (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0,
-        (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0,
-    )
-    return z + sum(term / df**power for power, term in enumerate(terms, start=1))
+    return widening_for_blocks(confidence, n_blocks, VARIANCE_INFLATION)
 
 
 class _Bound(NamedTuple):

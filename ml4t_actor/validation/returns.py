@@ -8,7 +8,13 @@ from numpy.typing import ArrayLike
 
 from ml4t_actor.kernels.bootstrap import resample_sharpe
 from ml4t_actor.market_data import FloatArray
-from ml4t_actor.validation.bootstrap import MIN_BLOCKS, block_starts, check_resampling, percentile_interval
+from ml4t_actor.validation.bootstrap import (
+    MIN_BLOCKS,
+    Resamples,
+    block_starts,
+    check_resampling,
+    resampled_block,
+)
 
 
 class SharpeInterval(NamedTuple):
@@ -28,7 +34,10 @@ def sharpe_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> SharpeInterval:
-    """Return the Sharpe ratio (Sharpe 1994) over a zero rate and its circular block-bootstrap interval.
+    """Return the Sharpe ratio (Sharpe 1994) over a zero rate and its widened circular block-bootstrap interval.
+
+    Of returns that are an AR(1) of up to 0.9 an interval of 95 % covers 94 to 96 % with fifty or more independent
+    blocks, whatever `block` is (`tests/validation/test_coverage.py`).
 
     Parameters
     ----------
@@ -59,18 +68,22 @@ def sharpe_interval(
     if n < 2 or values.min() == values.max():
         return SharpeInterval(math.nan, math.nan, math.nan)
     annual = math.sqrt(periods_per_year)
-    sharpe = float(values.mean() / values.std(ddof=1)) * annual
+    mean, deviation = float(values.mean()), float(values.std(ddof=1))
+    ratio = mean / deviation
     if n < MIN_BLOCKS * block:
-        return SharpeInterval(sharpe, math.nan, math.nan)
+        return SharpeInterval(ratio * annual, math.nan, math.nan)
+    drawn_block = resampled_block(n, block)
     multiplicity = np.empty(n, np.int64)
     draws = np.array(
         [
-            resample_sharpe(starts, block, values, multiplicity)
-            for starts in block_starts(n, block, samples, seed)
+            resample_sharpe(starts, drawn_block, values, multiplicity)
+            for starts in block_starts(n, drawn_block, samples, seed)
         ]
     )
-    low, high = percentile_interval(draws * annual, level)
-    return SharpeInterval(sharpe, low, high)
+    standardised = (values - mean) / deviation
+    influence = standardised - 0.5 * ratio * (standardised**2 - 1.0)  # Mertens 2002; Lo 2002
+    low, high = Resamples(ratio, draws, influence, block, drawn_block).interval(level)
+    return SharpeInterval(ratio * annual, low * annual, high * annual)
 
 
 def probabilistic_sharpe(returns: ArrayLike, benchmark: float = 0.0) -> float:

@@ -35,7 +35,8 @@ from ml4t_actor.validation import (
     walk_forward_splits,
     wilson_interval,
 )
-from ml4t_actor.validation.bootstrap import block_starts
+from ml4t_actor.validation.bootstrap import block_starts, resampled_block, resampled_scores
+from ml4t_actor.validation.long_run import widening
 
 MINUTE = 60_000_000_000
 COVERS_HALF = Interval(0.45, 0.55)
@@ -324,7 +325,8 @@ class TestBootstrap:
 
     def test_equals_scoring_copied_rows(self):
         rng = np.random.default_rng(3)
-        n, block, samples = 230, 7, 40
+        n, samples = 230, 40
+        block = resampled_block(n, 7)
         y, side = rng.integers(0, 2, n), rng.choice([-1, 1], n)
         p, baseline = np.round(rng.random(n), 1), np.full(n, 0.4)  # ties, and certain predictions
         weight = rng.random(n)
@@ -348,14 +350,43 @@ class TestBootstrap:
                 )
             )
         draws = np.array(draws)
-        found = block_bootstrap(
-            y, p, side, baseline, weight=weight, block=block, samples=samples, seed=5, level=0.9
-        )
+        found = resampled_scores(y, p, side, baseline, weight=weight, block=7, samples=samples, seed=5)
         for k in range(4):
-            assert found[k] == pytest.approx(np.quantile(draws[:, k], [0.05, 0.95]), abs=1e-9)
-        assert found.base_rate_error == pytest.approx(draws[:, 3].std(ddof=1))
+            assert found[k].draws == pytest.approx(draws[:, k], abs=1e-9)
+            low, high = np.quantile(draws[:, k], [0.05, 0.95])
+            factor = widening(0.95, found[k].influence, 7, block)
+            expected = found[k].estimate + factor * (np.array([low, high]) - found[k].estimate)
+            assert found[k].interval(0.9) == pytest.approx(expected, abs=1e-9)
+            assert found[k].lower_bound(0.95) == found[k].interval(0.9).low
 
-    def test_blocks_cover_where_single_rows_do_not(self):
+    def test_influence_is_the_derivative_by_a_row_s_weight(self):
+        rng = np.random.default_rng(4)
+        n, step = 60, 1e-6
+        y, side, fold = rng.integers(0, 2, n), rng.choice([-1, 1], n), np.repeat([0, 1], n // 2)
+        p, baseline, odds = np.round(rng.uniform(0.1, 0.9, n), 1), np.full(n, 0.4), rng.uniform(0.2, 0.6, n)
+        weight = rng.uniform(0.2, 1.0, n)
+
+        def statistics(weight):
+            loss = log_loss(y, p, weight)
+            return np.array(
+                [
+                    auc_within_side(y, p, side, weight, fold=fold).within,
+                    skill(brier(y, p, weight), brier(y, baseline, weight)),
+                    skill(loss, log_loss(y, baseline, weight)),
+                    base_rate(y, weight),
+                    skill(loss, log_loss(y, odds, weight)),
+                ]
+            )
+
+        found = resampled_scores(
+            y, p, side, baseline, base_odds=odds, weight=weight, fold=fold, block=1, samples=1, seed=0
+        )
+        for row in range(n):
+            more = weight * (1.0 + step * (np.arange(n) == row))
+            derivative = n * (statistics(more) - statistics(weight)) / step
+            assert [score.influence[row] for score in found] == pytest.approx(derivative, rel=1e-3, abs=1e-4)
+
+    def test_covers_whatever_block_is_said(self):
         covered = {1: 0, 40: 0}
         for seed in range(100):
             y, p, side = overlapping_noise(seed)
@@ -364,8 +395,7 @@ class TestBootstrap:
                     y, p, side, np.full(len(y), 0.5), block=block, samples=200, seed=seed
                 ).auc_within_side
                 covered[block] += low <= 0.5 <= high
-        assert covered[40] >= 88
-        assert covered[1] <= covered[40] - 25
+        assert min(covered.values()) >= 88
 
     def test_is_decided_by_its_seed(self):
         y, p, side = overlapping_noise(0)
@@ -498,15 +528,22 @@ class TestReturns:
         rng = np.random.default_rng(0)
         returns = moving_sums(rng, 300, 4) * 0.01 + 0.001
         found = sharpe_interval(returns, 365, block=8, samples=50, seed=2)
+        block = resampled_block(300, 8)
 
         def sharpe(r):
             return r.mean() / r.std(ddof=1) * np.sqrt(365)
 
         draws = [
-            sharpe(returns[np.concatenate([(s + np.arange(8)) % 300 for s in starts])[:300]])
-            for starts in block_starts(300, 8, 50, seed=2)
+            sharpe(returns[np.concatenate([(s + np.arange(block)) % 300 for s in starts])[:300]])
+            for starts in block_starts(300, block, 50, seed=2)
         ]
-        assert found == pytest.approx((sharpe(returns), *np.quantile(draws, [0.025, 0.975])))
+        ratio = returns.mean() / returns.std(ddof=1)
+        z = ratio * returns / returns.mean() - ratio  # standardised
+        factor = widening(0.975, z - ratio / 2 * (z**2 - 1), 8, block)
+        low, high = ratio * np.sqrt(365) + factor * (
+            np.quantile(draws, [0.025, 0.975]) - ratio * np.sqrt(365)
+        )
+        assert found == pytest.approx((sharpe(returns), low, high))
         assert found == sharpe_interval(returns, 365, block=8, samples=50, seed=2)
 
     @pytest.mark.parametrize("returns", [[], [0.1], [0.1] * 50])
