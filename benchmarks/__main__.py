@@ -12,6 +12,7 @@ from benchmarks import (
     retraining,
     skill,
     training,
+    unseen_sets,
     vpin_quantiles,
     walks,
 )
@@ -41,9 +42,9 @@ def main() -> None:
         walks,
     ]
     if data_root() is None:
-        print("no market data (ML4T_DATA): synthetic bars stand in, and VPIN on recorded trades is left out")
+        print("no market data (ML4T_DATA): synthetic bars stand in, and what needs recorded data is left out")
     else:
-        modules.append(vpin_quantiles)
+        modules += [vpin_quantiles, unseen_sets]
     for module in modules:
         print(f"\n== {module.__name__.removeprefix('benchmarks.')}")
         module.main(quick=quick)

@@ -1,6 +1,6 @@
 """What a training run predicted out of fold, signal by signal, beside what it is measured against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +117,10 @@ class OutOfFold:
             base_odds=np.full(len(tested), np.nan) if base_odds is None else base_odds,
             block=block_length(rows.label_start[tested], rows.label_end[tested]),
         )
+
+    def with_labels(self, y: FloatArray) -> "OutOfFold":
+        """Return the same predictions of other outcomes; `rows` and `rate` stay."""
+        return replace(self, y=y)
 
     def auc(self, p: FloatArray) -> float:
         """Return the AUC of any predictions of these rows, within side and fold, each signal counting once."""
