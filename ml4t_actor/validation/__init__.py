@@ -1,9 +1,11 @@
 """Walk-forward validation and honest scores of a meta-model whose labels overlap."""
 
 from ml4t_actor.validation.bootstrap import BootstrapIntervals, block_bootstrap, block_length
-from ml4t_actor.validation.evaluation import Scores, Verdict, evaluate, verdict
+from ml4t_actor.validation.evaluation import OddsComparison, Scores, Verdict, evaluate, verdict
+from ml4t_actor.validation.odds_null import AUCNull, auc_null
 from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
 from ml4t_actor.validation.scores import (
+    SCORING_FLOOR,
     Interval,
     ReliabilityBin,
     SideAUC,
@@ -22,9 +24,12 @@ from ml4t_actor.validation.scores import (
 from ml4t_actor.validation.splits import LeakageError, Split, audit_splits, walk_forward_splits
 
 __all__ = [
+    "SCORING_FLOOR",
+    "AUCNull",
     "BootstrapIntervals",
     "Interval",
     "LeakageError",
+    "OddsComparison",
     "ReliabilityBin",
     "Scores",
     "SharpeInterval",
@@ -33,6 +38,7 @@ __all__ = [
     "Verdict",
     "accuracy",
     "auc",
+    "auc_null",
     "auc_within_side",
     "audit_splits",
     "base_rate",

@@ -2,13 +2,17 @@
 
 import math
 from enum import StrEnum
+from typing import NamedTuple, TypedDict
 
 import msgspec
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ml4t_actor.settings import ValidationSettings
-from ml4t_actor.validation.bootstrap import block_bootstrap
+from ml4t_actor.validation.bootstrap import BootstrapIntervals, block_bootstrap, mean_interval
+from ml4t_actor.validation.odds_null import AUCNull, auc_null
 from ml4t_actor.validation.scores import (
+    SCORING_FLOOR,
     Interval,
     ReliabilityBin,
     accuracy,
@@ -24,6 +28,8 @@ from ml4t_actor.validation.scores import (
     skill,
 )
 
+_NO_INTERVAL = Interval(math.nan, math.nan)
+
 
 class Verdict(StrEnum):
     """What the intervals allow to be said."""
@@ -33,15 +39,48 @@ class Verdict(StrEnum):
     PROBABILITIES_BETTER = (
         "probabilities better than the base rate, ranking within a side no better than chance"
     )
+    VOLATILITY_ONLY = "better than the base rate only by knowing when volatility pays the costs"
+    ODDS_WORSE = "worse than the odds: what the model adds to them does harm"
     RANKS_WORSE = "ranks worse than chance"
     CHANCE = "cannot be told from chance"
     NO_INTERVAL = "cannot be told from chance: rows too few, or all of one class, for an interval"
 
 
-def verdict(auc_within_side: Interval, log_loss_skill: Interval) -> Verdict:
-    """Return what may be claimed, given the intervals of AUC within side and of log-loss skill."""
+class OddsComparison(NamedTuple):
+    """What is known of a model against the recalibrated odds, for `verdict`.
+
+    Attributes
+    ----------
+    skill : Interval
+        Of the log-loss skill against the odds, at 95 %.
+    skill_low : float
+        One-sided lower bound of the same, at 95 %.
+    auc_null : Interval
+        Of AUC within side if only the odds were true.
+    rate_skill : float
+        Log-loss skill against the base rate.
+    """
+
+    skill: Interval
+    skill_low: float
+    auc_null: Interval
+    rate_skill: float
+
+
+def verdict(
+    auc_within_side: Interval, log_loss_skill: Interval, odds: OddsComparison | None = None
+) -> Verdict:
+    """Return what may be claimed, given the intervals of AUC within side and of skill against the base rate.
+
+    With `odds`, *better* is claimed only of a model whose skill against them is above zero at one-sided 95 %, and whose
+    loss is below that of the base rate: the odds know already when volatility pays the costs, so that a model that
+    knows no more can beat the base rate, and ranks. Without them, as for the user's own labels, AUC and skill against
+    the base rate must both be better than chance.
+    """
     if any(math.isnan(bound) for bound in (*auc_within_side, *log_loss_skill)):
         return Verdict.NO_INTERVAL
+    if odds is not None:
+        return _against_odds(auc_within_side, log_loss_skill, odds)
     ranks, calibrated = auc_within_side.low > 0.5, log_loss_skill.low > 0.0
     if ranks:
         return Verdict.BETTER if calibrated else Verdict.RANKS_BETTER
@@ -50,8 +89,27 @@ def verdict(auc_within_side: Interval, log_loss_skill: Interval) -> Verdict:
     return Verdict.RANKS_WORSE if auc_within_side.high < 0.5 else Verdict.CHANCE
 
 
+def _against_odds(auc_within_side: Interval, log_loss_skill: Interval, odds: OddsComparison) -> Verdict:
+    if math.isnan(odds.skill_low) or any(math.isnan(bound) for bound in (*odds.skill, *odds.auc_null)):
+        return Verdict.NO_INTERVAL
+    if odds.skill_low > 0.0 and odds.rate_skill > 0.0:
+        return Verdict.BETTER
+    if log_loss_skill.low > 0.0:
+        return Verdict.VOLATILITY_ONLY
+    if odds.skill.high < 0.0:
+        return Verdict.ODDS_WORSE
+    if auc_within_side.low > max(0.5, odds.auc_null.high):
+        return Verdict.RANKS_BETTER
+    if auc_within_side.high < min(0.5, odds.auc_null.low):
+        return Verdict.RANKS_WORSE
+    return Verdict.CHANCE
+
+
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of predicted probabilities on traded rows.
+
+    The headline is `odds_skill`: what the model adds to the recalibrated odds of its trades. Figures about the odds are
+    NaN where none were given, as in metrics that were stored before there were any.
 
     Attributes
     ----------
@@ -79,6 +137,14 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
         Rows in a block of the bootstrap.
     verdict : Verdict
         What may be claimed, in words.
+    log_loss_odds, odds_skill, odds_skill_interval : float, float, Interval
+        Log loss of the recalibrated odds, the share of it that the model avoided, and its interval.
+    odds_skill_low : float
+        One-sided lower bound of the skill against the odds, at 95 %.
+    auc_null, auc_null_interval : float, Interval
+        What AUC within side would be on average if only the odds were true, and the central 95 % (`auc_null`).
+    bias, bias_interval : float, Interval
+        Mean predicted probability less the share of positive rows.
     """
 
     n: int
@@ -104,10 +170,18 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     expected_calibration_error: float
     block: int
     verdict: Verdict
+    log_loss_odds: float = math.nan
+    odds_skill: float = math.nan
+    odds_skill_interval: Interval = _NO_INTERVAL
+    odds_skill_low: float = math.nan
+    auc_null: float = math.nan
+    auc_null_interval: Interval = _NO_INTERVAL
+    bias: float = math.nan
+    bias_interval: Interval = _NO_INTERVAL
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether both ranking and probabilities beat their baselines beyond chance."""
+        """Whether the verdict is that the model is better than the odds, or without odds than the base rate."""
         return self.verdict is Verdict.BETTER
 
     def to_dict(self) -> dict[str, object]:
@@ -129,12 +203,16 @@ def evaluate(
     side: ArrayLike,
     baseline_p: ArrayLike,
     *,
+    base_odds: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     fold: ArrayLike | None = None,
+    windows: tuple[ArrayLike, ArrayLike] | None = None,
     block: int,
     settings: ValidationSettings,
 ) -> Scores:
-    """Score predictions on traded rows against a baseline.
+    """Score predictions on traded rows against the odds and a baseline.
+
+    Probabilities below `SCORING_FLOOR` are scored as if they were that: a trade that cannot pay is served 0.
 
     Parameters
     ----------
@@ -146,10 +224,15 @@ def evaluate(
         1 for longs, -1 for shorts.
     baseline_p : (n,)
         What a forecaster would say who knew only the base rate so far: the training rows' rate, say.
+    base_odds : (n,), optional
+        The odds of each row, recalibrated on earlier rows only. Without them nothing is said about skill beyond them.
     weight : (n,), optional
-        Weight of each row, such as its label's uniqueness.
+        Weight of each row. Not of its label's uniqueness: losing signals overlap more, so that it biases every score.
     fold : int (n,), optional
         Which fold's model predicted each row: AUC within side then compares rows of one fold only.
+    windows : pair of (n,), optional
+        Start and end of each label, whose overlap the simulated null of AUC keeps; by default the label of a row lasts
+        for half of a `block`.
     block : int
         Rows in a block of the bootstrap: see `block_length`.
     settings : ValidationSettings
@@ -163,11 +246,16 @@ def evaluate(
     labels, probabilities, weights = checked(y, p, weight)
     if not weights.sum() > 0.0:
         raise ValueError(f"nothing to evaluate: {len(labels)} rows with a total weight of {weights.sum()}")
+    probabilities = np.maximum(probabilities, SCORING_FLOOR)
+    odds = None
+    if base_odds is not None:
+        odds = np.maximum(checked(y, base_odds, None, name="base_odds")[1], SCORING_FLOOR)
     intervals = block_bootstrap(
         labels,
         probabilities,
         side,
         baseline_p,
+        base_odds=odds,
         weight=weights,
         fold=fold,
         block=block,
@@ -183,6 +271,23 @@ def evaluate(
     by_side = auc_within_side(labels, probabilities, side, weights, fold=fold)
     brier_model, brier_baseline = brier(labels, probabilities, weights), brier(labels, baseline_p, weights)
     log_model, log_baseline = log_loss(labels, probabilities, weights), log_loss(labels, baseline_p, weights)
+    against_odds: _AgainstOdds = {}
+    comparison = None
+    if odds is not None:
+        null = auc_null(
+            probabilities,
+            odds,
+            side,
+            fold=fold,
+            **_windows(windows, len(labels), block),
+            samples=settings.bootstrap_samples,
+            seed=settings.seed,
+        )
+        against_odds = _against(log_model, log_loss(labels, odds, weights), intervals, null)
+        comparison = OddsComparison(
+            intervals.odds_skill, intervals.odds_skill_low, null.interval, skill(log_model, log_baseline)
+        )
+    gap = weights * (probabilities - labels) / weights.mean()
     return Scores(
         n=len(labels),
         n_effective=n_effective,
@@ -206,5 +311,40 @@ def evaluate(
         reliability=tuple(reliability),
         expected_calibration_error=expected_calibration_error(reliability),
         block=block,
-        verdict=verdict(intervals.auc_within_side, intervals.log_loss_skill),
+        verdict=verdict(intervals.auc_within_side, intervals.log_loss_skill, comparison),
+        bias=float(gap.mean()),
+        bias_interval=mean_interval(gap, block=block, samples=settings.bootstrap_samples, seed=settings.seed),
+        **against_odds,
     )
+
+
+class _AgainstOdds(TypedDict, total=False):
+    """Those of `Scores` that need odds."""
+
+    log_loss_odds: float
+    odds_skill: float
+    odds_skill_interval: Interval
+    odds_skill_low: float
+    auc_null: float
+    auc_null_interval: Interval
+
+
+def _against(log_model: float, log_odds: float, intervals: BootstrapIntervals, null: AUCNull) -> _AgainstOdds:
+    return {
+        "log_loss_odds": log_odds,
+        "odds_skill": skill(log_model, log_odds),
+        "odds_skill_interval": intervals.odds_skill,
+        "odds_skill_low": intervals.odds_skill_low,
+        "auc_null": null.mean,
+        "auc_null_interval": null.interval,
+    }
+
+
+class _Windows(TypedDict):
+    label_start: ArrayLike
+    label_end: ArrayLike
+
+
+def _windows(windows: tuple[ArrayLike, ArrayLike] | None, n: int, block: int) -> _Windows:
+    start, end = windows or (np.arange(n), np.arange(n) + max(1, block // 2))
+    return {"label_start": start, "label_end": end}

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ml4t_actor.kernels.bootstrap import concordance
 from ml4t_actor.market_data import AnyArray, FloatArray, IntArray
 
+SCORING_FLOOR = 1e-4  # of a probability that was served as zero: one that pays all the same costs 9.2 nats
 LOG_LOSS_CLIP = float(np.finfo(np.float64).eps)
 
 
