@@ -3,6 +3,14 @@
 from ml4t_actor.validation.bootstrap import BootstrapIntervals, block_bootstrap, block_length
 from ml4t_actor.validation.evaluation import OddsComparison, Scores, Verdict, evaluate, verdict
 from ml4t_actor.validation.odds_null import AUCNull, auc_null
+from ml4t_actor.validation.overfitting import (
+    DeflatedSharpe,
+    Overfitting,
+    backtest_overfitting,
+    combinatorial_purged_paths,
+    combinatorial_purged_splits,
+    deflated_sharpe,
+)
 from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
 from ml4t_actor.validation.scores import (
     SCORING_FLOOR,
@@ -21,17 +29,21 @@ from ml4t_actor.validation.scores import (
     skill,
     wilson_interval,
 )
+from ml4t_actor.validation.selection import Selection, precision_recall, profit_factor, select
 from ml4t_actor.validation.splits import LeakageError, Split, audit_splits, walk_forward_splits
 
 __all__ = [
     "SCORING_FLOOR",
     "AUCNull",
     "BootstrapIntervals",
+    "DeflatedSharpe",
     "Interval",
     "LeakageError",
     "OddsComparison",
+    "Overfitting",
     "ReliabilityBin",
     "Scores",
+    "Selection",
     "SharpeInterval",
     "SideAUC",
     "Split",
@@ -41,17 +53,24 @@ __all__ = [
     "auc_null",
     "auc_within_side",
     "audit_splits",
+    "backtest_overfitting",
     "base_rate",
     "block_bootstrap",
     "block_length",
     "brier",
+    "combinatorial_purged_paths",
+    "combinatorial_purged_splits",
+    "deflated_sharpe",
     "evaluate",
     "expected_calibration_error",
     "log_loss",
     "majority_accuracy",
     "max_drawdown",
+    "precision_recall",
     "probabilistic_sharpe",
+    "profit_factor",
     "reliability_table",
+    "select",
     "sharpe_interval",
     "skill",
     "verdict",
