@@ -1,15 +1,18 @@
 """What an enriched signal says beyond its signal, from the state of the instrument and the model that is active."""
 
+import math
 from dataclasses import dataclass
 
 from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.indicators.regime import rule_regime, rule_weight
 from ml4t_actor.inference.instrument_state import ActiveModel
 from ml4t_actor.kernels.features import row_fault
+from ml4t_actor.kernels.odds import barrier_series, random_walk_odds
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
+from ml4t_actor.settings import LabelSettings
 
 
 @dataclass(slots=True)
@@ -24,6 +27,9 @@ class Enrichment:
     regime: int = -1
     volatility: float = 0.0
     model_version: str = ""
+    base_odds: float = 0.0
+    confidence_low: float = 0.0
+    confidence_high: float = 1.0
 
     def of(self, signal: SignalData, latency_ns: int, now_ns: int) -> EnrichedSignal:
         """Return the signal enriched."""
@@ -38,8 +44,36 @@ class Enrichment:
             volatility=self.volatility,
             model_version=self.model_version,
             latency_ns=latency_ns,
+            base_odds=self.base_odds,
+            confidence_low=self.confidence_low,
+            confidence_high=self.confidence_high,
             ts_init=now_ns,
         )
+
+
+class TradeOdds:
+    """The odds of a trade between the barriers of the labels, in a random walk without drift.
+
+    Parameters
+    ----------
+    labels : LabelSettings
+        Barriers, horizon and costs.
+    """
+
+    __slots__ = ("_cost", "_series", "_sqrt_horizon")
+
+    def __init__(self, labels: LabelSettings) -> None:
+        self._cost = labels.cost
+        self._series = barrier_series(labels.profit_barrier, labels.stop_barrier)
+        self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
+
+    def volatility(self, features: FeatureEngine) -> float:
+        """Return the volatility of an instrument scaled to the horizon; NaN where it is not known yet."""
+        return features.volatility * self._sqrt_horizon
+
+    def __call__(self, volatility: float) -> float:
+        """Return the odds at a volatility scaled to the horizon; NaN where that is not positive and finite."""
+        return random_walk_odds(volatility, self._cost, self._series)
 
 
 def market_context(
@@ -48,7 +82,7 @@ def market_context(
     vpin: float,
     active: ActiveModel,
     default_confidence: float,
-    sqrt_horizon: float,
+    trade_odds: TradeOdds,
 ) -> tuple[Enrichment, float]:
     """Return what is known whether or not the model can be asked, and the weight of the regime, for where it can.
 
@@ -63,7 +97,8 @@ def market_context(
         percentile, strength = features.volatility_percentile, features.trend_strength
         regime = rule_regime(percentile, strength) if features.initialized else -1
         regime_weight = rule_weight(percentile, strength)
-    volatility = features.volatility
+    volatility = trade_odds.volatility(features)
+    odds = trade_odds(volatility)
     enrichment = Enrichment(
         Status.OK,
         default_confidence,
@@ -71,8 +106,9 @@ def market_context(
         vpin if vpin == vpin else 1.0,
         0.0,
         regime,
-        volatility * sqrt_horizon if volatility == volatility else 0.0,
+        volatility if volatility == volatility else 0.0,
         "" if bundle is None else bundle.version,
+        odds if odds == odds else 0.0,
     )
     return enrichment, regime_weight
 
@@ -83,10 +119,26 @@ def predict(
     features: FeatureEngine,
     row: FloatArray,
     side: int,
-    default_confidence: float,
-) -> tuple[Status, float]:
-    """Return the model's confidence in a row of all built-in features, or why it cannot be asked for one."""
+    enrichment: Enrichment,
+) -> Status:
+    """Put the model's answer to a row of all built-in features into `enrichment`, or return why it cannot be asked.
+
+    Raises
+    ------
+    ArithmeticError
+        If the answer is none: the numbers in the bundle are wrong.
+    """
     x = features.select(row, bundle.feature_names, side) if active.columns is None else row[active.columns]
-    if fault := row_fault(x, bundle.feature_low, bundle.feature_high):
-        return Status.BAD_FEATURES if fault == 1 else Status.NOVEL_INPUT, default_confidence
-    return Status.OK, bundle.model.predict(x)
+    model, volatility = bundle.model, enrichment.volatility
+    fault = row_fault(x, bundle.feature_low, bundle.feature_high)
+    if fault == 1 or (model.uses_odds and not volatility > 0.0):
+        return Status.BAD_FEATURES
+    if fault:
+        return Status.NOVEL_INPUT
+    answer = model.answer(x, enrichment.base_odds, volatility)
+    confidence, base_odds, low, high = answer
+    if not (0.0 <= low <= confidence <= high <= 1.0 and 0.0 <= base_odds <= 1.0):
+        raise ArithmeticError(f"model {bundle.version} answered {answer}; train it again")
+    enrichment.meta_confidence, enrichment.base_odds = confidence, base_odds
+    enrichment.confidence_low, enrichment.confidence_high = low, high
+    return Status.OK

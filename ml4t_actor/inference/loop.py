@@ -1,6 +1,5 @@
 """The inference loop: bars and trades in, and for each signal an answer."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from ml4t_actor.indicators.features import (
 )
 from ml4t_actor.indicators.regime import rule_regime
 from ml4t_actor.indicators.vpin import VPIN
-from ml4t_actor.inference.enrichment import Enrichment, market_context, predict
+from ml4t_actor.inference.enrichment import Enrichment, TradeOdds, market_context, predict
 from ml4t_actor.inference.instrument_state import (
     ActiveModel,
     Answer,
@@ -45,8 +44,12 @@ class InferenceLoop:
     Works with an engine (the actor feeds it) and without one (`process_signal` with `bars`). Not thread-safe: all
     calls belong on one thread.
 
-    Fails closed: whenever a value cannot be vouched for, the enriched signal carries the default confidence, toxicity
-    1.0 and regime weight 0.0, and its `status` says why. In order of precedence:
+    The model's answer starts from the odds of a random walk between the barriers of `labels`, which the instrument's
+    volatility decides, where it was trained so. Where these are 0, the costs exceed what the trade can make:
+    confidence, base odds and interval are then 0, with status `ok`.
+
+    Fails closed: whenever a value cannot be vouched for, the enriched signal carries the default confidence, from 0 to
+    1, toxicity 1.0 and regime weight 0.0, and its `status` says why. In order of precedence:
 
     ===================== ===============================================================
     `unknown_instrument`  the instrument was not configured
@@ -56,7 +59,7 @@ class InferenceLoop:
     `stale_data`          the last bar closed too long before the clock's time
     `warming_up`          features or VPIN have not seen enough yet
     `stale_data`          bars have volume, but the trades that they are made of do not come
-    `bad_features`        a feature is not finite
+    `bad_features`        a feature is not finite, or the volatility is 0 where the model starts from the odds
     `novel_input`         a feature is outside the range seen in training
     `error`               an unexpected failure, counted and kept in `last_error`
     ===================== ===============================================================
@@ -123,7 +126,7 @@ class InferenceLoop:
         self.n_slow = 0
         self.n_swaps = 0
         self.last_error: BaseException | None = None
-        self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
+        self._trade_odds = TradeOdds(labels)
         self._states: dict[InstrumentId, InstrumentState] = {}
         self._active = ActiveModel(None, self._states)
         if bundle is not None:
@@ -259,7 +262,7 @@ class InferenceLoop:
         if bundle is not None:
             x = np.zeros(len(bundle.feature_names))
             row_fault(x, bundle.feature_low, bundle.feature_high)
-            bundle.model.predict(x)
+            bundle.model.answer(x, 0.5, 1.0)
             if bundle.regime is not None:
                 scratch._states[_SCRATCH].filtered(bundle.regime)
                 bundle.regime.weight(bundle.regime.initial_state())
@@ -417,7 +420,7 @@ class InferenceLoop:
         features, active = state.features, self._active
         vpin, toxicity = state.vpin.value, state.vpin.toxicity
         enrichment, regime_weight = market_context(
-            signal.instrument_id, features, vpin, active, self.default_confidence, self._sqrt_horizon
+            signal.instrument_id, features, vpin, active, self.default_confidence, self._trade_odds
         )
         row = None
         if features.bars:
@@ -426,9 +429,7 @@ class InferenceLoop:
         if status is Status.OK and row is not None and active.bundle is not None:
             # There is nothing to win by being flat: a zero signal closes, and its confidence stays the default.
             if signal.signal:
-                status, enrichment.meta_confidence = predict(
-                    active.bundle, active, features, row, signal.signal, self.default_confidence
-                )
+                status = predict(active.bundle, active, features, row, signal.signal, enrichment)
             if status is Status.OK:
                 enrichment.toxicity = toxicity
                 enrichment.regime_weight = regime_weight

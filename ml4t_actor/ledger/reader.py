@@ -28,8 +28,9 @@ _COLUMNS = ("actor", *(name for name in SignalRow._fields if name not in _BLOBS)
 _TIMES = {"ts_event", "ts_init", "entry_ts", "window_end_ns", "ts_outcome"}
 _INTEGERS = {"side", "regime", "latency_ns", "entry_bar", "barrier", "label", "bars"}
 _TEXTS = {"actor", "source", "signal_id", "instrument_id", "model_version", "status", "regime_model"}
-_SCORED = ("label", "confidence", "side", "ret", "weight")
+_SCORED = ("label", "confidence", "side", "ret", "base_odds")
 _IS_SCORED = "label >= 0 AND side <> 0 AND confidence IS NOT NULL AND status IN ('ok', 'late')"
+_FLOOR = 1e-4  # of a probability that is scored: what is 0 by rule is no claim of certainty
 _NAT = np.iinfo(np.int64).min  # what numpy stores for "not a time"
 
 
@@ -62,7 +63,7 @@ class LedgerReader:
     >>> for i in range(100):
     ...     row = SignalRow(
     ...         "trend", f"{i}", "ETH-USD-PERP.HYPERLIQUID", 1, 1.0, monday + i * hour, monday + i * hour,
-    ...         0.7 if i % 2 else 0.5, 0.1, 0.2, 0, 0.9, 0.01, "v000007-5f2c", "ok", 50_000,
+    ...         0.7 if i % 2 else 0.5, 0.1, 0.2, 0, 0.9, 0.01, "v000007-5f2c", "ok", 50_000, 0.52,
     ...     )
     ...     ledger.record_signal(row)
     ...     won = i % 10 < 6 if i % 2 else i % 4 == 0
@@ -85,6 +86,8 @@ class LedgerReader:
     brier                         0.250
     expected_calibration_error    0.050
     mean_ret                      0.001
+    log_loss_odds                 0.690
+    skill_over_odds              -0.006
     >>> reliability = reader.reliability(version="v000007", instrument="ETH", **last_week)
     >>> reliability[["n", "mean_p", "rate", "rate_low", "rate_high"]].round(2)
         n  mean_p  rate  rate_low  rate_high
@@ -164,7 +167,7 @@ class LedgerReader:
         """Return how good the confidences were, a row per group.
 
         Scores are over the `scored` signals: of status ``ok`` or ``late``, scored by a model that is, with an outcome
-        that is known and not unresolved. Each weighs its label's uniqueness. What cannot be computed is NaN.
+        that is known and not unresolved, signal by signal. What cannot be computed is NaN.
 
         Parameters
         ----------
@@ -179,7 +182,8 @@ class LedgerReader:
             The columns of `by`; `n` signals, those `resolved` (label 0 or 1), those `scored`; `base_rate` (share that
             paid), `mean_confidence`, `log_loss` in nats, `log_loss_baseline` (of always answering the base rate, which
             only hindsight knows), `skill` (the share of it that was avoided), `auc_within_side`, `brier`,
-            `expected_calibration_error`, `mean_ret` (gross log return).
+            `expected_calibration_error`, `mean_ret` (gross log return), `log_loss_odds` (of the base odds that were
+            served, over the signals that have any) and `skill_over_odds` (what the confidences added to them).
 
         Raises
         ------
@@ -217,7 +221,8 @@ class LedgerReader:
     ) -> "pd.DataFrame":
         """Return predicted against observed rates in bins of about equally many of the scored signals.
 
-        The columns are those of `ml4t_actor.validation.ReliabilityBin`.
+        Each signal counts once; the intervals are as wide as the uniqueness of all labels together makes them. The
+        columns are those of `ml4t_actor.validation.ReliabilityBin`.
         """
         import pandas as pd
 
@@ -230,7 +235,7 @@ class LedgerReader:
                 values,
             ).fetchall()
         y, p, weight = np.array(rows, dtype=np.float64).reshape(len(rows), 3).T
-        table = reliability_table(y, p, weight, n_bins)
+        table = reliability_table(y, p, n_bins=n_bins, n_effective=float(weight.sum()))
         return pd.DataFrame(
             [msgspec.structs.asdict(row) for row in table], columns=ReliabilityBin.__struct_fields__
         )
@@ -317,23 +322,30 @@ def _scores(rows: list[_Scored]) -> dict[str, float]:
     )
 
     scored = [row[1:] for row in rows if row[0]]
-    y, p, side, ret, weight = np.array(scored, dtype=np.float64).reshape(len(scored), len(_SCORED)).T
-    weight = np.where(np.isnan(weight), 1.0, weight)
-    rate = base_rate(y, weight)
-    loss = log_loss(y, p, weight)
-    baseline = log_loss(y, np.full(len(y), 0.0 if math.isnan(rate) else rate), weight)
-    paid = ~np.isnan(ret) & (weight > 0.0)
+    y, p, side, ret, odds = np.array(scored, dtype=np.float64).reshape(len(scored), len(_SCORED)).T
+    rate = base_rate(y)
+    floored = np.maximum(p, _FLOOR)
+    loss = log_loss(y, floored)
+    baseline = log_loss(y, np.full(len(y), 0.0 if math.isnan(rate) else rate))
+    known = ~np.isnan(odds)  # in a ledger of an earlier version they are not
+    odds_loss = log_loss(y[known], np.maximum(odds[known], _FLOOR))
     return {
         "n": len(rows),
         "resolved": sum(row[1] is not None and row[1] >= 0 for row in rows),
         "scored": len(scored),
         "base_rate": rate,
-        "mean_confidence": float(np.average(p, weights=weight)) if weight.any() else math.nan,
+        "mean_confidence": _mean(p),
         "log_loss": loss,
         "log_loss_baseline": baseline,
         "skill": skill(loss, baseline),
-        "auc_within_side": auc_within_side(y, p, side, weight).within,
-        "brier": brier(y, p, weight),
-        "expected_calibration_error": expected_calibration_error(reliability_table(y, p, weight)),
-        "mean_ret": float(np.average(ret[paid], weights=weight[paid])) if paid.any() else math.nan,
+        "auc_within_side": auc_within_side(y, p, side).within,
+        "brier": brier(y, p),
+        "expected_calibration_error": expected_calibration_error(reliability_table(y, p)),
+        "mean_ret": _mean(ret[~np.isnan(ret)]),
+        "log_loss_odds": odds_loss,
+        "skill_over_odds": skill(log_loss(y[known], floored[known]), odds_loss),
     }
+
+
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -28,7 +28,7 @@ _DTYPES: dict[str, type] = {
     "regime_model": np.object_,
 }
 # By the index in which they are in order already: sorting would move every blob.
-_IN_SPAN = "FROM signals INDEXED BY signals_by_time WHERE actor = ? AND ts_event > ? AND side <> 0"
+_IN_SPAN = "FROM main.signals INDEXED BY signals_by_time WHERE actor = ? AND ts_event > ? AND side <> 0"
 _STATUS_FITS = "status IN ('ok', 'late', 'no_model', 'novel_input')"
 _ROWS = f"""
     SELECT {", ".join(_DTYPES)}, feature_set, features {_IN_SPAN}

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAL_BYTES_MAX = 64 * 1024 * 1024
 READ_TIMEOUT_S = 2.0  # for recovery after a crash: a writer blocks no reader
 
@@ -23,6 +23,17 @@ _POSITIONS = """
         row_id INTEGER NOT NULL,
         PRIMARY KEY (actor, stream)
     )
+    """
+_ADDED = ("base_odds", "confidence_low", "confidence_high")  # to the signals, by version 3
+# A CHECK of a column that is added would read the whole table.
+_CHECK_ADDED = f"""
+    CREATE TRIGGER signals_added BEFORE INSERT ON signals
+    WHEN 'blob' IN ({", ".join(f"typeof(NEW.{name})" for name in _ADDED)})
+    BEGIN SELECT raise(ABORT, 'a number was given as bytes'); END
+    """
+# Hides the table, so that a file of an earlier version is read by the same queries.
+_AS_IF_ADDED = f"""
+    CREATE TEMP VIEW signals AS SELECT *, {", ".join(f"NULL AS {name}" for name in _ADDED)} FROM main.signals
     """
 _TABLES = (
     """
@@ -62,6 +73,9 @@ _TABLES = (
         ts_outcome INTEGER,
         bars INTEGER,
         weight REAL,
+        base_odds REAL,
+        confidence_low REAL,
+        confidence_high REAL,
         UNIQUE (actor, source, signal_id),
         -- Numpy's integers and short floats would be stored as their bytes.
         CHECK ('blob' NOT IN (
@@ -73,6 +87,7 @@ _TABLES = (
         ))
     )
     """,
+    _CHECK_ADDED,
     "CREATE INDEX signals_by_time ON signals(ts_event)",
     "CREATE INDEX signals_open ON signals(actor) WHERE entry IS NOT NULL AND label IS NULL",
     "CREATE INDEX signals_resolved ON signals(actor, model_version, ts_outcome) WHERE label >= 0",
@@ -100,7 +115,7 @@ _TABLES = (
     _POSITIONS,
 )
 _TABLE_NAMES = frozenset({"signals", "feature_sets", "events", "snapshots"})
-_READABLE_VERSIONS = (1, SCHEMA_VERSION)  # the first knew no positions
+_READABLE_VERSIONS = (1, 2, SCHEMA_VERSION)  # 1 knew no positions, 2 no odds and no interval
 
 
 class LedgerError(ValueError):
@@ -124,6 +139,8 @@ class SignalRow(NamedTuple):
         When the signal arose and was answered, UNIX nanoseconds.
     confidence, toxicity, vpin, regime, regime_weight, volatility, model_version, status, latency_ns
         The answer, as in `EnrichedSignal`.
+    base_odds, confidence_low, confidence_high : float, optional
+        The answer too; None in what was recorded before there were any.
     feature_set : int, optional
         What the features are called: the answer of `Ledger.feature_set`.
     features : bytes, optional
@@ -162,6 +179,9 @@ class SignalRow(NamedTuple):
     model_version: str
     status: str
     latency_ns: int
+    base_odds: float | None = None
+    confidence_low: float | None = None
+    confidence_high: float | None = None
     feature_set: int | None = None
     features: bytes | None = None
     regime_probabilities: bytes | None = None
@@ -307,7 +327,8 @@ def open_read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
     except sqlite3.Error as e:
         raise LedgerError(f"the ledger {str(path)!r} cannot be opened: {e}") from None
     try:
-        _check(connection, path)
+        if _check(connection, path) < SCHEMA_VERSION:
+            connection.execute(_AS_IF_ADDED)
     except sqlite3.Error as e:
         connection.close()
         if type(e) is sqlite3.DatabaseError:
@@ -388,6 +409,11 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_POSITIONS.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+        present = {row[1] for row in connection.execute("PRAGMA table_info(signals)")}
+        if not present.issuperset(_ADDED):  # another process may have been faster
+            for name in _ADDED:
+                connection.execute(f"ALTER TABLE signals ADD COLUMN {name} REAL")
+            connection.execute(_CHECK_ADDED)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -396,7 +422,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _check(connection: sqlite3.Connection, path: str | Path) -> None:
+def _check(connection: sqlite3.Connection, path: str | Path) -> int:
+    """Return the version of a file that is a ledger; raise `LedgerError` if it is none."""
     [version] = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if version == 0 or (version in _READABLE_VERSIONS and not tables >= _TABLE_NAMES):
@@ -406,6 +433,7 @@ def _check(connection: sqlite3.Connection, path: str | Path) -> None:
             f"the ledger {str(path)!r} has version {version}, this release reads version {SCHEMA_VERSION}; "
             "give another path, or use the release that wrote it"
         )
+    return int(version)
 
 
 def _not_a_ledger(path: str | Path, error: sqlite3.Error) -> str:

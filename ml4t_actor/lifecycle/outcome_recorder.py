@@ -277,7 +277,9 @@ class OutcomeRecorder:
 def answer_of(row: SignalRow) -> EnrichedSignal:
     """Return the enriched signal that a row was recorded of."""
     values = zip(FIELD_OF_COLUMN.values(), row, strict=False)  # the row has more columns
-    enriched: EnrichedSignal = EnrichedSignal.from_dict(dict(values))
+    # What a ledger of an earlier version does not tell is None, and gets its default.
+    told = {name: value for name, value in values if value is not None}
+    enriched: EnrichedSignal = EnrichedSignal.from_dict(told)
     return enriched
 
 

@@ -3,7 +3,7 @@
 Each check starts with the exact type that the hot path has, which settles it in one comparison.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeGuard
 
@@ -82,16 +82,18 @@ def identifier(value: InstrumentId | str) -> InstrumentId:
         raise refused("instrument_id", value, f"must be an InstrumentId or its string ({e})") from None
 
 
-def _arguments(kind: str, fields: frozenset[str], values: Mapping[str, object]) -> dict[str, object]:
+def _arguments(
+    kind: str, fields: frozenset[str], later: frozenset[str], values: Mapping[str, object]
+) -> dict[str, object]:
     """Return `values` as constructor arguments, refusing a field too many or too few."""
     given = dict(values)
     if (named := given.pop("type", kind)) != kind:
         raise refused("type", named, f"must be '{kind}'")
     if given.keys() != fields:
-        if missing := sorted(fields - given.keys()):
+        if missing := sorted(fields - later - given.keys()):
             raise ValueError(f"{kind} has no value for `{'`, `'.join(missing)}`")
-        unknown = next(name for name in given if name not in fields)
-        raise refused("field", unknown, f"must be one of those of {kind}: {', '.join(sorted(fields))}")
+        if (unknown := next((name for name in given if name not in fields), None)) is not None:
+            raise refused("field", unknown, f"must be one of those of {kind}: {', '.join(sorted(fields))}")
     for name in TIMESTAMPS:
         value = given[name]
         if type(value) is str and len(value) <= 19 and value.isascii() and value.isdigit():
@@ -116,6 +118,26 @@ def message[T: type[Any]](cls: T) -> T:
     Adds ``from_dict`` and ``from_bytes``, which refuse a field too many or too few, and lets the catalog encode a list
     at once: Nautilus's default makes one Arrow batch per object.
     """
+    return message_with_later()(cls)
+
+
+def message_with_later[T: type[Any]](*later: str) -> Callable[[T], T]:
+    """Return what `message` does to a class, for one that has got fields after its first release.
+
+    Parameters
+    ----------
+    *later : str
+        Names of these fields. What was written before there were any may lack them: they then have the defaults of the
+        constructor.
+    """
+
+    def decorate(cls: T) -> T:
+        return _message(cls, frozenset(later))
+
+    return decorate
+
+
+def _message[T: type[Any]](cls: T, later: frozenset[str]) -> T:
     kind = cls.__name__
     names = frozenset((*cls.__annotations__, *TIMESTAMPS))
 
@@ -132,7 +154,7 @@ def message[T: type[Any]](cls: T) -> T:
         ValueError
             If a field is missing, unknown, of the wrong type or out of range.
         """
-        return cls(**_arguments(kind, names, values))
+        return cls(**_arguments(kind, names, later, values))
 
     def from_bytes(cls: type[Data], raw: bytes) -> Data:
         """Return the message that `to_bytes` encoded; `ValueError` if the bytes hold none."""
@@ -148,5 +170,15 @@ def message[T: type[Any]](cls: T) -> T:
         messages = [item.data if isinstance(item, CustomData) else item for item in items]
         return pa.RecordBatch.from_pylist([item.to_dict() for item in messages], schema=schema)
 
-    register_arrow(made, schema, batch_encoder=encode)
+    def decode(table: pa.Table) -> list[Data]:
+        rows = table.to_pylist()
+        for row in rows:
+            for name in later:
+                if (
+                    name in row and row[name] is None
+                ):  # an older file of a catalog, read together with newer ones
+                    del row[name]
+        return [made.from_dict(row) for row in rows]
+
+    register_arrow(made, schema, batch_encoder=encode, decoder=decode)
     return made  # type: ignore[no-any-return]

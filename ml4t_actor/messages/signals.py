@@ -13,6 +13,7 @@ from ml4t_actor.messages.fields import (
     integer,
     is_number,
     message,
+    message_with_later,
     text,
     unit,
 )
@@ -122,7 +123,7 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
         }
 
 
-@message
+@message_with_later("base_odds", "confidence_low", "confidence_high")
 class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """A signal with how far to trust it.
 
@@ -149,6 +150,12 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         A `Status`: "ok", or why values are defaults.
     latency_ns : int
         Measured time of the enrichment, nanoseconds.
+    base_odds : float, default 0.0
+        What the probability would be without the features, in [0, 1]: the odds of a random walk between the trade's
+        barriers after its costs, recalibrated by the model; as they are where no model answered, 0.0 where not known.
+    confidence_low, confidence_high : float, default 0.0 and 1.0
+        Ends of a 90 % interval of `meta_confidence`, in [0, 1], for the uncertainty of the model's estimate; all of
+        [0, 1] where no model answered or it knows of none.
     ts_event : int, default 0
         When the signal arose, UNIX nanoseconds.
     ts_init : int, default 0
@@ -178,6 +185,9 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
     model_version: str
     status: str
     latency_ns: int
+    base_odds: float
+    confidence_low: float
+    confidence_high: float
 
     def __init__(
         self,
@@ -196,6 +206,9 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         model_version: str,
         status: str,
         latency_ns: int,
+        base_odds: float = 0.0,
+        confidence_low: float = 0.0,
+        confidence_high: float = 1.0,
         ts_event: int = 0,
         ts_init: int = 0,
     ) -> None:
@@ -212,6 +225,9 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             model_version,
             status,
             latency_ns,
+            base_odds,
+            confidence_low,
+            confidence_high,
         )
         fields["_ts_event"] = integer("ts_event", ts_event)
         fields["_ts_init"] = integer("ts_init", ts_init)
@@ -230,6 +246,9 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         volatility: float = 0.0,
         model_version: str = "",
         latency_ns: int = 0,
+        base_odds: float = 0.0,
+        confidence_low: float = 0.0,
+        confidence_high: float = 1.0,
         ts_init: int | None = None,
     ) -> Self:
         """Return `signal` enriched; what is left out fails closed.
@@ -241,6 +260,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         signal : SignalData
             The signal, whose fields and `ts_event` are taken over.
         meta_confidence, status, toxicity, vpin, regime_weight, regime, volatility, model_version, latency_ns
+            See the class.
+        base_odds, confidence_low, confidence_high
             See the class.
         ts_init : int, optional
             When the enrichment was made, UNIX nanoseconds; the signal's own `ts_init` by default.
@@ -264,6 +285,9 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             model_version,
             status,
             latency_ns,
+            base_odds,
+            confidence_low,
+            confidence_high,
         )
         if ts_init is not None:
             fields["_ts_init"] = integer("ts_init", ts_init)
@@ -291,8 +315,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
 class EnrichedSignalFields(msgspec.Struct, array_like=True):
     """The fields of an `EnrichedSignal` as primitives, as `to_dict` gives them.
 
-    Their order is that of recordings: a field that is added goes to the end, with a default, so that older ones can be
-    read.
+    Their order is that of recordings: a field that is added goes to the end, and is None in what was recorded before
+    there was one.
     """
 
     instrument_id: str
@@ -311,6 +335,9 @@ class EnrichedSignalFields(msgspec.Struct, array_like=True):
     latency_ns: int
     ts_event: int
     ts_init: int
+    base_odds: float | None = None
+    confidence_low: float | None = None
+    confidence_high: float | None = None
 
 
 def _volatility(value: object) -> float:
@@ -358,6 +385,9 @@ def _set_enrichment(
     model_version: object,
     status: object,
     latency_ns: object,
+    base_odds: object,
+    confidence_low: object,
+    confidence_high: object,
 ) -> None:
     fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
     fields["toxicity"] = unit("toxicity", toxicity)
@@ -368,6 +398,9 @@ def _set_enrichment(
     fields["model_version"] = text("model_version", model_version, 0)
     fields["status"] = _status(status)
     fields["latency_ns"] = integer("latency_ns", latency_ns)
+    fields["base_odds"] = unit("base_odds", base_odds)
+    fields["confidence_low"] = unit("confidence_low", confidence_low)
+    fields["confidence_high"] = unit("confidence_high", confidence_high)
 
 
 def _status(value: object) -> Status:

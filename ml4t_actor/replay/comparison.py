@@ -16,6 +16,7 @@ KEPT = 10  # differences to show
 Key = tuple[str, str]
 
 _FIELDS = tuple(name for name in AnswerFrame.__struct_fields__ if name != "latency_ns")
+_LATER = frozenset(AnswerFrame.__struct_fields__[-len(AnswerFrame.__struct_defaults__) :])  # may be None
 _KEY = ("source", "signal_id")
 _IN_LEDGER = {
     field: column for column, field in FIELD_OF_COLUMN.items() if field in _FIELDS and field not in _KEY
@@ -112,7 +113,7 @@ class Comparison:
         self.compared += 1
         same = True
         for name in _FIELDS:
-            if _bits(expected[name]) != _bits(actual[name]):
+            if _told(name, expected[name]) and _bits(expected[name]) != _bits(actual[name]):
                 same = False
                 self._differ(number, key, name, expected[name], actual[name])
         if number < self._newest:
@@ -127,7 +128,11 @@ class Comparison:
             return True
         self.in_ledger += 1
         recorded = _comparable({name: row[column] for name, column in _IN_LEDGER.items()})
-        wrong = [name for name, value in recorded.items() if _bits(value) != _bits(actual[name])]
+        wrong = [
+            name
+            for name, value in recorded.items()
+            if _told(name, value) and _bits(value) != _bits(actual[name])
+        ]
         for name in wrong:
             self._differ(number, key, f"{name}, in the ledger", recorded[name], actual[name])
         return not wrong
@@ -153,6 +158,11 @@ def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[
     columns = [*_KEY, *_IN_LEDGER.values()]
     rows = zip(*(table[name].tolist() for name in columns), strict=True)
     return {row[:2]: dict(zip(columns, row, strict=True)) for row in rows}
+
+
+def _told(name: str, value: object) -> bool:
+    """Return whether what recorded the field knew of it: an earlier version left None, which a table has as NaN."""
+    return name not in _LATER or not (value is None or value != value)
 
 
 def _comparable(values: dict[str, object]) -> dict[str, object]:

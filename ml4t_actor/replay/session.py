@@ -41,7 +41,7 @@ _CAUSES = (
         "bars or trades are missing, so that an instrument counted as stale or cold, or the reverse",
     ),
     (
-        {"meta_confidence"},
+        {"meta_confidence", "confidence_low", "confidence_high", "base_odds"},
         "signals before it are missing or in another order (the model knows of them), or custom features have changed",
     ),
     ({"ts_init", "order"}, "the recording's frames are not in the order in which they were handled"),

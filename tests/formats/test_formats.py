@@ -9,8 +9,10 @@ import importlib
 import json
 import math
 import re
+import sqlite3
 import tarfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import sklearn
 
 from ml4t_actor import InferenceLoop, LedgerReader, LedgerSettings, MetaModel, ModelStore, SignalData
 from ml4t_actor.ledger import Ledger, training_rows
+from ml4t_actor.recording import AnswerFrame, read_recording
 from ml4t_actor.replay import ReplayReport, replay
 
 FOLDER = Path(__file__).parent / "written_by_0_1_0"
@@ -36,6 +39,11 @@ PICKLED = {
     "ml4t_actor.settings": "ModelSettings",
 }
 MINUTE_NS = 60_000_000_000
+LATER = (
+    "base_odds",
+    "confidence_low",
+    "confidence_high",
+)  # of an enriched signal, which 0.1.0 did not know of
 
 
 @pytest.fixture
@@ -150,7 +158,10 @@ def test_a_store_goes_on_after_the_versions_that_it_has(written: Path) -> None:
 
 
 def test_the_ledger_tells_of_every_signal(written: Path) -> None:
-    assert signal_facts(LedgerReader(written / "ledger.sqlite")) == EXPECTED["signals"]
+    facts = signal_facts(LedgerReader(written / "ledger.sqlite"))
+    for row in facts.values():
+        assert {row.pop(name) for name in LATER} == {"nan"}  # which later versions know of
+    assert facts == EXPECTED["signals"]
 
 
 def signal_facts(reader: LedgerReader) -> dict[str, dict[str, Any]]:
@@ -186,19 +197,39 @@ def test_the_ledger_tells_of_the_models(written: Path) -> None:
 
 def test_the_ledger_scores_its_models(written: Path) -> None:
     reader = LedgerReader(written / "ledger.sqlite")
-    found, expected = performance(reader), EXPECTED["performance"]
-    assert list(found) == list(expected)
+    table = reader.performance().set_index(["model_version", "instrument_id"])
+    found = {" ".join(group): scores for group, scores in table.to_dict("index").items()}
+    assert list(found) == list(EXPECTED["performance"])
     for group, scores in found.items():
-        assert scores == pytest.approx(expected[group], rel=1e-9, abs=1e-12), group
+        expected = scores_of(group) | {"log_loss_odds": math.nan, "skill_over_odds": math.nan}
+        for name in ("n", "resolved", "scored"):
+            assert scores[name] == EXPECTED["performance"][group][name]
+        compared = {name: scores[name] for name in expected}
+        assert compared == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True), group
     assert reader.reliability()["n"].tolist() == EXPECTED["reliability"]
 
 
-def performance(reader: LedgerReader) -> dict[str, dict[str, float]]:
-    """Return the scores that there are, by model and instrument."""
-    table = reader.performance().set_index(["model_version", "instrument_id"])
+def scores_of(group: str) -> dict[str, float]:
+    """Return scores of what 0.1.0 read of a group's signals, each of which counts once: it weighed them."""
+    rows = [
+        row
+        for row in EXPECTED["signals"].values()
+        if f"{row['model_version']} {row['instrument_id']}" == group
+        and row["label"] in (0, 1)
+        and row["status"] in ("ok", "late")
+        and row["side"]
+    ]
+    y = np.array([row["label"] for row in rows], dtype=float)
+    p = np.array([float.fromhex(row["confidence"]) for row in rows])
+    ret = np.array([float.fromhex(row["ret"]) for row in rows])
+    if not len(rows):
+        return dict.fromkeys(("base_rate", "mean_confidence", "log_loss", "brier", "mean_ret"), math.nan)
     return {
-        " ".join(group): {name: score for name, score in scores.items() if not math.isnan(score)}
-        for group, scores in table.to_dict("index").items()
+        "base_rate": y.mean(),
+        "mean_confidence": p.mean(),
+        "log_loss": -np.log(np.where(y == 1.0, p, 1.0 - p)).mean(),
+        "brier": ((p - y) ** 2).mean(),
+        "mean_ret": ret.mean(),
     }
 
 
@@ -243,6 +274,9 @@ def test_a_live_ledger_goes_on_where_it_was(written: Path) -> None:
         ledger.record_position(position._replace(entry_id="9-9"))
         assert ledger.close()
         assert not +ledger.counts  # nothing was refused or dropped
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(signals)")]
+    assert columns[-3:] == list(LATER)
     after = signal_facts(LedgerReader(path))
     added = after.pop("of a later version")
     assert after == before
@@ -275,9 +309,18 @@ def continued_facts(folder: Path, instrument: str) -> dict[str, Any]:
         ts_init=ts + MINUTE_NS,
     )
     answer = loop.process_signal(signal).to_dict()
-    for name in ("latency_ns", "type"):
+    for name in ("latency_ns", "type", *LATER):
         answer.pop(name, None)
     return {name: _plain(value) for name, value in answer.items()}
+
+
+def test_answers_in_a_recording_have_the_fields_of_then(written: Path) -> None:
+    _, frames = read_recording(written / TAPES[1])
+    answers = [frame for frame in frames if isinstance(frame, AnswerFrame)]
+    assert len(answers) == EXPECTED["replays"][TAPES[1]]["taken"]["answers"]
+    for answer in answers:
+        assert {getattr(answer, name) for name in LATER} == {None}
+        assert answer.ts_init > 0
 
 
 @pytest.mark.parametrize("tape", TAPES)

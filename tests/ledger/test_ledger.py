@@ -19,8 +19,9 @@ from ml4t_actor.ledger import (
     LedgerReader,
     SignalRow,
     StreamPosition,
+    training_rows,
 )
-from ml4t_actor.ledger.schema import SCHEMA_VERSION
+from ml4t_actor.ledger.schema import SCHEMA_VERSION, open_ledger, open_read_only
 from ml4t_actor.settings import LedgerSettings
 from tests.support.ledgers import (
     FAST,
@@ -30,6 +31,7 @@ from tests.support.ledgers import (
     table,
 )
 
+ADDED = ("base_odds", "confidence_low", "confidence_high")
 finite = st.floats(allow_nan=False, width=64)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -53,6 +55,9 @@ signal_rows = st.builds(
     model_version=text,
     status=text,
     latency_ns=int64,
+    base_odds=optional_float,
+    confidence_low=optional_float,
+    confidence_high=optional_float,
     feature_set=st.none(),
     features=doubles,
     regime_probabilities=doubles,
@@ -97,8 +102,9 @@ def test_columns_of_the_file_are_in_the_documented_order(tmp_path):
         *("latency_ns", "feature_set", "features", "regime_probabilities", "regime_model"),
         *("entry_ts", "entry", "profit", "stop", "entry_bar", "entry_share", "window_end_ns"),
         *("barrier", "label", "ret", "ts_outcome", "bars", "weight"),
+        *ADDED,  # where an older file gets them
     ]
-    assert tuple(columns[2 : 2 + len(SignalRow._fields)]) == SignalRow._fields
+    assert set(SignalRow._fields) < set(columns)
     assert table(path, "PRAGMA auto_vacuum") == [(2,)]
     assert table(path, "PRAGMA journal_mode") == [("wal",)]
     assert table(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
@@ -298,20 +304,91 @@ def test_rows_after_one_that_was_forgotten_are_still_after_it(tmp_path):
         assert ledger.signals_after(row_id, 100) == [signal_row(2)]
 
 
-def test_a_ledger_of_the_release_before_gets_its_new_table(tmp_path):
+def make_older(path, version):
+    """Make a ledger what it was in that version: 1 knew no positions, neither knew the added columns."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER signals_added")
+        for name in ADDED:
+            connection.execute(f"ALTER TABLE signals DROP COLUMN {name}")
+        if version == 1:
+            connection.execute("DROP TABLE positions")
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_ledger_of_an_earlier_version_gets_what_is_new(tmp_path, version):
+    path, new = tmp_path / "ledger.sqlite", tmp_path / "new.sqlite"
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_signal(signal_row(0))
+        ledger.record_outcomes([outcome_row(0)])
+        ledger.record_signal(signal_row(1))
+    make_older(path, version)
+    before = table(path, "SELECT * FROM signals")
+    signals = LedgerReader(path).signals()  # which changes nothing
+    assert list(signals["signal_id"]) == ["s0", "s1"]
+    assert signals[list(ADDED)].isna().all(axis=None)
+    assert math.isnan(LedgerReader(path).performance()["skill_over_odds"].item())
+    assert len(training_rows(path, "actor", [], 0, 2**62, 10)) == 0
+    assert table(path, "PRAGMA user_version") == [(version,)]
+    answered = signal_row(2, base_odds=0.4, confidence_low=0.5, confidence_high=0.7)
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_position(StreamPosition("in", "1-0"))
+        ledger.record_signal(answered)
+        assert ledger.position("in") == StreamPosition("in", "1-0")
+        assert ledger.open_signals() == [signal_row(1), answered]
+        assert not +ledger.counts
+    Ledger(new, "actor", FAST).close()
+    assert [row[: len(before[0])] for row in table(path, "SELECT * FROM signals")][:2] == before
+    assert table(path, f"SELECT {', '.join(ADDED)} FROM signals") == [
+        (None,) * 3,
+        (None,) * 3,
+        (0.4, 0.5, 0.7),
+    ]
+    for query in (
+        "PRAGMA user_version",
+        "PRAGMA table_info(signals)",
+        "SELECT name FROM sqlite_master ORDER BY 1",
+    ):
+        assert table(path, query) == table(new, query)
+
+
+def test_a_ledger_can_be_read_while_it_gets_what_is_new(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, "actor", FAST) as ledger:
         ledger.record_signal(signal_row(0))
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE positions")
-        connection.execute("PRAGMA user_version = 1")
-    assert list(LedgerReader(path).signals()["signal_id"]) == ["s0"]  # which changes nothing
-    assert table(path, "PRAGMA user_version") == [(1,)]
+    make_older(path, 2)
+    with closing(open_read_only(path)) as connection:
+        query = "SELECT signal_id, base_odds FROM signals"
+        assert connection.execute(query).fetchall() == [("s0", None)]
+        with Ledger(path, "actor", FAST) as ledger:
+            ledger.record_signal(signal_row(1, base_odds=0.4))
+        assert connection.execute(query).fetchall() == [("s0", None), ("s1", 0.4)]
+
+
+def test_what_is_new_costs_a_large_ledger_nothing(tmp_path):
+    """Its rows are not written again: what the log of changes holds is a few pages."""
+    path = tmp_path / "ledger.sqlite"
     with Ledger(path, "actor", FAST) as ledger:
-        ledger.record_position(StreamPosition("in", "1-0"))
-        assert ledger.position("in") == StreamPosition("in", "1-0")
-        assert ledger.open_signals() == [signal_row(0)]
-    assert table(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        for i in range(3_000):
+            ledger.record_signal(signal_row(i, features=bytes(2_000)))
+    make_older(path, 2)
+    [(n_pages,)] = table(path, "PRAGMA page_count")
+    assert n_pages > 1_000
+    with closing(open_ledger(path, busy_timeout_s=2.0)) as connection:
+        wal = path.with_name(path.name + "-wal").stat().st_size
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    assert wal < 100_000
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_numbers_of_numpy_are_stored_as_numbers_in_what_is_new(tmp_path, name):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, "actor", FAST) as ledger:
+        ledger.record_signal(signal_row(0, **{name: np.float32(0.25)}))
+        ledger.record_signal(signal_row(1, **{name: b"no number"}))
+        ledger.flush()
+        assert ledger.counts["refused"] == 1
+    assert table(path, f"SELECT {name} FROM signals") == [(0.25,)]
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path):

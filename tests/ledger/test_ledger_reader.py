@@ -15,7 +15,8 @@ from ml4t_actor.ledger import (
 )
 from ml4t_actor.ledger.__main__ import main
 from ml4t_actor.validation import auc, brier, log_loss
-from tests.support.ledgers import DAY, FAST, START, random_ledger
+from ml4t_actor.validation.scores import wilson_interval
+from tests.support.ledgers import DAY, FAST, START, outcome_row, random_ledger, signal_row
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +84,44 @@ def test_performance_is_that_of_a_plain_loop(answered):
         assert found["n"] == len(group)
         assert found["resolved"] == sum(row["label"] in (0, 1) for row in group)
         assert found["scored"] == len(scored) > 5
-        y, p, w = (np.array([row[name] for row in scored]) for name in ("label", "confidence", "weight"))
-        rate = (w * y).sum() / w.sum()
+        y, p = (np.array([row[name] for row in scored]) for name in ("label", "confidence"))
+        rate = y.mean()
         assert found["base_rate"] == pytest.approx(rate)
-        assert found["mean_confidence"] == pytest.approx((w * p).sum() / w.sum())
-        assert found["mean_ret"] == pytest.approx(sum(row["weight"] * row["ret"] for row in scored) / w.sum())
-        loss = -(w * np.where(y == 1, np.log(p), np.log(1 - p))).sum() / w.sum()
+        assert found["mean_confidence"] == pytest.approx(p.mean())
+        assert found["mean_ret"] == pytest.approx(np.mean([row["ret"] for row in scored]))
+        loss = -np.where(y == 1, np.log(p), np.log(1 - p)).mean()
         entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
         assert found["log_loss"] == pytest.approx(loss)
         assert found["log_loss_baseline"] == pytest.approx(entropy)
         assert found["skill"] == pytest.approx(1 - loss / entropy)
-        assert found["brier"] == pytest.approx((w * (p - y) ** 2).sum() / w.sum())
+        assert found["brier"] == pytest.approx(((p - y) ** 2).mean())
         pairs = [
-            (a["weight"] * b["weight"], np.heaviside(a["confidence"] - b["confidence"], 0.5))
+            np.heaviside(a["confidence"] - b["confidence"], 0.5)
             for a in scored for b in scored
             if a["label"] == 1 and b["label"] == 0 and a["side"] == b["side"]
         ]  # fmt: skip
-        within = sum(w * c for w, c in pairs) / sum(w for w, _ in pairs)
-        assert found["auc_within_side"] == pytest.approx(within)
+        assert found["auc_within_side"] == pytest.approx(np.mean(pairs))
+        told = [row for row in scored if row["base_odds"] is not None]
+        assert 0 < len(told) < len(scored)
+        losses = {
+            name: [-math.log(q if row["label"] else 1.0 - q) for row in told for q in (max(row[name], 1e-4),)]
+            for name in ("confidence", "base_odds")
+        }
+        assert found["log_loss_odds"] == pytest.approx(np.mean(losses["base_odds"]))
+        assert found["skill_over_odds"] == pytest.approx(
+            1 - sum(losses["confidence"]) / sum(losses["base_odds"])
+        )
+
+
+def test_what_cannot_pay_is_scored_as_a_small_probability():
+    ledger = Ledger(None, "actor", FAST)
+    for i in range(10):
+        ledger.record_signal(signal_row(i, confidence=0.0, base_odds=0.0))
+        ledger.record_outcomes([outcome_row(i, int(i == 0))])
+    [found] = LedgerReader(ledger).performance().to_dict("records")
+    assert found["log_loss"] == pytest.approx(-(math.log(1e-4) + 9 * math.log(1 - 1e-4)) / 10)
+    assert found["skill_over_odds"] == 0.0
+    assert found["brier"] == pytest.approx(0.1)
 
 
 def test_performance_by_other_groups(answered):
@@ -109,9 +130,9 @@ def test_performance_by_other_groups(answered):
     whole = reader.performance(by=[])
     assert whole["n"].tolist() == [len(written)]
     scored = [row for row in written if row["label"] in (0, 1) and row["status"] in ("ok", "late")]
-    y, p, w = (np.array([row[name] for row in scored]) for name in ("label", "confidence", "weight"))
-    assert whole["log_loss"].item() == pytest.approx(log_loss(y, p, w))
-    assert whole["brier"].item() == pytest.approx(brier(y, p, w))
+    y, p = (np.array([row[name] for row in scored]) for name in ("label", "confidence"))
+    assert whole["log_loss"].item() == pytest.approx(log_loss(y, np.maximum(p, 1e-4)))
+    assert whole["brier"].item() == pytest.approx(brier(y, p))
     by_status = reader.performance(by=["status"]).set_index("status")
     assert by_status["n"].sum() == len(written)
     assert by_status.loc["stale_data", "scored"] == 0
@@ -121,9 +142,9 @@ def test_performance_by_other_groups(answered):
     with pytest.raises(ValueError, match=r"`by` has \['colour'\], must be some of"):
         reader.performance(by=["colour"])
     longs = [row for row in scored if row["side"] == 1]
-    y, p, w = (np.array([row[name] for row in longs]) for name in ("label", "confidence", "weight"))
+    y, p = (np.array([row[name] for row in longs]) for name in ("label", "confidence"))
     by_side = reader.performance(by=["side"]).set_index("side")
-    assert by_side.loc[1, "auc_within_side"] == pytest.approx(auc(y, p, w))
+    assert by_side.loc[1, "auc_within_side"] == pytest.approx(auc(y, p))
 
 
 def test_reliability_and_calibration_error_agree(answered):
@@ -142,10 +163,11 @@ def test_reliability_and_calibration_error_agree(answered):
     for found in table_.itertuples():
         rows = [row for row in scored if found.p_low < row["confidence"] <= found.p_high]
         rows += [row for row in scored if row["confidence"] == found.p_low and found.Index == 0]
-        weight = sum(row["weight"] for row in rows)
         assert found.n == len(rows)
-        assert found.mean_p == pytest.approx(sum(row["weight"] * row["confidence"] for row in rows) / weight)
-        assert found.rate == pytest.approx(sum(row["weight"] * row["label"] for row in rows) / weight)
+        assert found.mean_p == pytest.approx(np.mean([row["confidence"] for row in rows]))
+        assert found.rate == pytest.approx(np.mean([row["label"] for row in rows]))
+        n_effective = sum(row["weight"] for row in scored) * len(rows) / len(scored)
+        assert (found.rate_low, found.rate_high) == pytest.approx(wilson_interval(found.rate, n_effective))
     ten = reader.reliability(version="v000007")
     error = (ten["share"] * (ten["mean_p"] - ten["rate"]).abs()).sum()
     assert reader.performance(by=[], version="v000007")["expected_calibration_error"].item() == pytest.approx(

@@ -23,6 +23,9 @@ ANSWER = {
     "model_version": "v0001",
     "status": "late",
     "latency_ns": 88,
+    "base_odds": 0.19,
+    "confidence_low": 0.21,
+    "confidence_high": 0.23,
     "ts_event": 1_700_000_000_000_000_000,
     "ts_init": 1_700_000_000_000_000_001,
 }
@@ -46,6 +49,10 @@ def test_an_answer_is_recorded_field_by_field_and_read_back_as_it_was():
     assert {name: value for name, value in row._asdict().items() if name in expected} == expected
     assert not any(value for name, value in row._asdict().items() if name not in expected)
     assert answer_of(row) == enriched
+    older = row._replace(base_odds=None, confidence_low=None, confidence_high=None)
+    assert answer_of(older) == EnrichedSignal(
+        **ANSWER | {"base_odds": 0.0, "confidence_low": 0.0, "confidence_high": 1.0}
+    )
 
 
 def test_the_ledger_has_a_column_for_each_field_of_an_answer():

@@ -6,7 +6,9 @@ from dataclasses import FrozenInstanceError
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +61,11 @@ ENRICHED = SIGNAL | {
     "model_version": "v0001",
     "status": "ok",
     "latency_ns": 12_345,
+    "base_odds": 0.45,
+    "confidence_low": 0.52,
+    "confidence_high": 0.67,
 }
+LATER = ("base_odds", "confidence_low", "confidence_high")  # which what is older may lack
 OUTCOME = {
     "instrument_id": BTC,
     "signal": -1,
@@ -118,6 +124,9 @@ enriched_fields = signal_fields | {
     "model_version": st.just("") | texts,
     "status": st.sampled_from([*Status, *(s.value for s in Status)]),
     "latency_ns": nanoseconds,
+    "base_odds": units,
+    "confidence_low": units,
+    "confidence_high": units,
 }
 outcome_fields = {
     **{name: signal_fields[name] for name in ("instrument_id", "source", "signal_id", "ts_event", "ts_init")},
@@ -274,6 +283,7 @@ def test_primitives_of_an_enriched_signal_are_its_fields_in_the_order_of_the_cla
         "instrument_id": "BTC-USD-PERP.HYPERLIQUID", "signal": 1, "strength": 0.7, "source": "trend",
         "signal_id": "trend-1", "meta_confidence": 0.6, "toxicity": 0.2, "vpin": 0.3, "regime_weight": 0.8,
         "regime": 2, "volatility": 0.012, "model_version": "v0001", "status": "late", "latency_ns": 12_345,
+        "base_odds": 0.45, "confidence_low": 0.52, "confidence_high": 0.67,
         "type": "EnrichedSignal", "ts_event": T, "ts_init": T + 5,
     }  # fmt: skip
     enriched = EnrichedSignal.from_signal(
@@ -326,6 +336,9 @@ BAD_ENRICHED: dict[str, list[object]] = BAD_SIGNAL | {
     "model_version": [x for x in BAD_TEXTS if x != ""],
     "status": ["", "OK", "fine", None, 1, ["ok"]],
     "latency_ns": [*BAD_INTEGERS, -1],
+    "base_odds": BAD_UNITS,
+    "confidence_low": BAD_UNITS,
+    "confidence_high": BAD_UNITS,
 }
 BAD_NUMBERS: list[object] = [NAN, INF, -INF, np.float32(INF), True, "0.1", None, 10**400, 0.5j]
 BAD_OUTCOME: dict[str, list[object]] = {
@@ -383,7 +396,7 @@ def test_a_refusal_names_the_value_and_the_rule():
 @pytest.mark.parametrize(("cls", "fields"), KINDS)
 def test_every_missing_field_is_named(cls, fields):
     whole = cls(**fields).to_dict()
-    for name in fields:
+    for name in fields.keys() - {*LATER}:
         with pytest.raises(ValueError, match=rf"^{cls.__name__} has no value for `{name}`$"):
             cls.from_dict({k: v for k, v in whole.items() if k != name})
 
@@ -393,6 +406,55 @@ def test_every_missing_field_is_named(cls, fields):
 def test_an_unknown_field_is_named(cls, fields, extra):
     with pytest.raises(ValueError, match=rf"^`field` was {extra!r}, must be one of those of {cls.__name__}"):
         cls.from_dict(cls(**fields).to_dict() | {extra: 1})
+
+
+OLDER = {name: value for name, value in ENRICHED.items() if name not in LATER}
+FAILS_CLOSED = {"base_odds": 0.0, "confidence_low": 0.0, "confidence_high": 1.0}
+
+
+@pytest.mark.parametrize("encoding", [msgspec.msgpack, msgspec.json], ids=["msgpack", "json"])
+def test_what_an_older_producer_sends_is_read_and_fails_closed(encoding):
+    message = EnrichedSignal(**OLDER)
+    sent = {name: value for name, value in message.to_dict().items() if name not in LATER}
+    assert EnrichedSignal.from_dict(sent) == message == EnrichedSignal(**ENRICHED | FAILS_CLOSED)
+    read = MsgSpecSerializer(encoding=encoding, timestamps_as_str=True).deserialize(
+        encoding.encode(sent | {"ts_event": str(T), "ts_init": str(T + 5)})
+    )
+    assert read == message
+    assert EnrichedSignal.from_dict(sent | {"base_odds": 0.3}).base_odds == 0.3
+    whole = EnrichedSignal.from_signal(SignalData(**SIGNAL), meta_confidence=0.6, status="ok")
+    assert {name: getattr(whole, name) for name in LATER} == FAILS_CLOSED
+
+
+def older_file(catalog, first, messages):
+    """Write a catalog's file as it was before there were these fields."""
+    [folder] = {path.parent for path in catalog.rglob("*.parquet")}
+    rows = [{k: v for k, v in m.to_dict().items() if k not in LATER} for m in messages]
+    schema = pa.schema([field for field in EnrichedSignal._schema if field.name not in LATER])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / f"{first}.parquet")
+
+
+@pytest.mark.parametrize("older_first", [True, False])
+def test_a_catalog_with_an_older_file_is_read(tmp_path, older_first):
+    catalog = ParquetDataCatalog(str(tmp_path))
+    new = [EnrichedSignal(**ENRICHED | {"ts_event": T + i, "ts_init": T + i}) for i in range(3)]
+    catalog.write_data(new)
+    start = T - 10 if older_first else T + 10
+    old = [EnrichedSignal(**OLDER | {"ts_event": start + i, "ts_init": start + i}) for i in range(3)]
+    name = "_".join(
+        pd.Timestamp(t).isoformat().replace(":", "-").replace(".", "-") + "Z" for t in (start, start + 2)
+    )
+    older_file(tmp_path, name, old)
+    read = sorted((x.data for x in catalog.query(EnrichedSignal)), key=lambda m: m.ts_event)
+    if older_first:
+        # Nautilus reads the columns of the first file: what the newer one tells beyond them is passed over.
+        new = [
+            EnrichedSignal(**ENRICHED | FAILS_CLOSED | {"ts_event": m.ts_event, "ts_init": m.ts_init})
+            for m in new
+        ]
+        assert read == old + new
+    else:
+        assert read == new + old
 
 
 def test_the_dict_of_another_type_is_refused():
@@ -457,6 +519,9 @@ def test_messages_differ_if_any_field_does(cls, fields):
         "model_version": "",
         "status": "late",
         "latency_ns": 0,
+        "base_odds": 0.46,
+        "confidence_low": 0.51,
+        "confidence_high": 0.68,
         "barrier": "stop",
         "label": 0,
         "ret": -0.012,

@@ -8,134 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.special import expit
 
 from ml4t_actor.meta_model.compiled import CompiledModel, Prediction
+from tests.support.compiled_models import N_FEATURES, random_arrays, restated
 
 KINDS = ("logistic", "trees")
 CALIBRATIONS = ("none", "sigmoid", "isotonic")
-N_FEATURES = 5
-LIMIT = 3.0
-
-
-def random_tree(rng, depth):
-    """Return a tree as nested tuples: a leaf's value, or (feature, threshold, default_left, left, right)."""
-    if depth == 0 or rng.random() < 0.1:
-        return float(rng.normal(scale=0.3))
-    left, right = random_tree(rng, depth - 1), random_tree(rng, depth - 1)
-    return int(rng.integers(N_FEATURES)), float(rng.normal()), bool(rng.random() < 0.5), left, right
-
-
-def flat_trees(trees):
-    """Return the arrays of trees, each node before its children."""
-    names = ("feature", "threshold", "left", "right", "default_left", "value")
-    columns = {name: [] for name in names}
-
-    def add(tree):
-        here = len(columns["feature"])
-        leaf = isinstance(tree, float)
-        row = (-1, 0.0, -1, -1, False, tree) if leaf else (tree[0], tree[1], 0, 0, tree[2], 0.0)
-        for name, value in zip(names, row, strict=True):
-            columns[name].append(value)
-        if not leaf:
-            columns["left"][here] = add(tree[3])
-            columns["right"][here] = add(tree[4])
-        return here
-
-    roots = [add(tree) for tree in trees]
-    dtypes = {"feature": np.int32, "left": np.int32, "right": np.int32, "default_left": np.bool_}
-    arrays = {name: np.array(c, dtype=dtypes.get(name, np.float64)) for name, c in columns.items()}
-    return arrays | {"root": np.array(roots, dtype=np.int32)}
-
-
-def walk(tree, x):
-    while not isinstance(tree, float):
-        feature, threshold, default_left, left, right = tree
-        goes_left = default_left if np.isnan(x[feature]) else x[feature] <= threshold
-        tree = left if goes_left else right
-    return tree
-
-
-def random_arrays(seed, kind, calibration, uses_odds=True):
-    """Return the arrays of a model, and its trees."""
-    rng = np.random.default_rng(seed)
-    n = 3 + (N_FEATURES if kind == "logistic" else 1)
-    trees = [random_tree(rng, 3) for _ in range(6)]
-    arrays = {
-        "format": np.int64(2),
-        "kind": np.str_(kind),
-        "n_features": np.int64(N_FEATURES),
-        "limit": np.float64(LIMIT),
-        "uses_odds": np.bool_(uses_odds),
-        "odds_center": rng.normal([-0.5, -6.0]),
-        "odds_scale": rng.uniform(0.1, 1.0, 2),
-        "odds_coefficient": rng.normal(scale=0.1, size=2),
-        "intercept": np.float64(rng.normal(scale=0.2)),
-        "base_intercept": np.float64(rng.normal(scale=0.2)),
-        "base_coefficient": rng.normal(scale=0.1, size=2),
-        "covariance_factor": np.tril(rng.normal(scale=0.1, size=(n, n))),
-        "calibration": np.str_(calibration),
-        "calibration_slope": np.float64(rng.uniform(0.2, 2.0)),
-        "calibration_intercept": np.float64(rng.normal(scale=0.3)),
-        "calibration_score": np.empty(0),
-        "calibration_probability": np.empty(0),
-    }
-    if calibration == "isotonic":
-        arrays["calibration_score"] = np.cumsum(rng.uniform(0.05, 0.4, 8)) - 1.5
-        arrays["calibration_probability"] = np.sort(rng.uniform(size=8))
-    if kind == "logistic":
-        arrays["mean"] = rng.normal(size=N_FEATURES)
-        arrays["scale"] = rng.uniform(0.5, 2.0, N_FEATURES)
-        arrays["coefficient"] = rng.normal(scale=0.3, size=N_FEATURES)
-    else:
-        arrays |= flat_trees(trees)
-        arrays["trees_intercept"] = np.float64(rng.normal(scale=0.1))
-        arrays["score_mean"] = np.float64(rng.normal(scale=0.1))
-        arrays["score_scale"] = np.float64(rng.uniform(0.2, 0.6))
-        arrays["score_coefficient"] = np.float64(rng.normal())
-    return arrays, trees
-
-
-def restated(arrays, trees, x, odds, volatility):
-    """Return the four numbers by the formula of the docstring, for one row."""
-    limit = arrays["limit"]
-    kind, calibration = str(arrays["kind"]), str(arrays["calibration"])
-    if arrays["uses_odds"]:
-        if not (np.isfinite(volatility) and volatility > 0.0 and 0.0 <= odds < 1.0):
-            return np.full(4, np.nan)
-        if odds == 0.0:
-            return np.zeros(4)
-        lo = logit(odds)
-        zo = np.clip(
-            (np.array([lo, np.log(volatility)]) - arrays["odds_center"]) / arrays["odds_scale"], -limit, limit
-        )
-    else:
-        lo, zo = 0.0, np.zeros(2)
-    base = lo + arrays["base_intercept"] + arrays["base_coefficient"] @ zo
-    if kind == "logistic":
-        with np.errstate(invalid="ignore"):
-            u = np.clip((x - arrays["mean"]) / arrays["scale"], -limit, limit)
-        u[~np.isfinite(x)] = np.nan
-        beta = arrays["coefficient"]
-    else:
-        score = arrays["trees_intercept"] + sum(walk(tree, x) for tree in trees)
-        u = np.clip((score - arrays["score_mean"]) / arrays["score_scale"], -limit, limit).reshape(1)
-        beta = arrays["score_coefficient"].reshape(1)
-    eta = lo + arrays["intercept"] + arrays["odds_coefficient"] @ zo + beta @ u
-    g = np.concatenate([[1.0], zo, u])
-    covariance = arrays["covariance_factor"] @ arrays["covariance_factor"].T
-    half = norm.ppf(0.95) * np.sqrt(g @ covariance @ g)
-
-    def calibrated(score):
-        if calibration == "none":
-            return expit(score)
-        if calibration == "sigmoid":
-            return expit(arrays["calibration_slope"] * score + arrays["calibration_intercept"])
-        knots = arrays["calibration_score"], arrays["calibration_probability"]
-        return np.nan if np.isnan(score) else np.interp(score, *knots)
-
-    return np.array([calibrated(eta), expit(base), calibrated(eta - half), calibrated(eta + half)])
 
 
 def random_rows(seed, n=40, spread=2.0, holes=0.03):

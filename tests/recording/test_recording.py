@@ -147,7 +147,7 @@ frames = st.one_of(
     st.builds(SignalFrame, texts, st.integers(-1, 1), floats, texts, texts, times, times, times),
     st.builds(
         AnswerFrame, texts, st.integers(-1, 1), floats, texts, texts, floats, floats, floats, floats,
-        st.integers(-1, 9), floats, texts, texts, times, times, times,
+        st.integers(-1, 9), floats, texts, texts, times, times, times, *([st.none() | floats] * 3),
     ),
     st.builds(EndFrame, times),
     st.builds(IncompleteFrame, texts),

@@ -445,6 +445,11 @@ def the_last_bit_of_an_answer(frames: list[Any]) -> None:
     frame.toxicity = np.nextafter(frame.toxicity, 2.0).item()
 
 
+def the_last_bit_of_the_odds(frames: list[Any]) -> None:
+    frame = frames[middle(frames, AnswerFrame)]
+    frame.base_odds = np.nextafter(frame.base_odds, 2.0).item()
+
+
 def answers_in_another_order(frames: list[Any]) -> None:
     at, after = [i for i, frame in enumerate(frames) if isinstance(frame, AnswerFrame)][700:702]
     frames.insert(after, frames.pop(at))
@@ -467,6 +472,7 @@ def answers_in_another_order(frames: list[Any]) -> None:
         (another_strength, {"strength"}, "a signal in the recording is not the one that was answered"),
         (a_missing_signal, {"answer"}, "frames are missing, or were added: there are -1"),
         (the_last_bit_of_an_answer, {"toxicity"}, "a trade, or the volume of a bar"),
+        (the_last_bit_of_the_odds, {"base_odds"}, "signals before it are missing or in another order"),
         (answers_in_another_order, {"order"}, "not in the order in which they were handled"),
     ],
 )
@@ -498,6 +504,17 @@ def test_an_answer_that_the_recording_lacks_is_reported(recorded, tmp_path):
     assert report.is_identical  # of those that are there
     assert "answered without publishing, and so not compared: 2" in report.notes
     assert "the recording has -1 frames against what was written" in report.notes
+
+
+def test_what_an_older_recording_does_not_tell_is_not_compared(recorded, tmp_path):
+    def as_before(frames: list[Any]) -> None:
+        for frame in frames:
+            if isinstance(frame, AnswerFrame):
+                frame.base_odds = frame.confidence_low = frame.confidence_high = None
+
+    report = altered(recorded, tmp_path, as_before)
+    assert report.is_identical
+    assert report.identical == len(recorded.published[0])
 
 
 def test_a_life_without_its_state_is_found(recorded, tmp_path):

@@ -92,6 +92,7 @@ def locked_by_another_process(path: Path) -> Iterator[None]:
 def random_ledger(ledger: Ledger, n: int, seed: int = 3) -> list[dict[str, Any]]:
     """Record `n` signals of all kinds; return what each was, as a dict."""
     rng = np.random.default_rng(seed)
+    odds_rng = np.random.default_rng((seed, 1))
     sets = [["x", "y", "z"], ["z", "x"], ["y", "z", "x", "w"], ["w"]]
     numbers = [ledger.feature_set(names) for names in sets]
     written = []
@@ -108,6 +109,9 @@ def random_ledger(ledger: Ledger, n: int, seed: int = 3) -> list[dict[str, Any]]
             side=int(rng.choice([-1, 1])),
             ts_event=START + int(rng.integers(n // 2)) * HOUR,
             confidence=float(rng.random()),
+            base_odds=None
+            if odds_rng.random() < 0.2
+            else float(odds_rng.choice([0.0, 0.3, odds_rng.random()])),
             model_version=str(rng.choice(["v000006-aaaa", "v000007-bbbb", ""])),
             status=str(
                 rng.choice(["ok", "late", "no_model", "novel_input", "stale_data"], p=[0.6, *[0.1] * 4])
