@@ -1,8 +1,11 @@
 """Independent tasks on several processes, with results that do not depend on how many there are."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 __all__ = ["fan_out"]
+
+_IN_TASK: ContextVar[bool] = ContextVar("ml4t_in_task", default=False)
 
 
 def fan_out[Task, Result](
@@ -17,7 +20,7 @@ def fan_out[Task, Result](
 
     The results are those of a plain loop, bit for bit and in its order, if each task brings its own seed: linear
     algebra runs on one thread in every task, since sums on several threads round differently. Where there is only one
-    task or one worker no process is started.
+    task or one worker no process is started, nor by a task for tasks of its own.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def fan_out[Task, Result](
     if n_jobs < 1:
         raise ValueError(f"`n_jobs` was {n_jobs}, must be at least one worker")
     n_jobs = min(n_jobs, len(tasks))
-    if n_jobs <= 1:
+    if n_jobs <= 1 or _IN_TASK.get():
         parallel = "sequential"
     workers = joblib.Parallel(n_jobs=max(1, n_jobs), backend=parallel, return_as="generator")
     results = []
@@ -64,5 +67,9 @@ def fan_out[Task, Result](
 def _on_one_thread[Task, Result](function: Callable[[Task], Result], task: Task) -> Result:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1):
-        return function(task)
+    token = _IN_TASK.set(True)
+    try:
+        with threadpool_limits(limits=1):
+            return function(task)
+    finally:
+        _IN_TASK.reset(token)

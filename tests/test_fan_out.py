@@ -42,6 +42,15 @@ def test_no_process_is_started_for_one_worker_or_one_task(tasks):
     assert fan_out(worker, tasks, n_jobs=1 if len(tasks) > 1 else 4) == [os.getpid()] * len(tasks)
 
 
+def workers_of_tasks(_task: int) -> tuple[int, list[int]]:
+    return os.getpid(), fan_out(worker, [0, 1], n_jobs=2)
+
+
+def test_a_task_starts_no_process_for_tasks_of_its_own():
+    (own, inner), *_ = fan_out(workers_of_tasks, [0, 1], n_jobs=2, parallel="threading")
+    assert inner == [own, own]
+
+
 def test_no_task_gives_no_result():
     assert fan_out(worker, []) == []
 
