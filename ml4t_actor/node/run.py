@@ -20,10 +20,10 @@ from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.node.config import NodePlan
 from ml4t_actor.node.venues import order_statuses
 from ml4t_actor.strategy import EnrichedSignalStrategy
+from ml4t_actor.strategy.requirements import longest_stop_s
 
 POLL_S = 0.02
 GRACE_S = 5.0
-_UNWIND_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -84,6 +84,7 @@ def _build(plan: NodePlan) -> TradingNode:
     node.build()
     for strategy in node.trader.strategies():
         if isinstance(strategy, EnrichedSignalStrategy):
+            strategy.awaited_at_stop = True
             for client in plan.exec_clients:
                 source = order_statuses(client.config)
                 if source is not None:
@@ -226,7 +227,7 @@ class _Runner:
             return
         trader.stop()
         strategies = self._strategies()
-        limit_s = _UNWIND_S + max((2.0 * each.config.order_timeout for each in strategies), default=0.0)
+        limit_s = max((longest_stop_s(each.config.order_timeout) for each in strategies), default=0.0)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit_s
         while not all(each.is_settled() for each in strategies) and loop.time() < deadline:

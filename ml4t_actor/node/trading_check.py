@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ml4t_actor.node.config import NodePlan, is_simulated
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
+from ml4t_actor.strategy.requirements import reconciliation_faults
 from ml4t_actor.strategy.risk import RiskLimits
 
 # Above these a limit is called extreme; each is several times what the shipped configs have.
@@ -37,24 +38,8 @@ def _check_reconciliation(plan: NodePlan) -> Iterator[Finding]:
     """Check that a node learns at its start of what it holds: else it opens it a second time."""
     if all(is_simulated(client) for client in plan.exec_clients):
         return
-    engine = plan.config.exec_engine
+    faults = reconciliation_faults(plan.config.exec_engine, plan.traded_ids)
     doubles = "a restart would not know of its positions, and open them a second time"
-    faults = []
-    if not engine.reconciliation:
-        faults.append(("`exec_engine.reconciliation` is false", "set it to true"))
-    if engine.filter_position_reports:
-        faults.append(("`exec_engine.filter_position_reports` is true", "leave it out"))
-    if not engine.generate_missing_orders:
-        faults.append(("`exec_engine.generate_missing_orders` is false", "leave it out"))
-    if engine.reconciliation_instrument_ids:
-        reconciled = set(engine.reconciliation_instrument_ids)
-        if missing := [str(name) for name in plan.traded_ids if name not in reconciled]:
-            faults.append(
-                (
-                    f"`exec_engine.reconciliation_instrument_ids` lacks {', '.join(missing)}",
-                    "add what is traded, or leave it out",
-                )
-            )
     for fault, remedy in faults:
         yield Finding(FAIL, "reconciliation", f"{fault}: {doubles}", remedy)
     if not faults:

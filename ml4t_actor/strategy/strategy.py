@@ -30,6 +30,7 @@ from ml4t_actor.strategy.journal.order_journal import EntryIntent, MemoryJournal
 from ml4t_actor.strategy.journal.order_status import OrderStatusSource
 from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 from ml4t_actor.strategy.orders.trade import Plan, instrument_view
+from ml4t_actor.strategy.requirements import check_requirements
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
 from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer
@@ -61,12 +62,19 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     ----------
     config : EnrichedSignalStrategyConfig
         The configuration.
+
+    Attributes
+    ----------
+    awaited_at_stop : bool, default False
+        Whether who runs the node waits after a stop until `is_settled`: `python -m ml4t_actor.node` does. If not, a
+        start warns where the node would disconnect before.
     """
 
     def __init__(self, config: EnrichedSignalStrategyConfig) -> None:
         super().__init__(config)
         self._bar_types = time_bars(config.bar_types)
         self._order_statuses: dict[str, OrderStatusSource] = {}
+        self.awaited_at_stop = False
         self.stage = RiskStage(config.limits, IntegratedSizer(fraction=config.fraction))
         self._reset_state()
 
@@ -114,10 +122,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         ------
         JournalError
             If the journal cannot be used, or another process uses it.
+        RuntimeError
+            If the live node does not learn of its positions and orders at the start.
         """
         if is_live(self.clock):
             self._event_loop, self._event_thread = asyncio.get_running_loop(), threading.get_ident()
             self._closes.live = True
+            check_requirements(self, self._bar_types, awaited_at_stop=self.awaited_at_stop)
             self._open_journal()
         for instrument_id in self._bar_types:
             instrument = self.cache.instrument(instrument_id)

@@ -12,7 +12,7 @@ import pytest
 from examples.venue import Venue
 from tests.support.live_trading import SETTINGS, Case, heal
 from tests.support.trader import Trader
-from tests.support.waiting import until
+from tests.support.waiting import end_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -392,11 +392,22 @@ def test_a_position_that_was_opened_by_hand_is_left_alone_unless_it_is_adopted(a
             assert "BTC-USD-PERP.HYPERLIQUID is not traded" in node.log()
 
 
+def test_a_strategy_does_not_start_in_a_node_that_does_not_reconcile(other):
+    other.control("trade", coin="BTC", side="buy", size="0.1")
+    with Trader(other, strategy=SETTINGS, engine={"reconciliation": False}) as node:
+        assert end_of(node.process) != 0
+        assert "does not trade in a node that does not learn of its positions at the start" in node.log()
+        assert "`exec_engine.reconciliation` is false: set it to true" in node.log()
+    assert other.log("post") == []
+    assert float(other.state()["positions"]["BTC"]) == 0.1
+
+
 def test_a_clean_stop_closes_and_cancels(other):
     with Trader(other, strategy=SETTINGS) as node:
         case = Case(node, other)
         case.until(lambda: len(node.events("bar")) > 1, "bars")
         case.enter()
+        assert "set `timeout_post_stop` to 18, or run it by" in node.log()  # it is not run by our command
         assert node.stop() == 0
     assert case.position() == 0
     assert case.orders() == []
