@@ -1,13 +1,15 @@
 """How long one enrichment takes, and what it adds to a backtest.
 
-Named baselines, in the same run: scikit-learn's `predict_proba` on one row, and an actor in `BacktestEngine` that
-republishes each signal without looking at it.
+Named baselines, in the same run: the same features served by a model of format 1, which knows neither odds nor
+interval; scikit-learn's `predict_proba` on one row; and an actor in `BacktestEngine` that republishes each signal
+without looking at it.
 
     python -m benchmarks.enrichment
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from nautilus_trader.model.data import Bar, DataType
 from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.objects import Money
+from numpy.typing import ArrayLike
 
 from backtests.market import Market, load_markets, nautilus_bars
 from ml4t_actor.actor import ML4TActor
@@ -28,6 +31,7 @@ from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
+from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.training.loop import TrainingLoop
 
@@ -127,20 +131,45 @@ def in_engine(market: Market, actor: Actor, n_run: int) -> tuple[float, list[int
     return taken, sink.latency_ns
 
 
-def without_engine(market: Market, bundle: ModelBundle, n_run: int) -> tuple[list[int], list[int]]:
-    loop = InferenceLoop(bundle, feature_names=META_FEATURE_NAMES)
+def in_format(model: CompiledModel, number: int) -> CompiledModel:
+    """Return a logistic model with the same features in that format; what format 1 does not know is made up."""
+    n = model.n_features
+    odds: dict[str, ArrayLike] = {
+        "uses_odds": np.bool_(True),
+        "odds_center": np.array([-0.3, -6.0]),
+        "odds_scale": np.array([0.3, 0.5]),
+        "odds_coefficient": np.array([0.02, -0.01]),
+        "base_intercept": np.float64(0.05),
+        "base_coefficient": np.array([0.02, -0.01]),
+        "covariance_factor": 0.05 * np.tril(np.ones((n + 3, n + 3))),
+    }
+    arrays: dict[str, ArrayLike] = {**odds, **model.to_arrays(), "format": np.int64(number)}
+    return CompiledModel.from_arrays(
+        {name: array for name, array in arrays.items() if number == 2 or name not in odds}
+    )
+
+
+def without_engine(
+    market: Market, bundles: list[ModelBundle], n_run: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return, for each bundle, how long the bars took and the enrichments, all on the same bars in turn."""
     instrument_id = market.instrument.id
-    loop.add_instrument(instrument_id, bundle.bar_interval_ns)
-    loop.compile()
-    bars, signals = [], []
+    loops = []
+    for bundle in bundles:
+        loop = InferenceLoop(bundle, feature_names=META_FEATURE_NAMES)
+        loop.add_instrument(instrument_id, bundle.bar_interval_ns)
+        loop.compile()
+        loops.append(loop)
+    taken: list[tuple[list[int], list[int]]] = [([], []) for _ in bundles]
     for bar in market.bars[N_TRAIN : N_TRAIN + n_run].tuples():
-        started = time.perf_counter_ns()
-        loop.update_bar(instrument_id, *bar)
-        bars.append(time.perf_counter_ns() - started)
-        enriched = loop.process_signal(signal_at(instrument_id, bar[0]))
-        if enriched.is_ok:
-            signals.append(enriched.latency_ns)
-    return bars, signals
+        for loop, (bars, signals) in zip(loops, taken, strict=True):
+            started = time.perf_counter_ns()
+            loop.update_bar(instrument_id, *bar)
+            bars.append(time.perf_counter_ns() - started)
+            enriched = loop.process_signal(signal_at(instrument_id, bar[0]))
+            if enriched.is_ok:
+                signals.append(enriched.latency_ns)
+    return taken
 
 
 def timed(function: Callable[[], object], times: int) -> list[int]:
@@ -162,9 +191,12 @@ def main(*, quick: bool = False) -> None:
         trained = TrainingLoop(feature_names=META_FEATURE_NAMES, store=ModelStore(folder)).train(
             market.bars[:N_TRAIN]
         )
-        bars, signals = without_engine(market, trained.bundle, n_run)
+        forms = [replace(trained.bundle, model=in_format(trained.bundle.model, number)) for number in (1, 2)]
+        (_, plain), (bars, signals) = without_engine(market, forms, n_run)
         report("step all state by one bar", bars)
         p99 = report("enrich one signal (status ok)", signals)
+        report("the same by a model of format 1", plain)
+        print(f"at the median that is {np.median(signals) / np.median(plain):.2f} of format 1")
         row = trained.dataset.X[:1]
         model = cast(Classifier, trained.bundle.estimator)
         baseline = report(

@@ -67,13 +67,10 @@ class TradeOdds:
         self._series = barrier_series(labels.profit_barrier, labels.stop_barrier)
         self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
 
-    def volatility(self, features: FeatureEngine) -> float:
-        """Return the volatility of an instrument scaled to the horizon; NaN where it is not known yet."""
-        return features.volatility * self._sqrt_horizon
-
-    def __call__(self, volatility: float) -> float:
-        """Return the odds at a volatility scaled to the horizon; NaN where that is not positive and finite."""
-        return random_walk_odds(volatility, self._cost, self._series)
+    def __call__(self, features: FeatureEngine) -> tuple[float, float]:
+        """Return an instrument's volatility scaled to the horizon, and the odds; NaN where they are not known yet."""
+        volatility = features.volatility * self._sqrt_horizon
+        return volatility, random_walk_odds(volatility, self._cost, self._series)
 
 
 def market_context(
@@ -97,8 +94,7 @@ def market_context(
         percentile, strength = features.volatility_percentile, features.trend_strength
         regime = rule_regime(percentile, strength) if features.initialized else -1
         regime_weight = rule_weight(percentile, strength)
-    volatility = trade_odds.volatility(features)
-    odds = trade_odds(volatility)
+    volatility, odds = trade_odds(features)
     enrichment = Enrichment(
         Status.OK,
         default_confidence,

@@ -18,7 +18,7 @@ LEAF = -1
 Z90 = 1.6448536269514722
 """Standard normal quantile of 0.95: bounds of a 90 % interval."""
 
-# Slots of `terms`.
+# Slots of the terms, which begin the parameters of an answer.
 INTERCEPT, SLOPE, SHIFT = 0, 1, 2  # the score's, and the calibrator's: as `affine` has them
 LIMIT, USES_ODDS, BASE_INTERCEPT = 3, 4, 5
 CENTER, SCALE, COEFFICIENT, BASE_COEFFICIENT = 6, 8, 10, 12  # two of each: log odds, log volatility
@@ -156,23 +156,23 @@ def trees_rows(
 
 
 @kernel
-def _log_odds(odds: float, volatility: float, terms: FloatArray, direction: FloatArray) -> float:
+def _log_odds(odds: float, volatility: float, parameters: FloatArray, direction: FloatArray) -> float:
     """Fill the fixed part of `direction`; return the log odds, NaN where odds or volatility are not known."""
     direction[0], direction[1], direction[2] = 1.0, 0.0, 0.0
-    if terms[USES_ODDS] == 0.0:
+    if parameters[USES_ODDS] == 0.0:
         return 0.0
     if not (0.0 < odds < 1.0 and 0.0 < volatility < math.inf):
         return math.nan
     log_odds = math.log(odds) - math.log1p(-odds)
-    limit = terms[LIMIT]
-    direction[1] = _bounded(log_odds, terms[CENTER], terms[SCALE], limit)
-    direction[2] = _bounded(math.log(volatility), terms[CENTER + 1], terms[SCALE + 1], limit)
+    limit = parameters[LIMIT]
+    direction[1] = _bounded(log_odds, parameters[CENTER], parameters[SCALE], limit)
+    direction[2] = _bounded(math.log(volatility), parameters[CENTER + 1], parameters[SCALE + 1], limit)
     return log_odds
 
 
 @kernel
-def _cannot_pay(odds: float, volatility: float, terms: FloatArray) -> bool:
-    return terms[USES_ODDS] != 0.0 and odds == 0.0 and 0.0 < volatility < math.inf
+def _cannot_pay(odds: float, volatility: float, parameters: FloatArray) -> bool:
+    return parameters[USES_ODDS] != 0.0 and odds == 0.0 and 0.0 < volatility < math.inf
 
 
 @kernel
@@ -190,40 +190,30 @@ def _spread(direction: FloatArray, factor: FloatArray) -> float:
 
 @kernel
 def _answer(
-    log_odds: float,
-    evidence: float,
-    direction: FloatArray,
-    terms: FloatArray,
-    factor: FloatArray,
-    calibration: int,
-    knots: FloatArray,
+    log_odds: float, evidence: float, direction: FloatArray, parameters: FloatArray, at: int, calibration: int
 ) -> Answer:
-    base = log_odds + terms[BASE_INTERCEPT]
-    score = log_odds + terms[INTERCEPT]
+    n = direction.shape[0]
+    factor = parameters[at : at + n * n].reshape(n, n)
+    knots = parameters[at + n * n :].reshape(2, (parameters.shape[0] - at - n * n) // 2)
+    base = log_odds + parameters[BASE_INTERCEPT]
+    score = log_odds + parameters[INTERCEPT]
     for k in range(2):
-        base += terms[BASE_COEFFICIENT + k] * direction[1 + k]
-        score += terms[COEFFICIENT + k] * direction[1 + k]
+        base += parameters[BASE_COEFFICIENT + k] * direction[1 + k]
+        score += parameters[COEFFICIENT + k] * direction[1 + k]
     score += evidence
     base_odds = _expit(base) if math.isfinite(base) else math.nan
     half = Z90 * _spread(direction, factor)
     return (
-        _calibrate(score, calibration, terms, knots),
+        _calibrate(score, calibration, parameters, knots),
         base_odds,
-        _calibrate(score - half, calibration, terms, knots),
-        _calibrate(score + half, calibration, terms, knots),
+        _calibrate(score - half, calibration, parameters, knots),
+        _calibrate(score + half, calibration, parameters, knots),
     )
 
 
 @kernel
 def logistic_answer(
-    x: FloatArray,
-    odds: float,
-    volatility: float,
-    linear: FloatArray,
-    terms: FloatArray,
-    factor: FloatArray,
-    calibration: int,
-    knots: FloatArray,
+    x: FloatArray, odds: float, volatility: float, parameters: FloatArray, calibration: int
 ) -> Answer:
     """Return P(y = 1 | x, odds, volatility), what the odds alone say, and the ends of a 90 % interval.
 
@@ -237,46 +227,37 @@ def logistic_answer(
         Of a random walk without drift, in [0, 1).
     volatility : float
         As a log return scaled to the horizon.
-    linear : float64 (3, n_features)
-        Rows mean, scale and coefficient.
-    terms : float64 (N_TERMS,)
-        See the slots above.
-    factor : float64 (3 + n_features, 3 + n_features)
-        Lower Cholesky factor of the covariance of the coefficients, in the order constant, log odds, log volatility,
-        features.
+    parameters : float64 (n_parameters,)
+        One array, since each costs a tenth of the call: first the terms (see the slots above), then in C order the
+        rows mean, scale and coefficient (3, n_features), the lower Cholesky factor of the covariance of the
+        coefficients (3 + n_features, 3 + n_features) in the order constant, log odds, log volatility, features, and
+        the rows score and probability of the knots (2, n_knots).
     calibration : int
-    knots : float64 (2, n_knots)
-        Rows score and probability.
     """
-    if _cannot_pay(odds, volatility, terms):
+    if _cannot_pay(odds, volatility, parameters):
         return 0.0, 0.0, 0.0, 0.0
-    direction = np.empty(N_FIXED + x.shape[0])
-    log_odds = _log_odds(odds, volatility, terms, direction)
+    n = x.shape[0]
+    linear = parameters[N_TERMS : N_TERMS + 3 * n].reshape(3, n)
+    direction = np.empty(N_FIXED + n)
+    log_odds = _log_odds(odds, volatility, parameters, direction)
     evidence = 0.0
-    for j in range(x.shape[0]):
+    for j in range(n):
         # A bound would turn an infinity into a number.
-        z = _bounded(x[j], linear[0, j], linear[1, j], terms[LIMIT]) if math.isfinite(x[j]) else math.nan
+        z = _bounded(x[j], linear[0, j], linear[1, j], parameters[LIMIT]) if math.isfinite(x[j]) else math.nan
         direction[N_FIXED + j] = z
         evidence += z * linear[2, j]
-    return _answer(log_odds, evidence, direction, terms, factor, calibration, knots)
+    return _answer(log_odds, evidence, direction, parameters, N_TERMS + 3 * n, calibration)
 
 
 @kernel
 def logistic_answers(
-    X: FloatArray,
-    odds: FloatArray,
-    volatility: FloatArray,
-    linear: FloatArray,
-    terms: FloatArray,
-    factor: FloatArray,
-    calibration: int,
-    knots: FloatArray,
+    X: FloatArray, odds: FloatArray, volatility: FloatArray, parameters: FloatArray, calibration: int
 ) -> FloatArray:
     """Return `logistic_answer` of every row, float64 (4, n)."""
     out = np.empty((4, X.shape[0]))
     for i in range(X.shape[0]):
         out[0, i], out[1, i], out[2, i], out[3, i] = logistic_answer(
-            X[i], odds[i], volatility[i], linear, terms, factor, calibration, knots
+            X[i], odds[i], volatility[i], parameters, calibration
         )
     return out
 
@@ -288,24 +269,25 @@ def trees_answer(
     volatility: float,
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
-    terms: FloatArray,
-    factor: FloatArray,
+    parameters: FloatArray,
     calibration: int,
-    knots: FloatArray,
 ) -> Answer:
-    """Return what `logistic_answer` does, with the standardised score of boosted trees for the one feature."""
-    if _cannot_pay(odds, volatility, terms):
+    """Return what `logistic_answer` does, with the standardised score of boosted trees for the one feature.
+
+    The `parameters` lack the rows mean, scale and coefficient: what stands for them is among the terms.
+    """
+    if _cannot_pay(odds, volatility, parameters):
         return 0.0, 0.0, 0.0, 0.0
     direction = np.empty(N_FIXED + 1)
-    log_odds = _log_odds(odds, volatility, terms, direction)
-    score = _boosted(x, nodes, roots, terms[TREES_INTERCEPT])
+    log_odds = _log_odds(odds, volatility, parameters, direction)
+    score = _boosted(x, nodes, roots, parameters[TREES_INTERCEPT])
     z = (
-        _bounded(score, terms[SCORE_MEAN], terms[SCORE_SCALE], terms[LIMIT])
+        _bounded(score, parameters[SCORE_MEAN], parameters[SCORE_SCALE], parameters[LIMIT])
         if math.isfinite(score)
         else math.nan
     )
     direction[N_FIXED] = z
-    return _answer(log_odds, z * terms[SCORE_COEFFICIENT], direction, terms, factor, calibration, knots)
+    return _answer(log_odds, z * parameters[SCORE_COEFFICIENT], direction, parameters, N_TERMS, calibration)
 
 
 @kernel
@@ -315,15 +297,13 @@ def trees_answers(
     volatility: FloatArray,
     nodes: NDArray[np.void],
     roots: NDArray[np.int32],
-    terms: FloatArray,
-    factor: FloatArray,
+    parameters: FloatArray,
     calibration: int,
-    knots: FloatArray,
 ) -> FloatArray:
     """Return `trees_answer` of every row, float64 (4, n)."""
     out = np.empty((4, X.shape[0]))
     for i in range(X.shape[0]):
         out[0, i], out[1, i], out[2, i], out[3, i] = trees_answer(
-            X[i], odds[i], volatility[i], nodes, roots, terms, factor, calibration, knots
+            X[i], odds[i], volatility[i], nodes, roots, parameters, calibration
         )
     return out
