@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -133,8 +134,15 @@ class Resamples(NamedTuple):
         )
 
     def lower_bound(self, confidence: float) -> float:
-        """Return the one-sided lower bound: the lower end of the interval that leaves out as much on each side."""
-        return self.interval(2.0 * confidence - 1.0).low
+        """Return the one-sided lower bound, by the quantile of the draws or by their deviation if that is further."""
+        defined = self.draws[np.isfinite(self.draws)]
+        if 2 * len(defined) <= len(self.draws):
+            return math.nan
+        distance = max(
+            self.estimate - float(np.quantile(defined, 1.0 - confidence)),
+            NormalDist().inv_cdf(confidence) * float(defined.std()),
+        )
+        return self.estimate - widening(confidence, self.influence, self.block, self.drawn_block) * distance
 
 
 class ResampledScores(NamedTuple):
