@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
+from ml4t_actor.registry.trials import TrialsSummary
 from ml4t_actor.validation import (
     Scores,
+    Selection,
     SharpeInterval,
     max_drawdown,
     probabilistic_sharpe,
@@ -235,6 +237,12 @@ class BacktestResult:
         On the later part, which the model never saw; None if too few signals got a label.
     runs : tuple of TradedRun
         The same signals, traded in different ways.
+    selection : Selection, optional
+        The test's signals, chosen by confidence, by volatility and at random.
+    path_skills : tuple of float
+        Skill against the odds along each combinatorial purged path through the training part.
+    trials : TrialsSummary, optional
+        What the model is worth among all configurations that were tried on its data.
 
     Raises
     ------
@@ -269,6 +277,9 @@ class BacktestResult:
     validation: Scores
     test: Scores | None
     runs: tuple[TradedRun, ...]
+    selection: Selection | None = None
+    path_skills: tuple[float, ...] = ()
+    trials: TrialsSummary | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_ns", "ts", "regime"):

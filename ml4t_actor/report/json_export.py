@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from ml4t_actor.market_data import FloatArray
@@ -46,6 +47,9 @@ def result_json(result: BacktestResult) -> dict[str, object]:
             "fold_aucs": result.fold_aucs,
             "validation": result.validation.to_dict(),
             "test": None if result.test is None else result.test.to_dict(),
+            "selection": None if result.selection is None else msgspec.to_builtins(result.selection),
+            "path_skills": result.path_skills,
+            "trials": None if result.trials is None else msgspec.to_builtins(result.trials),
             "runs": [_run_json(run) for run in result.runs],
             "enriched_less_flat": None if result.sizing is None else _sizing_json(result.sizing),
             "outcome": str(verdict.answer),

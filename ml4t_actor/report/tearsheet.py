@@ -1,13 +1,15 @@
 """One self-contained page about all results: it opens without a network."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ml4t_actor.report.backtest_result import BacktestResult, TradedRun
 from ml4t_actor.report.charts import charts
+from ml4t_actor.report.numbers import interval, number, sharpe_ratio
 from ml4t_actor.report.page import Html, plotly_script, render, write_page
 from ml4t_actor.report.text import score_rows, sizing_notes, utc
-from ml4t_actor.report.verdict import Answer, assess, interval, number, sharpe_ratio
+from ml4t_actor.report.verdict import Answer, assess
 from ml4t_actor.validation import Scores, Verdict
 
 _NOTHING = Html("")
@@ -90,7 +92,11 @@ def _score_cells(scores: Scores | None) -> tuple[Html, Html]:
         return (_score_cell("n/a", "not scored"),) * 2
     return (
         _score_cell(number(scores.auc_within_side, ".3f"), interval(scores.auc_within_side_interval, ".3f")),
-        _score_cell(number(scores.log_loss_skill, "+.4f"), interval(scores.log_loss_skill_interval, "+.4f")),
+        _score_cell(number(scores.odds_skill, "+.4f"), interval(scores.odds_skill_interval, "+.4f"))
+        if math.isfinite(scores.odds_skill)
+        else _score_cell(
+            number(scores.log_loss_skill, "+.4f"), interval(scores.log_loss_skill_interval, "+.4f")
+        ),
     )
 
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, regime_table
-from ml4t_actor.report.verdict import assess, basis_points, interval, number, sharpe_ratio
+from ml4t_actor.report.numbers import basis_points, interval, number, sharpe_ratio
+from ml4t_actor.report.verdict import assess
 from ml4t_actor.validation import ReliabilityBin, Scores
 
 WIDTH = 100
@@ -123,28 +124,40 @@ def _signals(result: BacktestResult) -> list[str]:
 
 
 def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
-    """Return name, value and yardstick of each score."""
+    """Return name, value and yardstick of each score, the headline first."""
     return [
         ("rows", str(scores.n), f"worth about {number(scores.n_effective, '.0f')} independent"),
-        ("base rate", number(scores.base_rate, ".3f"), interval(scores.base_rate_interval, ".3f")),
         (
-            "AUC within side",
-            f"{number(scores.auc_within_side, '.3f')} {interval(scores.auc_within_side_interval, '.3f')}",
-            "chance 0.500",
+            "skill on the odds",
+            _with_interval(scores.odds_skill, scores.odds_skill_interval, "+.4f"),
+            f"recalibrated odds 0; at least {number(scores.odds_skill_low, '+.4f')}",
         ),
         (
-            "log-loss skill",
-            f"{number(scores.log_loss_skill, '+.4f')} {interval(scores.log_loss_skill_interval, '+.4f')}",
+            "skill on the rate",
+            _with_interval(scores.log_loss_skill, scores.log_loss_skill_interval, "+.4f"),
             "constant base rate 0",
         ),
+        (
+            "AUC within side",
+            _with_interval(scores.auc_within_side, scores.auc_within_side_interval, ".3f"),
+            "chance 0.500"
+            if math.isnan(scores.auc_null)
+            else f"by the odds alone {_with_interval(scores.auc_null, scores.auc_null_interval, '.3f')}",
+        ),
+        ("base rate", _with_interval(scores.base_rate, scores.base_rate_interval, ".3f"), "share that paid"),
+        ("bias", _with_interval(scores.bias, scores.bias_interval, "+.3f"), "mean confidence less base rate"),
+        ("calibration", number(scores.expected_calibration_error, ".3f"), "mean gap of 10 bins, 0 is best"),
         (
             "Brier score",
             number(scores.brier, ".4f"),
             f"constant base rate {number(scores.brier_baseline, '.4f')}",
         ),
         ("accuracy", number(scores.accuracy, ".3f"), f"majority {number(scores.majority_accuracy, '.3f')}"),
-        ("calibration", number(scores.expected_calibration_error, ".3f"), "mean gap, 0 is best"),
     ]
+
+
+def _with_interval(value: float, bounds: tuple[float, float], form: str) -> str:
+    return f"{number(value, form)} {interval(bounds, form)}" if math.isfinite(value) else "n/a"
 
 
 def _scores(result: BacktestResult) -> list[str]:

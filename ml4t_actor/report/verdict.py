@@ -4,8 +4,10 @@ import math
 from enum import StrEnum
 from typing import NamedTuple
 
-from ml4t_actor.report.backtest_result import BacktestResult, Estimate, SizingDifference, TradedRun
-from ml4t_actor.validation import Scores, Verdict
+from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, TradedRun
+from ml4t_actor.report.model_words import model_sentences
+from ml4t_actor.report.numbers import basis_points, number, sharpe_ratio
+from ml4t_actor.validation import Verdict
 from ml4t_actor.validation.bootstrap import MIN_BLOCKS
 
 HARDLY_TRADED = 0.10
@@ -40,7 +42,7 @@ def assess(result: BacktestResult) -> BacktestVerdict:
     and at equal turnover), and did either run make money (Sharpe ratio). An enriched run with less than a
     tenth of the flat run's turnover is called inactive: its result, good or bad, is that of not trading.
     """
-    sentences = [*_model(result), *_sizing(result), *(_profit(run) for run in result.runs)]
+    sentences = [*model_sentences(result), *_sizing(result), *(_profit(run) for run in result.runs)]
     if result.synthetic:
         sentences.append("All of this is on a SYNTHETIC market: it says nothing about a real one.")
     return BacktestVerdict(_answer(result), tuple(sentences))
@@ -79,53 +81,6 @@ def _answer(result: BacktestResult) -> Answer:
     if raw == 1:
         return Answer.LESS_TRADING
     return Answer.HURT if -1 in (raw, equal) else Answer.NO_EVIDENCE
-
-
-def _model(result: BacktestResult) -> list[str]:
-    validation, test = result.validation, result.test
-    if test is None:
-        return [
-            "The model has no score on the test period: too few of its signals got a label.",
-            _scored(validation, "In walk-forward validation on the training part"),
-        ]
-    sentences = [
-        _scored(test, "On the test period"),
-        _scored(validation, "In walk-forward validation on the training part"),
-    ]
-    if validation.verdict is Verdict.BETTER and test.verdict is not Verdict.BETTER:
-        sentences.append("What validation promised was not seen in the test: believe the test.")
-    if test.verdict is Verdict.BETTER and validation.verdict is not Verdict.BETTER:
-        sentences.append("Validation does not confirm the test's better scores: they may be luck.")
-    return sentences
-
-
-_MODEL_CLAUSES = {
-    Verdict.BETTER: "the model beats chance: it ranks signals of one side better, and its probabilities beat "
-    "the base rate",
-    Verdict.RANKS_BETTER: "the model ranks signals of one side better than chance, but its probabilities are "
-    "no better than the base rate",
-    Verdict.PROBABILITIES_BETTER: "the model's probabilities beat the base rate, but it ranks signals of one "
-    "side no better than chance",
-    Verdict.RANKS_WORSE: "the model ranks signals of one side WORSE than chance",
-    Verdict.CHANCE: "the model cannot be told from chance",
-    Verdict.NO_INTERVAL: "the model cannot be told from chance: rows are too few, or of one class",
-}
-
-
-def _scored(scores: Scores, where: str) -> str:
-    auc, skill = scores.auc_within_side_interval, scores.log_loss_skill_interval
-    clause = _MODEL_CLAUSES[scores.verdict]
-    worse = skill.high < 0.0
-    if worse:
-        clause = clause.replace("no better than the base rate", "worse than the base rate, beyond chance")
-    numbers = (
-        f"AUC {number(scores.auc_within_side, '.3f')} {interval(auc, '.3f')} against 0.5, log-loss skill "
-        f"{number(scores.log_loss_skill, '+.4f')} {interval(skill, '+.4f')} against 0, n = {scores.n}"
-    )
-    sentence = f"{where} {clause} ({numbers})."
-    if worse and scores.verdict is not Verdict.RANKS_BETTER:
-        sentence += " Its probabilities are worse than the base rate, beyond chance."
-    return sentence
 
 
 def _sizing(result: BacktestResult) -> list[str]:
@@ -209,30 +164,3 @@ def _profit(run: TradedRun) -> str:
         luck = ", beyond bad luck" if run.sharpe.high < 0.0 else ""
         return f"The {run.name} run lost {-run.pnl_fraction:.2%} after fees{luck} ({sharpe})."
     return f"The {run.name} run made nothing ({sharpe})."
-
-
-def number(value: float, form: str) -> str:
-    """Return a number, or n/a where there is none."""
-    return format(value, form) if math.isfinite(value) else "n/a"
-
-
-def interval(bounds: tuple[float, ...], form: str) -> str:
-    """Return an interval in brackets, or say that there is none."""
-    low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "[no interval]"
-    return f"[{low:{form}}, {high:{form}}]"
-
-
-def sharpe_ratio(run: TradedRun) -> str:
-    """Return the Sharpe ratio with its interval."""
-    # Returns that hardly vary have a huge ratio, whose decimals mean nothing.
-    largest = max((abs(value) for value in run.sharpe if math.isfinite(value)), default=0.0)
-    form = ".2f" if largest < 100.0 else ".0f" if largest < 1e4 else ".0e"
-    return f"{number(run.sharpe.sharpe, form)} {interval(run.sharpe[1:], form)}"
-
-
-def basis_points(estimate: Estimate) -> str:
-    """Return an estimate of returns in basis points with its interval."""
-    mean, *bounds = (1e4 * value for value in estimate)
-    return f"{number(mean, '+.2f')} bp {interval(tuple(bounds), '+.2f')}"

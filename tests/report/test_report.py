@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from ml4t_actor.registry.trials import TrialsSummary
 from ml4t_actor.report import (
     Answer,
     BacktestResult,
@@ -21,7 +22,7 @@ from ml4t_actor.report import (
     write_tearsheet,
 )
 from ml4t_actor.settings import ValidationSettings
-from ml4t_actor.validation import Interval, Scores, Verdict, evaluate
+from ml4t_actor.validation import Interval, Scores, Selection, Verdict, evaluate
 
 DAY = 86_400_000_000_000
 START = 1_700_006_400_000_000_000  # a midnight, UTC
@@ -47,11 +48,58 @@ def scores(verdict: Verdict = Verdict.CHANCE, *, n: int = 4_000, seed: int = 0) 
         Verdict.PROBABILITIES_BETTER: (no, Interval(0.001, 0.009)),
         Verdict.RANKS_WORSE: (down, Interval(-0.002, 0.004)),
         Verdict.CHANCE: (no, Interval(-0.002, 0.004)),
+        Verdict.VOLATILITY_ONLY: (up, Interval(0.001, 0.009)),
+        Verdict.ODDS_WORSE: (up, Interval(-0.002, 0.004)),
         Verdict.NO_INTERVAL: (Interval(math.nan, math.nan), Interval(math.nan, math.nan)),
     }[verdict]
     return msgspec.structs.replace(
         real, verdict=verdict, auc_within_side_interval=bounds[0], log_loss_skill_interval=bounds[1]
     )
+
+
+def against_odds(verdict: Verdict = Verdict.CHANCE) -> Scores:
+    """The same beside the odds of the trades."""
+    return msgspec.structs.replace(
+        scores(verdict),
+        log_loss_odds=0.69,
+        odds_skill=0.0123,
+        odds_skill_interval=Interval(0.0045, 0.0201),
+        odds_skill_low=0.0061,
+        auc_null=0.534,
+        auc_null_interval=Interval(0.521, 0.547),
+    )
+
+
+def selection(**changes: object) -> Selection:
+    given: dict[str, object] = {
+        "n": 900,
+        "share": 0.2,
+        "net_all": -8e-4,
+        "net_confidence": -3e-4,
+        "net_volatility": -3.5e-4,
+        "over_volatility": 0.5e-4,
+        "over_volatility_interval": Interval(-2e-4, 3e-4),
+        "over_random": 5e-4,
+        "over_random_interval": Interval(1e-4, 9e-4),
+        "above_break_even": 40,
+        "precision": 0.55,
+        "recall": 0.06,
+        "profit_factor": 0.9,
+        "profit_factor_all": 0.7,
+    }
+    return Selection(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def trials(**changes: object) -> TrialsSummary:
+    given: dict[str, object] = {
+        "n_trials": 12,
+        "rank": 3,
+        "sharpe": 0.1,
+        "expected_best": 0.15,
+        "deflated_probability": 0.31,
+        "overfitting": 0.62,
+    }
+    return TrialsSummary(**{**given, **changes})  # type: ignore[arg-type]
 
 
 def undefined_scores() -> Scores:
@@ -273,6 +321,7 @@ def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
         Verdict.BETTER: "beats chance",
         Verdict.RANKS_BETTER: "better than chance, but its probabilities are no better than the base rate",
         Verdict.PROBABILITIES_BETTER: "beat the base rate, but it ranks signals of one side no better than",
+        Verdict.VOLATILITY_ONLY: "better than the base rate only by knowing when volatility pays the costs",
     }
     if verdict in optimistic:
         assert optimistic[verdict] in sentence
@@ -281,6 +330,62 @@ def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
         assert "better" not in sentence
     if verdict is Verdict.RANKS_WORSE:
         assert "WORSE than chance" in sentence
+
+
+def test_a_model_beside_its_odds_is_judged_by_what_it_adds_to_them():
+    sentence = assess(backtest_result(test=against_odds(Verdict.BETTER))).sentences[0]
+    assert "what it adds to the odds of its trades makes its probabilities better" in sentence
+    assert "log-loss skill against the odds +0.0123 [+0.0045, +0.0201]" in sentence
+    assert "where the odds alone would give 0.534" in sentence
+    text = flat_in(result_text(backtest_result(test=against_odds())))
+    assert "skill on the odds +0.0123 [+0.0045, +0.0201] recalibrated odds 0; at least +0.0061" in text
+    assert "by the odds alone 0.534 [0.521, 0.547]" in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ((-2e-4, 3e-4), "no more than a filter by volatility, as far as can be told"),
+        ((1e-4, 3e-4), "more than a filter by volatility, beyond chance"),
+        ((-3e-4, -1e-4), "less than a filter by volatility, beyond chance"),
+        ((math.nan, math.nan), "no more than a filter by volatility, as far as can be told"),
+    ],
+)
+def test_the_choice_by_confidence_is_compared_with_a_filter_by_volatility(bounds, said):
+    result = backtest_result(selection=selection(over_volatility_interval=Interval(*bounds)))
+    sentences = " ".join(assess(result).sentences)
+    assert f"confidence chose {said}" in sentences
+    assert "earned -3.00 bp each after costs" in sentences
+    assert "the highest volatility -3.50 bp" in sentences
+    assert "40 of 900 signals: 55.0% of them paid, 6.0 % of all that paid; profit factor 0.90" in sentences
+    none = assess(backtest_result(selection=selection(above_break_even=0, precision=math.nan)))
+    assert "No confidence was above break-even, of 900 signals." in none.sentences
+
+
+def test_the_search_for_the_model_is_told():
+    sentences = " ".join(
+        assess(backtest_result(trials=trials(), path_skills=(-0.001, 0.002, 0.004))).sentences
+    )
+    assert "12 configurations were tried on the training data, by skill this is number 3" in sentences
+    assert "is not more than the luck of the best of so many (deflated: 0.31 that it is)" in sentences
+    assert "overfits with probability 0.62" in sentences
+    assert "Along 3 combinatorial purged paths" in sentences
+    assert "-0.0010 to +0.0040, above zero on 2" in sentences
+    alone = trials(n_trials=1, rank=1, deflated_probability=0.97, overfitting=math.nan)
+    sentences = " ".join(assess(backtest_result(trials=alone)).sentences)
+    assert "the only configuration" in sentences
+    assert "is more than the luck" in sentences
+    assert "overfits" not in sentences
+    nothing = trials(deflated_probability=math.nan)
+    assert "no Sharpe ratio to deflate" in " ".join(assess(backtest_result(trials=nothing)).sentences)
+
+
+def test_what_the_search_and_the_choice_were_is_in_the_json():
+    found = result_json(backtest_result(selection=selection(), trials=trials(), path_skills=(0.1,)))
+    assert found["selection"]["over_volatility"] == 0.5e-4
+    assert found["trials"]["n_trials"] == 12
+    assert found["path_skills"] == [0.1]
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.RANKS_BETTER, Verdict.CHANCE, Verdict.RANKS_WORSE])
