@@ -7,9 +7,9 @@ from ml4t_actor.validation.overfitting import (
     DeflatedSharpe,
     Overfitting,
     backtest_overfitting,
-    combinatorial_purged_paths,
     combinatorial_purged_splits,
     deflated_sharpe,
+    purged_paths,
 )
 from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
 from ml4t_actor.validation.scores import (
@@ -58,7 +58,6 @@ __all__ = [
     "block_bootstrap",
     "block_length",
     "brier",
-    "combinatorial_purged_paths",
     "combinatorial_purged_splits",
     "deflated_sharpe",
     "evaluate",
@@ -69,6 +68,7 @@ __all__ = [
     "precision_recall",
     "probabilistic_sharpe",
     "profit_factor",
+    "purged_paths",
     "reliability_table",
     "select",
     "sharpe_interval",

@@ -1,13 +1,14 @@
 """How much of a best result is the search for it: deflated Sharpe ratio, backtest overfitting, purged paths."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.market_data import FloatArray
 from ml4t_actor.validation.long_run import long_run_variance
 from ml4t_actor.validation.splits import Split
 
@@ -166,64 +167,52 @@ def combinatorial_purged_splits(
     ValueError
         If there are fewer rows than groups, or numbers do not fit.
     """
-    splitter = _splitter(label_start, label_end, n_groups, n_test_groups, embargo)
-    rows = np.empty((len(np.asarray(label_start)), 1))
-    return [
-        Split(np.asarray(train, np.int64), np.asarray(test, np.int64)) for train, test in splitter.split(rows)
-    ]
-
-
-def combinatorial_purged_paths(
-    label_start: ArrayLike,
-    label_end: ArrayLike,
-    predict: Callable[[IntArray, IntArray], FloatArray],
-    *,
-    n_groups: int = 6,
-    n_test_groups: int = 2,
-    embargo: int = 0,
-) -> FloatArray:
-    """Return out-of-sample predictions of all rows along several paths, each row of a path by another model.
-
-    Parameters
-    ----------
-    label_start, label_end, n_groups, n_test_groups, embargo
-        As for `combinatorial_purged_splits`.
-    predict : callable
-        Given training and test rows, returns a prediction for each of the test rows.
-
-    Returns
-    -------
-    float64 (n_paths, n)
-        5 paths of 15 fits by default: (n_groups - 1) choose (n_test_groups - 1).
-
-    Raises
-    ------
-    ValueError
-        As `combinatorial_purged_splits`; also if `predict` returns another number of predictions than rows.
-    """
-    splitter = _splitter(label_start, label_end, n_groups, n_test_groups, embargo)
-    splits = combinatorial_purged_splits(
-        label_start, label_end, n_groups=n_groups, n_test_groups=n_test_groups, embargo=embargo
-    )
-    return np.asarray(
-        splitter.reconstruct_paths([predict(split.train, split.test) for split in splits]), np.float64
-    )
-
-
-def _splitter(
-    label_start: ArrayLike, label_end: ArrayLike, n_groups: int, n_test_groups: int, embargo: int
-) -> Any:
     from purgedcv import CombinatorialPurgedCV
 
     # Its intervals exclude their end, ours include it.
     start, end = np.asarray(label_start, np.int64), np.asarray(label_end, np.int64) + 1
-    return CombinatorialPurgedCV(
+    splitter = CombinatorialPurgedCV(
         n_groups,
         n_test_groups,
         prediction_times=start.view("M8[ns]"),
         evaluation_times=end.view("M8[ns]"),
         purge_horizon=np.timedelta64(embargo, "ns"),
     )
+    rows = np.empty((len(start), 1))
+    return [
+        Split(np.asarray(train, np.int64), np.asarray(test, np.int64)) for train, test in splitter.split(rows)
+    ]
+
+
+def purged_paths(
+    predictions: Sequence[FloatArray], n: int, n_groups: int = 6, n_test_groups: int = 2
+) -> FloatArray:
+    """Return out-of-sample predictions of all rows along several paths, each group of a path by another model.
+
+    Parameters
+    ----------
+    predictions : sequence of float64 (n_test,)
+        Of the test rows of each of the `combinatorial_purged_splits`, in their order.
+    n : int
+        Rows in all.
+    n_groups, n_test_groups : int
+        As there.
+
+    Returns
+    -------
+    float64 (n_paths, n)
+        (n_groups - 1) choose (n_test_groups - 1) paths: 5 of 15 fits by default.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer predictions than splits, or than test rows of one.
+    """
+    from purgedcv import reconstruct_paths
+
+    groups = np.array_split(np.arange(n), n_groups)
+    tested = [np.concatenate(chosen) for chosen in combinations(groups, n_test_groups)]
+    return np.asarray(reconstruct_paths(predictions, tested, n_groups, n_test_groups, n), np.float64)
 
 
 def _finite_column(values: ArrayLike, name: str) -> FloatArray:

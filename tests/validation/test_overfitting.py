@@ -10,9 +10,9 @@ from scipy.signal import lfilter
 from ml4t_actor.validation import (
     audit_splits,
     backtest_overfitting,
-    combinatorial_purged_paths,
     combinatorial_purged_splits,
     deflated_sharpe,
+    purged_paths,
 )
 
 
@@ -128,20 +128,15 @@ def test_splits_are_every_choice_of_groups_and_keep_clear_of_their_labels():
 
 def test_each_row_of_a_path_is_predicted_by_a_model_that_did_not_see_it():
     start, end = windows()
-    seen = []
-
-    def predict(train, test):
-        assert not set(train) & set(test)
-        seen.append(len(train))
-        return np.full(len(test), float(len(seen)))
-
-    paths = combinatorial_purged_paths(start, end, predict, embargo=10)
+    splits = combinatorial_purged_splits(start, end, embargo=10)
+    paths = purged_paths([np.full(len(split.test), float(fit)) for fit, split in enumerate(splits)], 120)
     assert paths.shape == (5, 120)
-    assert len(seen) == 15
+    for row in range(120):
+        fits = paths[:, row].astype(int)
+        assert len(set(fits)) == 5  # another model on every path
+        assert all(row in splits[fit].test and row not in splits[fit].train for fit in fits)
     for group in np.array_split(np.arange(120), 6):
-        fits = paths[:, group]
-        assert (fits == fits[:, :1]).all()  # a group of a path comes from one fit
-        assert len(set(fits[:, 0])) == 5  # and from another one on every path
+        assert (paths[:, group] == paths[:, group[:1]]).all()  # and one for a whole group
 
 
 def test_walk_forward_splits_of_two_groups_pass_the_audit():
