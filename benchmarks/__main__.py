@@ -5,6 +5,7 @@ from typing import Protocol
 
 from backtests.market import data_root
 from benchmarks import (
+    coverage,
     enrichment,
     positive_control,
     predict_one_row,
@@ -40,6 +41,7 @@ def main() -> None:
         skill,
         positive_control,
         walks,
+        coverage,
     ]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and what needs recorded data is left out")
