@@ -60,7 +60,8 @@ class RetrainMonitor:
     exactly the threshold only half of the time. At the defaults a stationary stream with an independent outcome each
     minute has fewer than one false alarm a year, and a drop of accuracy by ten points is found within 1,000
     outcomes in at least 95 of 100 cases: see `benchmarks.monitor`. Labels that overlap carry less, so it takes as
-    many more of them as their weights say.
+    many more of them as their weights say on average; each counts alike, since a label's own weight depends on how the
+    trade ended.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ class RetrainMonitor:
         actual : int
             1 if the signal paid, else 0.
         weight : float, default 1.0
-            Average uniqueness of the label, in [0, 1]: how many independent outcomes this one is worth.
+            Average uniqueness of the label, in [0, 1]: outcomes are worth the mean of these as independent ones.
 
         Raises
         ------
@@ -149,22 +150,23 @@ class RetrainMonitor:
             raise ValueError(f"`actual` was {actual}, must be 0 or 1; leave unresolved signals out")
         if not 0.0 <= weight <= 1.0:
             raise ValueError(f"`weight` was {weight}, must be the uniqueness of a label, in [0, 1]")
-        self._outcomes[self.n_outcomes % self.settings.window] = prediction, actual, weight
+        self._outcomes[self.n_outcomes % self.settings.window] = prediction, actual
         self.n_outcomes += 1
         self.outcome_weight += weight
+        worth = self.outcome_weight / self.n_outcomes
         baseline = self.baseline
         if baseline is None:
             return
         correct = (prediction > 0.5) == (actual == 1)
-        self._accuracy.update((baseline.accuracy - correct) / self._accuracy_sd, weight)
+        self._accuracy.update((baseline.accuracy - correct) / self._accuracy_sd, worth)
         # Confidences nearer to 1/2 than validation had are noisier; more certain ones must not weigh without bound.
         sd = max(self._residual_sd, math.sqrt(prediction * (1.0 - prediction)))
         residual = (actual - prediction) / sd
-        self._overconfidence.update(-residual, weight)
-        self._underconfidence.update(residual, weight)
+        self._overconfidence.update(-residual, worth)
+        self._underconfidence.update(residual, worth)
         # Bounded (Lucas & Crosier 1982): one certainty that failed is no evidence of many.
         loss = -math.log(max(prediction if actual else 1.0 - prediction, LOG_LOSS_CLIP))
-        self._loss.update(min((loss - baseline.log_loss) / self._log_loss_sd, _MAX_LOSS_SDS), weight)
+        self._loss.update(min((loss - baseline.log_loss) / self._log_loss_sd, _MAX_LOSS_SDS), worth)
 
     def record_features(self, row: FloatArray) -> None:
         """Record the features that a signal was served with, in order; a row that is not finite is only counted.
@@ -255,21 +257,21 @@ class RetrainMonitor:
 
     @property
     def accuracy(self) -> float:
-        """Accuracy of the outcomes in the window, weighted; NaN without any."""
-        p, y, weight = self._window()
-        return _mean((p > 0.5) == (y > 0.5), weight)
+        """Accuracy of the outcomes in the window; NaN without any."""
+        p, y = self._window()
+        return _mean((p > 0.5) == (y > 0.5))
 
     @property
     def calibration_gap(self) -> float:
-        """Mean confidence less success rate in the window, weighted; NaN without outcomes."""
-        p, y, weight = self._window()
-        return _mean(p - y, weight)
+        """Mean confidence less success rate in the window; NaN without outcomes."""
+        p, y = self._window()
+        return _mean(p - y)
 
     @property
     def log_loss(self) -> float:
-        """Mean log loss in the window in nats, weighted; NaN without outcomes."""
-        p, y, weight = self._window()
-        return _mean(log_losses(y, p), weight)
+        """Mean log loss in the window in nats; NaN without outcomes."""
+        p, y = self._window()
+        return _mean(log_losses(y, p))
 
     def summary(self) -> dict[str, float | None]:
         """Return the state in numbers for logs and plots, None for what is undefined.
@@ -299,7 +301,7 @@ class RetrainMonitor:
         self.baseline = baseline
         self.n_outcomes = 0
         self.outcome_weight = 0.0
-        self._outcomes = np.zeros((self.settings.window, 3))
+        self._outcomes = np.zeros((self.settings.window, 2))
         self._features: PopulationStability | None = None
         if baseline is None:
             return
@@ -332,9 +334,9 @@ class RetrainMonitor:
             "loss": self._loss,
         }
 
-    def _window(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        p, y, weight = self._outcomes[: min(self.n_outcomes, self.settings.window)].T
-        return p, y, weight
+    def _window(self) -> tuple[FloatArray, FloatArray]:
+        p, y = self._outcomes[: min(self.n_outcomes, self.settings.window)].T
+        return p, y
 
     def _psi(self) -> FloatArray:
         assert self._features is not None
@@ -441,6 +443,6 @@ def _accuracy_sd(accuracy: float) -> float:
     return math.sqrt(a * (1.0 - a))
 
 
-def _mean(values: ArrayLike, weight: FloatArray) -> float:
-    total = float(weight.sum())
-    return float(np.asarray(values, np.float64) @ weight) / total if total > 0.0 else math.nan
+def _mean(values: ArrayLike) -> float:
+    column = np.asarray(values, np.float64)
+    return float(column.mean()) if len(column) else math.nan

@@ -133,13 +133,14 @@ class TestFalseAlarmsAndPower:
         p = rng.choice([0.001, 0.2, 0.5, 0.6, 0.999], 3_000)
         y = (rng.random(3_000) < p).astype(float)
         w = rng.random(3_000)
+        worth = np.cumsum(w) / np.arange(1, 3_001)
         watched = monitor()
         rows = []
         restatement = Restatement(BASELINE)
         restatement._threshold[:] = np.inf  # values are compared, so it must not start afresh
-        for row in zip(p, y, w, strict=True):
-            watched.record_outcome(*row)
-            restatement.run(*(np.array([value]) for value in row))
+        for *row, weight, mean_weight in zip(p, y, w, worth, strict=True):
+            watched.record_outcome(*row, weight)
+            restatement.run(*(np.array([value]) for value in (*row, mean_weight)))
             rows.append([watched.detectors[name].value for name in DETECTORS])
             assert restatement._value == pytest.approx(rows[-1], abs=1e-9)
         assert (np.max(rows, axis=0) > 1.0).all()
@@ -359,9 +360,9 @@ class TestOutcomes:
         for row in zip(p, y, w, strict=True):
             watched.record_outcome(*row)
         last = slice(150, None)
-        assert watched.accuracy == pytest.approx(accuracy(y[last], p[last], w[last]))
-        assert watched.log_loss == pytest.approx(log_loss(y[last], p[last], w[last]))
-        assert watched.calibration_gap == pytest.approx(np.average(p[last] - y[last], weights=w[last]))
+        assert watched.accuracy == pytest.approx(accuracy(y[last], p[last]))
+        assert watched.log_loss == pytest.approx(log_loss(y[last], p[last]))
+        assert watched.calibration_gap == pytest.approx(np.mean(p[last] - y[last]))
         assert (watched.n_outcomes, watched.outcome_weight) == (250, pytest.approx(w.sum()))
         assert json.loads(json.dumps(watched.summary(), allow_nan=False)) == watched.summary()
 
@@ -396,6 +397,17 @@ class TestOutcomes:
             return watched.n_outcomes
 
         assert needed(0.1) == pytest.approx(10 * needed(1.0), rel=0.05)
+
+    def test_weights_that_go_with_the_outcome_feign_no_gap(self):
+        """Losing trades overlap more: confidence is right on average, each outcome alike, but not by weight."""
+        rng = np.random.default_rng(6)
+        outcomes = rng.integers(0, 2, 6_000)
+        watched = monitor(settings=MonitorSettings(calibration_drift=0.05))
+        for y in outcomes.tolist():
+            watched.record_outcome(0.5 + 1e-9, y, 0.6 if y else 0.3)
+        assert np.average(outcomes, weights=np.where(outcomes == 1, 0.6, 0.3)) > 0.6
+        for name in ("overconfidence", "underconfidence"):
+            assert not watched.detectors[name].alarm
 
 
 class TestTriggers:
