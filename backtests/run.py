@@ -33,7 +33,8 @@ from ml4t_actor.registry import ModelStore
 from ml4t_actor.report import BacktestResult, TradedRun
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
 from ml4t_actor.strategy.sizing import break_even_probability
-from ml4t_actor.training.loop import Progress, TrainingLoop, TrainingResult
+from ml4t_actor.training.loop import Progress, TrainingLoop
+from ml4t_actor.training.result import TrainingResult
 from ml4t_actor.validation import Scores, block_length, evaluate
 
 STARTING_EQUITY = 100_000.0

@@ -387,7 +387,8 @@ def recorded(primary: str = "trend") -> None:
             assert baseline is not None
             later = build_dataset(market.bars, signals, settings=settings, feature_names=META_FEATURE_NAMES)
             rows = np.flatnonzero(later.label_start >= split_ns)
-            p = result.bundle.model.predict_rows(later.X[rows])
+            part = later[rows]
+            p = result.bundle.model.predict_rows(part.X, part.odds, part.volatility)
             interval_ns = later.interval_ns
             monitor = RetrainMonitor(baseline, MonitorSettings(), bar_interval_ns=interval_ns)
             found = []

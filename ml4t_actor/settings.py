@@ -169,26 +169,28 @@ class ModelSettings(Settings, frozen=True):
     Parameters
     ----------
     estimator : {'logistic', 'hist_gradient_boosting'}, default 'logistic'
-        The scikit-learn estimator.
-    calibration : {'sigmoid', 'isotonic', 'none'}, default 'sigmoid'
-        How raw scores become probabilities, on later rows than the estimator saw.
+        What is added to the odds of a random walk: the features themselves (`EvidenceLogisticRegression`), or the score
+        of scikit-learn's boosted trees.
+    calibration : {'none', 'sigmoid', 'isotonic'}, default 'none'
+        How log odds become probabilities: as they are, or by a map learned on later rows than the estimator saw.
     calibration_fraction : float, default 0.5
-        Share of the rows, the latest, whose walk-forward scores calibration learns from.
-    prior_strength : float, default 3000.0
-        Weight, in labels, of the odds that each signal would have in a random walk without drift. Labels that the
-        user gives have no such prior.
+        Share of the rows, the latest, whose walk-forward scores calibration, or the stacking of trees, learns from.
+    prior_strength : float, default 0.0
+        Read and ignored: until 0.1.0 the weight of the odds of a random walk, which are now where every probability
+        starts.
     parameters : dict, default {}
-        Overrides of the estimator's constructor arguments.
+        Overrides of the estimator's constructor arguments; for the logistic regression also `C`, one prior variance of
+        all coefficients in place of the grids.
     uniqueness_weights : bool, default True
-        Weight rows by how little their label windows overlap.
+        Count overlapping labels as no more than they are worth: each row weighs the mean uniqueness of all.
     seed : int, default 0
         Seed of everything random.
     """
 
     estimator: Literal["logistic", "hist_gradient_boosting"] = "logistic"
-    calibration: Literal["sigmoid", "isotonic", "none"] = "sigmoid"
+    calibration: Literal["none", "sigmoid", "isotonic"] = "none"
     calibration_fraction: OpenShare = 0.5
-    prior_strength: NonNegativeFloat = 3000.0
+    prior_strength: NonNegativeFloat = 0.0
     parameters: Annotated[
         dict[str, int | float | str | bool | None],
         Meta(description="must map names to numbers, strings, true, false or null"),

@@ -35,7 +35,7 @@ class Dataset(LabelledRows):
 
     Attributes
     ----------
-    X, y, side, ret, weight, prior, label_start, label_end, regime
+    X, y, side, ret, weight, odds, volatility, label_start, label_end, regime
         See `LabelledRows`; `regime` has no columns before a model is fitted.
     regime_inputs : list of float64 (n_bars, 2)
         Of every bar, one array per instrument.
@@ -191,20 +191,22 @@ def build_dataset(
     drop("gap", across)
     rows = np.flatnonzero(keep)
     start, end = events[rows], end[rows]
+    volatility = features.volatility[start] * np.sqrt(horizon)
     return Dataset(
         X=np.ascontiguousarray(features.rows[rows]),
         y=y[rows],
         side=kept_signals.signal[rows],
         ret=ret[rows],
         weight=uniqueness_weights(start, end, len(bars)),
-        prior=np.full(len(rows), np.nan)
+        odds=np.full(len(rows), np.nan)
         if given is not None
         else random_walk_odds(
-            features.volatility[start] * np.sqrt(horizon),
+            volatility,
             pt=settings.labels.profit_barrier,
             sl=settings.labels.stop_barrier,
             cost=settings.labels.cost,
         ),
+        volatility=volatility,
         label_start=kept_signals.ts_event[rows],
         label_end=bars.ts_event[end],
         regime=np.empty((len(rows), 0)),

@@ -15,7 +15,8 @@ _DTYPES: dict[str, type] = {
     "side": np.int8,
     "ret": np.float64,
     "weight": np.float64,
-    "prior": np.float64,
+    "odds": np.float64,
+    "volatility": np.float64,
     "label_start": np.int64,
     "label_end": np.int64,
     "regime": np.float64,
@@ -38,8 +39,10 @@ class LabelledRows:
         Gross log return in the signal's direction; NaN where the user gave the labels.
     weight : float64 (n,)
         Average uniqueness of the label.
-    prior : float64 (n,)
+    odds : float64 (n,)
         Odds in a random walk without drift (`random_walk_odds`); NaN where the user gave the labels.
+    volatility : float64 (n,)
+        As a log return scaled to the horizon; NaN where it is not known.
     label_start, label_end : int64 (n,)
         When the signal was given and its outcome known, UNIX nanoseconds.
     regime : float64 (n, n_regimes)
@@ -57,7 +60,8 @@ class LabelledRows:
     side: NDArray[np.int8]
     ret: FloatArray
     weight: FloatArray
-    prior: FloatArray
+    odds: FloatArray
+    volatility: FloatArray
     label_start: IntArray
     label_end: IntArray
     regime: FloatArray
@@ -92,7 +96,14 @@ class LabelledRows:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> "LabelledRows":
-        """Return the rows whose `to_arrays` are given; `ValueError` if a column is missing or does not fit."""
+        """Return the rows whose `to_arrays` are given; `ValueError` if a column is missing or does not fit.
+
+        Until 0.1.0 the odds were called ``prior``, and the volatility was not kept.
+        """
+        arrays = dict(arrays)
+        if "prior" in arrays and "odds" not in arrays:
+            arrays["odds"] = arrays["prior"]
+            arrays.setdefault("volatility", np.full(len(arrays["odds"]), np.nan))
         if missing := sorted(_DTYPES.keys() - arrays.keys()):
             raise ValueError(f"labelled rows lack the columns {missing}")
         return LabelledRows(
@@ -101,7 +112,8 @@ class LabelledRows:
             side=np.asarray(arrays["side"], np.int8),
             ret=np.asarray(arrays["ret"], np.float64),
             weight=np.asarray(arrays["weight"], np.float64),
-            prior=np.asarray(arrays["prior"], np.float64),
+            odds=np.asarray(arrays["odds"], np.float64),
+            volatility=np.asarray(arrays["volatility"], np.float64),
             label_start=np.asarray(arrays["label_start"], np.int64),
             label_end=np.asarray(arrays["label_end"], np.int64),
             regime=np.asarray(arrays["regime"], np.float64),

@@ -1,66 +1,64 @@
-"""Is this signal worth following? A classifier, calibrated on later data than it saw, and compiled."""
+"""Is this signal worth following? The odds of a random walk plus what the features add, compiled."""
 
-from itertools import pairwise
-from typing import Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.market_data import FloatArray, IntArray
+from ml4t_actor.kernels.serving import Z90
+from ml4t_actor.market_data import BoolArray, FloatArray
 from ml4t_actor.meta_model.calibration import Calibration, expit, fit_isotonic, fit_sigmoid
-from ml4t_actor.meta_model.compiled import CompiledModel
-from ml4t_actor.meta_model.export import (
-    STANDARDISED_LIMIT,
-    Estimator,
-    compile_model,
-    importances,
-    is_logistic,
+from ml4t_actor.meta_model.compiled import CompiledModel, Predictions
+from ml4t_actor.meta_model.export import compile_model, importances
+from ml4t_actor.meta_model.fitting import (
+    FittedOdds,
+    Rows,
+    calibration_scores,
+    fit_odds,
+    walk_forward_scores,
+)
+from ml4t_actor.meta_model.inputs import (
+    KnownOdds,
+    check_part,
+    check_payable,
+    check_rows,
+    check_windows,
+    known_odds,
 )
 from ml4t_actor.settings import ModelSettings
 
-Windows = tuple[IntArray, IntArray]
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
-MIN_ROWS = 50
-MIN_PART_ROWS = 10
-CALIBRATION_BLOCKS = 3
-PRIOR_CLIP = 0.02
 TOLERANCE = 1e-12
-
-# Both regularise in units of independent labels, which is what uniqueness weights count: C is the prior
-# variance of a coefficient (log odds per standard deviation), and l2_regularization pulls a leaf to zero as
-# four times as many labels of even odds would.
-_DEFAULTS: dict[str, dict[str, float | str | bool]] = {
-    "logistic": {"C": 0.003, "solver": "newton-cholesky", "tol": 1e-8, "max_iter": 200},
-    "hist_gradient_boosting": {
-        "max_iter": 100,
-        "learning_rate": 0.03,
-        "max_depth": 2,
-        "max_bins": 32,  # scikit-learn sorts once for each weighted bin edge: with 255 that is most of a fit
-        "min_samples_leaf": 200,
-        "l2_regularization": 100.0,
-        "early_stopping": False,
-    },
-}
 
 
 class MetaModel:
     """Probability that acting on a signal makes money after costs.
 
+    What a driftless random walk would give the trade is known without any data: its odds, an offset of the log odds.
+    What the features add to them, and how the odds themselves are off, is learned and shrunk as far as the evidence
+    asks for (`EvidenceLogisticRegression`). A trade whose odds are 0 cannot pay, and has the probability 0 by rule.
+
     Parameters
     ----------
     settings : ModelSettings, default ModelSettings()
-        Estimator, calibration, and their parameters. *logistic* standardises, bounds at three standard
-        deviations, then fits an L2-regularised `LogisticRegression`; *hist_gradient_boosting* fits few,
-        shallow, heavily regularised trees.
+        Estimator, calibration, and their parameters. *logistic* takes the features themselves;
+        *hist_gradient_boosting* the score of few, shallow, heavily regularised trees (stacking).
 
     Attributes
     ----------
-    estimator_ : Pipeline or HistGradientBoostingClassifier
-        The fitted scikit-learn estimator.
+    estimator_ : EvidenceLogisticRegression or HistGradientBoostingClassifier
+        What was fitted to the features.
+    evidence_ : EvidenceLogisticRegression
+        The same, or with trees what was fitted to their score.
     calibration_ : Calibration
-        From its scores to probabilities.
+        From its log odds to probabilities.
     serving_ : CompiledModel
-        Both, compiled.
+        All of it, compiled.
+    uses_odds_ : bool
+        Whether it was given odds, and needs them.
     n_features_in_ : int
         Number of features.
     n_calibration_rows_ : int
@@ -88,14 +86,15 @@ class MetaModel:
         *,
         label_start: ArrayLike | None = None,
         label_end: ArrayLike | None = None,
-        prior: ArrayLike | None = None,
+        odds: ArrayLike | None = None,
+        volatility: ArrayLike | None = None,
+        trend: ArrayLike | None = None,
     ) -> Self:
-        """Calibrate on scores of later rows than the estimator saw, fit on all rows, and compile both.
+        """Fit on all rows that can pay, calibrate on scores of later rows than were seen, and compile both.
 
-        The latest `calibration_fraction` of the rows is cut into consecutive blocks. Each block is scored by
-        an estimator fitted on the rows before it; the calibrator learns from those scores, and the estimator
-        that serves is fitted on every row. So no row is calibrated by a model that saw it or anything later,
-        and none is wasted.
+        Calibration, where the settings ask for one, takes the latest `calibration_fraction` of the rows in
+        consecutive blocks. Each block is scored by an estimator fitted on the rows before it, and the calibrator learns
+        from those scores. So no row is calibrated by a model that saw it or anything later, and none is wasted.
 
         Parameters
         ----------
@@ -104,18 +103,20 @@ class MetaModel:
         y : (n,)
             0 or 1.
         sample_weight : (n,), optional
-            Not negative, and used as given. Regularisation takes their sum for the number of independent
-            labels: give average uniqueness where labels overlap.
+            Not negative, and used as given. Shrinkage takes their sum for the number of independent labels: where
+            labels overlap, give every row the mean uniqueness. (Weights that differ with the outcome bias the
+            probabilities; a label's own uniqueness does, since trades that lose are closed at other times.)
         label_start, label_end : int (n,), optional
             When each label's window starts (never decreasing) and ends, in any one unit. With them, rows
             whose label ends at or after a block's first start are purged from the estimator that scores the
             block.
-        prior : (n,), optional
-            Probabilities known without the labels, such as `random_walk_odds`. The estimator then also sees
-            each row with labels of both kinds in the proportion of the prior, shifted to the base rate of
-            `y`, that weigh `settings.prior_strength` labels in all: a catalytic prior (Huang, Stein, Rubin &
-            Kou, PNAS 2020). It tells the few labels that there are what a multitude would, and fades as they
-            come.
+        odds : (n,), optional
+            Probabilities in [0, 1) known without the labels: `random_walk_odds`. Rows of 0 are left out. Without them
+            the base rate takes their place.
+        volatility : (n,), optional
+            As a log return scaled to the horizon; NaN where it is not known.
+        trend : bool (n_features,), optional
+            Which features tell of trend and flow: they may need another shrinkage than the others.
 
         Raises
         ------
@@ -123,78 +124,44 @@ class MetaModel:
             If the input is not as described, a part has one class only, or `settings.parameters` has a name
             that the estimator does not know.
         RuntimeError
-            If the compiled model and scikit-learn differ by more than 1e-12 on these rows.
+            If the compiled model and the fitted one differ by more than 1e-12 on these rows.
         """
         from threadpoolctl import threadpool_limits
 
         self._discard_fit()
-        features, labels, weight = _check_rows(X, y, sample_weight)
-        windows = _check_windows(label_start, label_end, len(features))
-        odds = _check_prior(prior, len(features))
-        everything = np.arange(len(features))
-        _check_part("training", labels, weight, 0)
+        features, labels, weight = check_rows(X, y, sample_weight)
+        windows = check_windows(label_start, label_end, len(features))
+        known = known_odds(odds, volatility, len(features))
+        groups = _checked_trend(trend, features.shape[1])
+        rows = Rows(features, labels, weight, known)
+        if known is not None:
+            rows = rows.at(known.payable)
+            windows = None if windows is None else (windows[0][known.payable], windows[1][known.payable])
+            check_payable(len(rows.labels), len(features))
+        check_part("training", rows.labels, rows.weight, 0)
         calibration, n_calibrated = Calibration("none"), 0
         # One thread: sums come out the same whatever the number of cores, and a live engine keeps the others.
         with threadpool_limits(limits=1):
-            if self.settings.calibration != "none":
-                score, scored = self._walk_forward_scores(features, labels, weight, windows, odds)
+            later = None
+            if self.settings.calibration != "none" or self.settings.estimator != "logistic":
+                later = walk_forward_scores(rows, windows, groups, self.settings)
+            fitted = fit_odds(rows, groups, self.settings, later)
+            if later is not None and self.settings.calibration != "none":
+                score, scored = calibration_scores(rows, windows, self.settings, later)
                 fit = fit_sigmoid if self.settings.calibration == "sigmoid" else fit_isotonic
-                calibration, n_calibrated = fit(score, labels[scored], weight[scored]), len(scored)
-            estimator = self._fit_estimator(features, labels, weight, odds, everything)
-            compiled = compile_model(estimator, calibration)
-            _verify(compiled, estimator, calibration, features)
-        self.estimator_ = estimator
+                calibration = fit(score, rows.labels[scored], rows.weight[scored])
+                n_calibrated = len(scored)
+            compiled = compile_model(fitted, calibration, uses_odds=known is not None)
+            _verify(compiled, fitted, calibration, features, known)
+        self.evidence_ = fitted.evidence
+        self.estimator_ = fitted.evidence if fitted.trees is None else fitted.trees
         self.calibration_ = calibration
+        self.uses_odds_ = known is not None
         self.serving_ = compiled
-        self.importances_ = importances(estimator)
+        self.importances_ = importances(fitted)
         self.n_features_in_ = features.shape[1]
         self.n_calibration_rows_ = n_calibrated
         return self
-
-    def _walk_forward_scores(
-        self,
-        features: FloatArray,
-        labels: FloatArray,
-        weight: FloatArray,
-        windows: Windows | None,
-        odds: FloatArray | None,
-    ) -> tuple[FloatArray, IntArray]:
-        """Return log odds of the calibration rows, and which rows those are."""
-        n = len(features)
-        first = n - max(CALIBRATION_BLOCKS, round(self.settings.calibration_fraction * n))
-        edges = np.linspace(first, n, CALIBRATION_BLOCKS + 1).astype(np.int64)
-        _check_part("calibration", labels[first:], weight[first:], 0)
-        scores = []
-        for start, end in pairwise(edges.tolist()):
-            before = np.arange(start)
-            if windows is not None:
-                before = before[windows[1][:start] < windows[0][start]]
-            _check_part("estimator", labels[before], weight[before], start - len(before))
-            estimator = self._fit_estimator(features, labels, weight, odds, before)
-            scores.append(estimator.decision_function(features[start:end]))
-        return np.concatenate(scores), np.arange(first, n)
-
-    def _fit_estimator(
-        self,
-        features: FloatArray,
-        labels: FloatArray,
-        weight: FloatArray,
-        odds: FloatArray | None,
-        rows: IntArray,
-    ) -> Estimator:
-        X, y, w = features[rows], labels[rows].astype(np.int64), weight[rows]
-        if odds is not None and self.settings.prior_strength > 0.0:
-            p = _shifted_to(odds[rows], float(np.average(y, weights=w)), w)
-            each = self.settings.prior_strength / len(rows)
-            X = np.concatenate([X, X, X])
-            y = np.concatenate([y, np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64)])
-            w = np.concatenate([w, each * p, each * (1.0 - p)])
-        estimator = _new_estimator(self.settings)
-        if self.settings.estimator == "logistic":
-            # The weighted variance of a constant column can come out a hair below zero; scikit-learn then scales by 1.
-            with np.errstate(invalid="ignore"):
-                return estimator.fit(X, y, scale__sample_weight=w, classify__sample_weight=w)
-        return estimator.fit(X, y, sample_weight=w)
 
     @property
     def is_fitted(self) -> bool:
@@ -203,7 +170,7 @@ class MetaModel:
 
     @property
     def serving(self) -> CompiledModel:
-        """Return the compiled model, verified against scikit-learn when it was fitted."""
+        """Return the compiled model, verified against the fitted one when it was fitted."""
         self._require_fitted()
         return self.serving_
 
@@ -217,28 +184,60 @@ class MetaModel:
         self._require_fitted()
         return self.importances_.copy()
 
-    def predict_proba(self, X: ArrayLike) -> FloatArray:
+    def predict_proba(
+        self, X: ArrayLike, odds: ArrayLike | None = None, volatility: ArrayLike | None = None
+    ) -> FloatArray:
         """Return the calibrated P(y = 1) of every row through scikit-learn itself.
 
         Parameters
         ----------
         X : (n, n_features)
+        odds, volatility : (n,), optional
+            As in `fit`: needed where that was given odds, else ignored. A volatility that is not known counts as the
+            mean one.
 
         Returns
         -------
         float64 (n,)
-            NaN where the logistic regression meets a feature that is not finite.
+            0 where the odds are 0. NaN where the logistic regression meets a feature that is not finite.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or odds are needed and not given.
         """
         self._require_fitted()
-        return _predict_proba(self.estimator_, self.calibration_, np.asarray(X, dtype=np.float64))
+        features = np.asarray(X, dtype=np.float64)
+        if "evidence_" not in self.__dict__:  # stored by 0.1.0, which knew no odds
+            return _predict_pipeline(self.estimator_, self.calibration_, features)
+        fitted = self._fitted()
+        return _answers(
+            fitted, self.calibration_, features, self._known(odds, volatility, len(features))
+        ).confidence
 
-    def get_confidence(self, x: FloatArray) -> float:
+    def predict_odds(self, odds: ArrayLike, volatility: ArrayLike | None = None) -> FloatArray:
+        """Return what the model says without any feature, float64 (n,): the odds, recalibrated.
+
+        Parameters
+        ----------
+        odds, volatility : (n,)
+            As in `fit`. Where that was given no odds, every row has the base rate.
+        """
+        self._require_fitted()
+        n = len(np.asarray(odds))
+        if "evidence_" not in self.__dict__:
+            return np.asarray(odds, np.float64)
+        return expit(self._fitted().base_log_odds(n, self._known(odds, volatility, n)))
+
+    def get_confidence(self, x: FloatArray, odds: float = np.nan, volatility: float = np.nan) -> float:
         """Return the calibrated P(y = 1) of one row, float64 (n_features,), through the compiled kernel."""
         self._require_fitted()
-        return self.serving_.predict(x)
+        return self.serving_.predict(x, odds, volatility)
 
-    def verify_serving(self, X: ArrayLike) -> float:
-        """Return the largest difference between the compiled model and scikit-learn on `X` (n, n_features).
+    def verify_serving(
+        self, X: ArrayLike, odds: ArrayLike | None = None, volatility: ArrayLike | None = None
+    ) -> float:
+        """Return the largest difference between the compiled model and the fitted one on `X` (n, n_features).
 
         Raises
         ------
@@ -246,7 +245,24 @@ class MetaModel:
             If it is more than 1e-12, or one of them is NaN where the other is not.
         """
         self._require_fitted()
-        return _verify(self.serving_, self.estimator_, self.calibration_, np.asarray(X, dtype=np.float64))
+        features = np.asarray(X, dtype=np.float64)
+        if "evidence_" not in self.__dict__:
+            expected = _predict_pipeline(self.estimator_, self.calibration_, features)
+            return _compared({"confidence": (self.serving_.predict_rows(features), expected)})
+        known = self._known(odds, volatility, len(features))
+        return _verify(self.serving_, self._fitted(), self.calibration_, features, known)
+
+    def _fitted(self) -> FittedOdds:
+        return FittedOdds(self.evidence_, None if self.estimator_ is self.evidence_ else self.estimator_)
+
+    def _known(self, odds: ArrayLike | None, volatility: ArrayLike | None, n: int) -> KnownOdds | None:
+        if not self.uses_odds_:
+            return None
+        if odds is None:
+            raise ValueError(
+                "this model was fitted with odds: give `odds`, and `volatility` where it is known"
+            )
+        return known_odds(odds, volatility, n)
 
     def _require_fitted(self) -> None:
         if not self.is_fitted:
@@ -258,144 +274,84 @@ class MetaModel:
             delattr(self, name)
 
 
-def _check_rows(
-    X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    features = np.ascontiguousarray(X, dtype=np.float64)
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"`X` must have shape (n, n_features), has {features.shape}")
-    n = len(features)
-    labels = np.asarray(y, dtype=np.float64)
-    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    for name, values in (("y", labels), ("sample_weight", weight)):
-        if values.shape != (n,):
-            raise ValueError(f"`{name}` must have shape ({n},), one per row of `X`, has {values.shape}")
-    if n < MIN_ROWS:
-        raise ValueError(f"a meta-model needs at least {MIN_ROWS} rows, got {n}; give more signals")
-    if len(not_finite := np.argwhere(~np.isfinite(features))):
-        i, j = not_finite[0]
-        columns = getattr(X, "columns", None)
-        name = f"column {j}" if columns is None else f"column {columns[j]!r}"
-        raise ValueError(
-            f"`X` must be finite: {name} is {features[i, j]} in row {i} ({len(not_finite):,} such values); "
-            "drop those rows"
-        )
-    if len(bad := np.flatnonzero(~np.isin(labels, (0.0, 1.0)))):
-        raise ValueError(f"`y` must be 0 or 1: row {bad[0]} is {labels[bad[0]]}")
-    if len(bad := np.flatnonzero(~(np.isfinite(weight) & (weight >= 0.0)))):
-        raise ValueError(f"`sample_weight` must be finite and not negative: row {bad[0]} is {weight[bad[0]]}")
-    return features, labels, weight
-
-
-def _check_windows(label_start: ArrayLike | None, label_end: ArrayLike | None, n: int) -> Windows | None:
-    if label_start is None and label_end is None:
+def _checked_trend(trend: ArrayLike | None, n_features: int) -> BoolArray | None:
+    if trend is None:
         return None
-    if label_start is None or label_end is None:
-        raise ValueError("give both `label_start` and `label_end`, or neither")
-    start, end = np.asarray(label_start), np.asarray(label_end)
-    for name, values in (("label_start", start), ("label_end", end)):
-        if values.shape != (n,):
-            raise ValueError(f"`{name}` must have shape ({n},), one per row of `X`, has {values.shape}")
-        if values.dtype.kind not in "iu":
-            raise ValueError(f"`{name}` must be integers (nanoseconds or bar indices), is {values.dtype}")
-    if len(bad := np.flatnonzero(start[1:] < start[:-1])):
-        i = bad[0] + 1
+    groups = np.asarray(trend)
+    if groups.shape != (n_features,) or groups.dtype != np.bool_:
         raise ValueError(
-            f"rows must be in order of time: row {i} has label_start {start[i]} after {start[i - 1]}"
+            f"`trend` must be bool with shape ({n_features},), one per feature, is {groups.dtype} {groups.shape}"
         )
-    if len(bad := np.flatnonzero(end < start)):
-        i = bad[0]
-        raise ValueError(f"a label must not end before it starts: row {i} is [{start[i]}, {end[i]}]")
-    return start.astype(np.int64), end.astype(np.int64)
+    return groups
 
 
-def _check_part(part: str, labels: FloatArray, weight: FloatArray, n_purged: int) -> None:
-    used = labels[weight > 0.0]
-    if len(used) < MIN_PART_ROWS:
-        raise ValueError(
-            f"the {part} part has {len(used)} rows of positive weight, needs at least {MIN_PART_ROWS} "
-            f"({n_purged} were purged for overlap with the calibration part); give more signals or change "
-            "`calibration_fraction`"
-        )
-    if (used == used[0]).all():
-        raise ValueError(
-            f"all {len(used):,} rows of the {part} part have label {int(used[0])}: "
-            "there is nothing to tell apart; give a longer history"
-        )
+def _answers(
+    fitted: FittedOdds, calibration: Calibration, X: FloatArray, known: KnownOdds | None
+) -> Predictions:
+    """Return what the compiled model answers, through scikit-learn and numpy alone."""
+    n_features = fitted.evidence.n_features_in_ if fitted.trees is None else fitted.trees.n_features_in_
+    if X.ndim != 2 or X.shape[1] != n_features:
+        raise ValueError(f"rows must have shape (n, {n_features}), got {X.shape}")
+    answers = Predictions(*np.full((4, len(X)), np.nan))
+    usable = np.isfinite(X).all(axis=1) if fitted.trees is None else np.ones(len(X), dtype=bool)
+    pays = np.ones(len(X), dtype=bool) if known is None else known.payable
+    if (usable & pays).any():
+        rows = usable & pays
+        score, sd = fitted.log_odds(X[rows], None if known is None else known.at(rows))
+        answers.confidence[rows] = calibration(score)
+        answers.low[rows] = calibration(score - Z90 * sd)
+        answers.high[rows] = calibration(score + Z90 * sd)
+    answers.base_odds[:] = expit(fitted.base_log_odds(len(X), known))
+    for column in answers:
+        column[~pays] = 0.0
+    return answers
 
 
-def _check_prior(prior: ArrayLike | None, n: int) -> FloatArray | None:
-    if prior is None:
-        return None
-    odds = np.asarray(prior, dtype=np.float64)
-    if odds.shape != (n,):
-        raise ValueError(f"`prior` must have shape ({n},), one per row of `X`, has {odds.shape}")
-    if len(bad := np.flatnonzero(~((odds >= 0.0) & (odds <= 1.0)))):
-        raise ValueError(f"`prior` must be probabilities: row {bad[0]} is {odds[bad[0]]}")
-    return np.clip(odds, PRIOR_CLIP, 1.0 - PRIOR_CLIP)
-
-
-def _shifted_to(p: FloatArray, rate: float, weight: FloatArray) -> FloatArray:
-    """Return `p` with its log odds shifted by one constant so that the weighted mean is `rate`."""
-    score = np.log(p) - np.log1p(-p)
-    shift = 0.0
-    for _ in range(50):
-        q = expit(score + shift)
-        step = (rate - float(np.average(q, weights=weight))) / float(
-            np.average(q * (1.0 - q), weights=weight)
-        )
-        shift += min(1.0, max(-1.0, step))
-        if abs(step) < 1e-12:
-            break
-    return expit(score + shift)
-
-
-def _new_estimator(settings: ModelSettings) -> Estimator:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-    logistic = settings.estimator == "logistic"
-    constructor = LogisticRegression if logistic else HistGradientBoostingClassifier
-    valid = sorted(constructor().get_params())
-    if unknown := sorted(settings.parameters.keys() - set(valid)):
-        raise ValueError(
-            f"`parameters` has {unknown}, which {constructor.__name__} does not know; it takes {valid}"
-        )
-    arguments = {**_DEFAULTS[settings.estimator], "random_state": settings.seed, **settings.parameters}
-    estimator = constructor(**arguments)
-    if not logistic:
-        return estimator
-    limits = {"a_min": -STANDARDISED_LIMIT, "a_max": STANDARDISED_LIMIT}
-    bound = FunctionTransformer(np.clip, kw_args=limits)
-    return Pipeline([("scale", StandardScaler()), ("bound", bound), ("classify", estimator)])
-
-
-def _predict_proba(estimator: Estimator, calibration: Calibration, X: FloatArray) -> FloatArray:
+def _predict_pipeline(estimator: "ClassifierMixin", calibration: Calibration, X: FloatArray) -> FloatArray:
+    """Return probabilities of an estimator as 0.1.0 fitted it."""
     if X.ndim != 2 or X.shape[1] != estimator.n_features_in_:
         raise ValueError(f"rows must have shape (n, {estimator.n_features_in_}), got {X.shape}")
-    usable = np.isfinite(X).all(axis=1) if is_logistic(estimator) else np.ones(len(X), dtype=bool)
+    usable = np.isfinite(X).all(axis=1) | (not hasattr(estimator, "named_steps"))
     out = np.full(len(X), np.nan)
     if usable.any():
-        rows = X[usable]
-        out[usable] = (
-            estimator.predict_proba(rows)[:, 1]
-            if calibration.kind == "none"
-            else calibration(estimator.decision_function(rows))
-        )
+        out[usable] = calibration(estimator.decision_function(X[usable]))
     return out
 
 
-def _verify(serving: CompiledModel, estimator: Estimator, calibration: Calibration, X: FloatArray) -> float:
-    expected = _predict_proba(estimator, calibration, X)
-    served = serving.predict_rows(X)
-    differences = np.where(np.isnan(expected) & np.isnan(served), 0.0, np.abs(expected - served))
-    worst = float(differences.max(initial=0.0))
-    if not worst <= TOLERANCE:
-        i = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
-        raise RuntimeError(
-            f"the compiled model differs from scikit-learn: row {i} gives {served[i]} against {expected[i]}, "
-            f"more than {TOLERANCE}; do not serve it, and report the scikit-learn and treelite versions"
-        )
-    return worst
+def _verify(
+    serving: CompiledModel,
+    fitted: FittedOdds,
+    calibration: Calibration,
+    X: FloatArray,
+    known: KnownOdds | None,
+) -> float:
+    odds, volatility = None, None
+    if known is not None:
+        rows = np.isfinite(known.terms[:, 1])  # without a volatility the compiled model has no answer
+        X, known = X[rows], known.at(rows)
+        odds, volatility = expit(known.offset), np.exp(known.terms[:, 1])
+    expected = _answers(fitted, calibration, X, known)
+    served = serving.answer_rows(X, odds, volatility)
+    return _compared(
+        {
+            name: (ours, theirs)
+            for name, ours, theirs in zip(Predictions._fields, served, expected, strict=True)
+        }
+    )
+
+
+def _compared(columns: Mapping[str, tuple[FloatArray, FloatArray]]) -> float:
+    """Return the largest difference of what is served from what is expected, in any column."""
+    largest = 0.0
+    for name, (served, expected) in columns.items():
+        differences = np.where(np.isnan(expected) & np.isnan(served), 0.0, np.abs(expected - served))
+        worst = float(differences.max(initial=0.0))
+        if not worst <= TOLERANCE:
+            i = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
+            raise RuntimeError(
+                f"the compiled model differs from scikit-learn: `{name}` of row {i} is {served[i]} against "
+                f"{expected[i]}, more than {TOLERANCE}; do not serve it, and report the scikit-learn and treelite "
+                "versions"
+            )
+        largest = max(largest, worst)
+    return largest

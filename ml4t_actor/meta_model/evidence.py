@@ -22,14 +22,17 @@ class Candidate(NamedTuple):
 
     Attributes
     ----------
+    intercept_variance : float
+        Prior variance of the intercept.
     term_variance : float
-        Prior variance of every coefficient of a term; 0 leaves the terms out.
+        Of every coefficient of a term; 0 leaves the terms out.
     variance, group_variance : float
         Of the features outside and inside the group; 0 leaves them out.
     probability : float
         Before the rows are seen.
     """
 
+    intercept_variance: float
     term_variance: float
     variance: float
     group_variance: float
@@ -69,8 +72,12 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
     ----------
     intercept_sd : float, default 0.15
         Prior standard deviation of `a`, log odds, where there is an offset.
+    wide_intercept_sd : float, default 0.6
+        Another one, for what beats or misses its odds whatever the features are.
+    wide_probability : float, default 0.1
+        Prior probability of the latter, in [0, 1).
     free_intercept_sd : float, default 1.0
-        The same around the logit of the base rate, where there is none.
+        Around the logit of the base rate, where there is no offset.
     term_variances : sequence of float, default (0, 0.003, 0.03)
         Prior variances of `r`, equally likely.
     variances : sequence of float, default (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
@@ -132,6 +139,8 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
     def __init__(
         self,
         intercept_sd: float = 0.15,
+        wide_intercept_sd: float = 0.6,
+        wide_probability: float = 0.1,
         free_intercept_sd: float = 1.0,
         term_variances: Sequence[float] = (0.0, 0.003, 0.03),
         variances: Sequence[float] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
@@ -141,6 +150,8 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         tol: float = 1e-14,
     ) -> None:
         self.intercept_sd = intercept_sd
+        self.wide_intercept_sd = wide_intercept_sd
+        self.wide_probability = wide_probability
         self.free_intercept_sd = free_intercept_sd
         self.term_variances = term_variances
         self.variances = variances
@@ -216,8 +227,8 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
             centre = logit(float(mass[1] / mass.sum()))
             known = np.full(len(features), centre)
         in_group = _groups(groups, features.shape[1])
-        self.candidates_ = self._candidates(n_terms, in_group)
-        fits = self._fit_candidates(design, outcome, weight, known, n_terms, in_group, offset is None)
+        self.candidates_ = self._candidates(n_terms, in_group, offset is None)
+        fits = self._fit_candidates(design, outcome, weight, known, n_terms, in_group)
 
         self.log_evidence_ = np.array([fit.evidence for fit in fits])
         prior = np.array([candidate.probability for candidate in self.candidates_])
@@ -306,12 +317,14 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         return np.asarray(self.classes_[later.astype(np.intp)])
 
     def _check_parameters(self) -> None:
-        for name in ("intercept_sd", "free_intercept_sd", "limit", "tol"):
+        for name in ("intercept_sd", "wide_intercept_sd", "free_intercept_sd", "limit", "tol"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0.0):
                 raise ValueError(f"`{name}` was {value}, must be finite and above 0")
         if not 0.0 < self.null_probability < 1.0:
             raise ValueError(f"`null_probability` was {self.null_probability}, must be in (0, 1)")
+        if not 0.0 <= self.wide_probability < 1.0:
+            raise ValueError(f"`wide_probability` was {self.wide_probability}, must be in [0, 1)")
         for name, lowest, least in (
             ("term_variances", 0, 1),
             ("variances", None, 1),
@@ -328,7 +341,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
                     f"`{name}` was {getattr(self, name)}, must be above 0: `null_probability` is that of 0"
                 )
 
-    def _candidates(self, n_terms: int, in_group: NDArray[np.bool_]) -> list[Candidate]:
+    def _candidates(self, n_terms: int, in_group: NDArray[np.bool_], free: bool) -> list[Candidate]:
         pairs = [
             (first, second) for first, second in product(self.group_variances, repeat=2) if first != second
         ]
@@ -339,8 +352,14 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         features += [(v, v, share / len(self.variances)) for v in self.variances]
         features += [(first, second, share / len(pairs)) for first, second in pairs]
         terms = self.term_variances if n_terms else (0.0,)
+        intercepts = [(self.free_intercept_sd**2, 1.0)]
+        if not free:
+            intercepts = [(self.intercept_sd**2, 1.0 - self.wide_probability)]
+            if self.wide_probability > 0.0:
+                intercepts.append((self.wide_intercept_sd**2, self.wide_probability))
         return [
-            Candidate(float(w), float(first), float(second), p / len(terms))
+            Candidate(float(a), float(w), float(first), float(second), share_a * p / len(terms))
+            for a, share_a in intercepts
             for w in terms
             for first, second, p in features
         ]
@@ -353,17 +372,15 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         offset: FloatArray,
         n_terms: int,
         in_group: NDArray[np.bool_],
-        free: bool,
     ) -> list[_Fit]:
         """Return the fit of every candidate, each begun where the one before ended."""
         start = np.zeros(design.shape[1])
-        sd = self.free_intercept_sd if free else self.intercept_sd
         fits = []
         subset: tuple[bytes, FloatArray] = (b"", design)
         for candidate in self.candidates_:
             variance = np.concatenate(
                 [
-                    [sd**2],
+                    [candidate.intercept_variance],
                     np.full(n_terms, candidate.term_variance),
                     np.where(in_group, candidate.group_variance, candidate.variance),
                 ]

@@ -1,4 +1,4 @@
-"""From a fitted scikit-learn estimator to the flat arrays that serve it."""
+"""From fitted odds and evidence to the flat arrays that serve them."""
 
 from typing import TYPE_CHECKING
 
@@ -7,62 +7,92 @@ import numpy as np
 from ml4t_actor.market_data import AnyArray, FloatArray
 from ml4t_actor.meta_model.calibration import Calibration
 from ml4t_actor.meta_model.compiled import CompiledModel
-from ml4t_actor.meta_model.serving_arrays import FORMAT
+from ml4t_actor.meta_model.fitting import FittedOdds
+from ml4t_actor.meta_model.serving_arrays import ODDS_FORMAT
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.pipeline import Pipeline
 
-type Estimator = Pipeline | HistGradientBoostingClassifier
+    from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
 
-# Market features have fat tails: without a bound, a few rows of a crash decide the coefficients and every
-# score there.
-STANDARDISED_LIMIT = 3.0
+_N_TERMS = 2  # log odds, log volatility
 
 
-def is_logistic(estimator: Estimator) -> bool:
-    """Return whether `estimator` is the pipeline of scaling and logistic regression."""
-    return hasattr(estimator, "named_steps")
-
-
-def compile_model(estimator: Estimator, calibration: Calibration) -> CompiledModel:
-    """Return the serving form of a fitted binary estimator and its calibrator.
+def compile_model(fitted: FittedOdds, calibration: Calibration, *, uses_odds: bool) -> CompiledModel:
+    """Return the serving form of fitted odds plus evidence, and its calibrator.
 
     Parameters
     ----------
-    estimator : Pipeline or HistGradientBoostingClassifier
-        Steps ``scale``, ``bound`` (at `STANDARDISED_LIMIT`) and ``classify``, or trees on numerical features.
+    fitted : FittedOdds
+        Of numerical features.
     calibration : Calibration
-        Of the estimator's scores.
+        Of its log odds.
+    uses_odds : bool
+        Whether it was fitted with odds and their two terms.
     """
-    arrays = _logistic_arrays(estimator) if is_logistic(estimator) else _trees_arrays(estimator)
+    evidence = fitted.evidence
+    n_features = evidence.n_features_in_
+    if fitted.trees is None:
+        arrays: dict[str, AnyArray | np.generic] = {
+            "kind": np.str_("logistic"),
+            "mean": evidence.mean_,
+            "scale": evidence.scale_,
+            "coefficient": evidence.coef_[0],
+        }
+    else:
+        n_features = fitted.trees.n_features_in_
+        arrays = _trees_arrays(fitted.trees) | {
+            "score_mean": np.float64(evidence.mean_[0]),
+            "score_scale": np.float64(evidence.scale_[0]),
+            "score_coefficient": np.float64(evidence.coef_[0, 0]),
+        }
     return CompiledModel.from_arrays(
         {
-            "format": np.int64(FORMAT),
-            "n_features": np.int64(estimator.n_features_in_),
+            "format": np.int64(ODDS_FORMAT),
+            "n_features": np.int64(n_features),
             "calibration": np.str_(calibration.kind),
             "calibration_slope": np.float64(calibration.slope),
             "calibration_intercept": np.float64(calibration.intercept),
             "calibration_score": calibration.score,
             "calibration_probability": calibration.probability,
             **arrays,
+            **_odds_arrays(evidence, uses_odds),
         }
     )
 
 
-def _logistic_arrays(estimator: Estimator) -> dict[str, AnyArray | np.generic]:
-    scale, classify = estimator.named_steps["scale"], estimator.named_steps["classify"]
+def _odds_arrays(evidence: "EvidenceLogisticRegression", uses_odds: bool) -> dict[str, AnyArray | np.generic]:
+    nothing = np.zeros(_N_TERMS)
     return {
-        "kind": np.str_("logistic"),
-        "mean": scale.mean_,
-        "scale": scale.scale_,
-        "limit": np.float64(STANDARDISED_LIMIT),
-        "coefficient": classify.coef_[0],
-        "intercept": np.float64(classify.intercept_[0]),
+        "uses_odds": np.bool_(uses_odds),
+        "limit": np.float64(evidence.limit),
+        "intercept": np.float64(evidence.intercept_[0]),
+        "base_intercept": np.float64(evidence.base_intercept_),
+        "odds_center": evidence.term_mean_ if uses_odds else nothing,
+        "odds_scale": evidence.term_scale_ if uses_odds else np.ones(_N_TERMS),
+        "odds_coefficient": evidence.term_coef_ if uses_odds else nothing,
+        "base_coefficient": evidence.base_term_coef_ if uses_odds else nothing,
+        "covariance_factor": _covariance_factor(evidence.covariance_, uses_odds),
     }
 
 
-def _trees_arrays(estimator: Estimator) -> dict[str, AnyArray | np.generic]:
+def _covariance_factor(covariance: FloatArray, uses_odds: bool) -> FloatArray:
+    """Return L, lower triangular, with L L' the covariance; without odds the rows of their terms are empty.
+
+    From eigenvalues, since Cholesky's algorithm fails where a coefficient hardly varies.
+    """
+    if not uses_odds:
+        n = len(covariance) + _N_TERMS
+        used = np.delete(np.arange(n), slice(1, 1 + _N_TERMS))
+        padded = np.zeros((n, n))
+        padded[np.ix_(used, used)] = covariance
+        covariance = padded
+    values, vectors = np.linalg.eigh(covariance)
+    upper = np.linalg.qr(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, mode="r")
+    return np.ascontiguousarray(np.tril(upper.T))
+
+
+def _trees_arrays(estimator: "HistGradientBoostingClassifier") -> dict[str, AnyArray | np.generic]:
     import treelite
 
     model = treelite.sklearn.import_model(estimator)
@@ -85,22 +115,21 @@ def _trees_arrays(estimator: Estimator) -> dict[str, AnyArray | np.generic]:
     dtypes = {"feature": np.int32, "left": np.int32, "right": np.int32, "default_left": np.bool_}
     return {
         "kind": np.str_("trees"),
-        "intercept": np.float64(model.get_header_accessor().get_field("base_scores")[0]),
+        "trees_intercept": np.float64(0.0),  # `scores_of` leaves the baseline out
         "root": np.array(roots, dtype=np.int32),
         **{name: np.concatenate(c).astype(dtypes.get(name, np.float64)) for name, c in columns.items()},
     }
 
 
-def importances(estimator: Estimator) -> FloatArray:
+def importances(fitted: FittedOdds) -> FloatArray:
     """Return each feature's share, float64 (n_features,): see `MetaModel.feature_importances`."""
-    n_features = estimator.n_features_in_
-    total = np.zeros(n_features)
-    if is_logistic(estimator):
-        total += np.abs(estimator.named_steps["classify"].coef_[0])
+    if fitted.trees is None:
+        total = np.abs(fitted.evidence.coef_[0])
     else:
         import treelite
 
-        model = treelite.sklearn.import_model(estimator)
+        total = np.zeros(fitted.trees.n_features_in_)
+        model = treelite.sklearn.import_model(fitted.trees)
         for t in range(model.num_tree):
             tree = model.get_tree_accessor(t)
             split = tree.get_field("cleft") >= 0
@@ -108,4 +137,4 @@ def importances(estimator: Estimator) -> FloatArray:
                 gain = np.maximum(tree.get_field("gain")[split], 0.0)
                 np.add.at(total, tree.get_field("split_index")[split], gain)
     summed = total.sum()
-    return total / summed if summed > 0.0 else np.full(n_features, 1.0 / n_features)
+    return total / summed if summed > 0.0 else np.full(len(total), 1.0 / len(total))

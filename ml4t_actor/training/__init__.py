@@ -6,7 +6,8 @@ from ml4t_actor.imports import lazy_names
 
 if TYPE_CHECKING:
     from ml4t_actor.training.gate import GateDecision
-    from ml4t_actor.training.loop import FoldResult, TrainingLoop, TrainingResult
+    from ml4t_actor.training.loop import TrainingLoop
+    from ml4t_actor.training.result import FoldResult, TrainingResult
     from ml4t_actor.training.worker import InlineTrainer, RetrainWorker
 
 __all__ = [
@@ -21,11 +22,11 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "FoldResult": "loop",
+        "FoldResult": "result",
         "GateDecision": "gate",
         "InlineTrainer": "worker",
         "RetrainWorker": "worker",
         "TrainingLoop": "loop",
-        "TrainingResult": "loop",
+        "TrainingResult": "result",
     },
 )

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as library_version
 
 import numpy as np
@@ -11,97 +10,27 @@ from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, pool
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
+from ml4t_actor.market_data import DAY_NS, BoolArray, FloatArray, IntArray
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
 from ml4t_actor.settings import MonitorSettings, TrainingSettings
+from ml4t_actor.training.result import FoldResult, TrainingResult
 from ml4t_actor.validation import (
-    Scores,
     auc_within_side,
     block_length,
     evaluate,
     log_loss,
     walk_forward_splits,
 )
+from ml4t_actor.validation.scores import SCORING_FLOOR
 
 Progress = Callable[[str, float], None]
 
 _NOVELTY_MARGIN = 0.25  # of the range seen in training, on either side
+_TREND_FEATURES = ("trend_strength", "momentum", "flow")  # how their names begin
 _DEFAULT_SETTINGS = TrainingSettings()
 _DEFAULT_MONITOR = MonitorSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class FoldResult:
-    """One step of the walk-forward validation.
-
-    Attributes
-    ----------
-    n_train, n_test : int
-        Rows after purge and embargo, and rows tested.
-    test_start, test_end : int
-        First and last signal of the test rows, UNIX nanoseconds.
-    base_rate_train, base_rate_test : float
-        Share of signals that paid; the former is the baseline forecast.
-    auc, log_loss, log_loss_baseline : float
-        AUC within side, and log loss beside that of the constant training base rate.
-    note : str
-        Empty, or why no model could be fitted here; the baseline then stands in for it.
-    """
-
-    n_train: int
-    n_test: int
-    test_start: int
-    test_end: int
-    base_rate_train: float
-    base_rate_test: float
-    auc: float
-    log_loss: float
-    log_loss_baseline: float
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingResult:
-    """What a training run gives: a bundle, and how far to believe in it.
-
-    Attributes
-    ----------
-    bundle : ModelBundle
-        Fitted on all rows; stored if the loop has a store.
-    scores : Scores
-        Of the out-of-fold predictions, with baselines and intervals.
-    folds : tuple of FoldResult
-        One per walk-forward step.
-    feature_importance : dict
-        Share of each feature, summing to one, largest first.
-    baselines : dict
-        ``majority_accuracy``, ``auc`` (0.5), ``log_loss`` and ``brier`` of the constant training base rate.
-    out_of_fold : float64 (n_tested,)
-        Predicted probabilities; `out_of_fold_rows` are the rows of `dataset` that they belong to.
-    dataset : LabelledRows
-        What was learned from; a `Dataset` where it was made from bars.
-    """
-
-    bundle: ModelBundle
-    scores: Scores
-    folds: tuple[FoldResult, ...]
-    feature_importance: dict[str, float]
-    baselines: dict[str, float]
-    out_of_fold: FloatArray
-    out_of_fold_rows: IntArray
-    dataset: LabelledRows
-
-    @property
-    def accuracy(self) -> float:
-        """Out-of-fold accuracy; compare with ``baselines["majority_accuracy"]``."""
-        return self.scores.accuracy
-
-    @property
-    def auc(self) -> float:
-        """Out-of-fold AUC within side (chance: 0.5)."""
-        return self.scores.auc_within_side
 
 
 class TrainingLoop:
@@ -256,7 +185,7 @@ class TrainingLoop:
                 regime = regime.with_weights(
                     rows.regime[known],
                     rows.y[known],
-                    self._weights(rows)[known],
+                    self._weights(rows[known]),
                     self.settings.regime.shrinkage,
                 )
         return self._train(rows, regime, interval_ns, origin)
@@ -268,16 +197,17 @@ class TrainingLoop:
         interval_ns: int,
         provenance: Provenance,
     ) -> TrainingResult:
-        p, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
+        p, base_odds, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
         self._progress("scoring out-of-fold predictions", 0.8)
-        weights = self._weights(rows)[tested]
+        scored = np.maximum(p, SCORING_FLOOR)
         scores = evaluate(
             rows.y[tested],
-            p,
+            scored,
             rows.side[tested],
             baseline,
-            weight=weights,
+            base_odds=None if np.isnan(rows.odds).any() else base_odds,
             fold=fold,
+            windows=(rows.label_start[tested], rows.label_end[tested]),
             block=block_length(rows.label_start[tested], rows.label_end[tested]),
             settings=self.settings.validation,
         )
@@ -291,7 +221,7 @@ class TrainingLoop:
         )
         low, high = _seen_range(rows.X)
         expected = MonitorBaseline.measure(
-            rows.y[tested], p, weights, rows.X, self.feature_names, self.monitor.window
+            rows.y[tested], scored, None, rows.X, self.feature_names, self.monitor.window
         )
         bundle = ModelBundle(
             feature_names=self.feature_names,
@@ -334,70 +264,92 @@ class TrainingLoop:
                 "brier": scores.brier_baseline,
             },
             out_of_fold=p,
+            base_odds=base_odds,
             out_of_fold_rows=tested,
             dataset=rows,
         )
 
-    def _weights(self, dataset: LabelledRows) -> FloatArray:
-        return dataset.weight if self.settings.model.uniqueness_weights else np.ones(len(dataset))
+    def _weights(self, rows: LabelledRows) -> FloatArray:
+        """Return the same weight for every row, the mean uniqueness.
+
+        Its sum is the number of independent labels, as with a weight for each. But a label's own uniqueness depends on
+        its outcome: a trade that loses is closed at other times than one that wins, and overlaps with more others.
+        """
+        worth = float(rows.weight.mean()) if self.settings.model.uniqueness_weights and len(rows) else 1.0
+        return np.full(len(rows), worth)
 
     def fit(self, dataset: LabelledRows, rows: IntArray) -> MetaModel:
         """Return a model fitted on some of the rows, in order, without validating it."""
-        weight = self._weights(dataset)[rows]
+        part = dataset[rows]
+        odds = None if np.isnan(dataset.odds).any() else part.odds
+        # Rows that cannot pay are not learned from, so they are no part of the mean either.
+        learned = np.ones(len(part), bool) if odds is None else odds > 0.0
+        weight = np.zeros(len(part))
+        weight[learned] = self._weights(part[learned])
         if self.age_halflife_days is not None:
             # From the newest row of this very fit, so that the folds weigh theirs as the final fit does.
-            age_days = (dataset.label_start[rows[-1]] - dataset.label_start[rows]) / DAY_NS
+            age_days = (part.label_start[-1] - part.label_start) / DAY_NS
             weight = weight * 0.5 ** (age_days / self.age_halflife_days)
         return MetaModel(self.settings.model).fit(
-            dataset.X[rows],
-            dataset.y[rows],
+            part.X,
+            part.y,
             weight,
-            label_start=dataset.label_start[rows],
-            label_end=dataset.label_end[rows],
-            prior=None if np.isnan(dataset.prior).any() else dataset.prior[rows],
+            label_start=part.label_start,
+            label_end=part.label_end,
+            odds=odds,
+            volatility=part.volatility,
+            trend=_trend_features(self.feature_names),
         )
 
     def _walk_forward(
         self, dataset: LabelledRows, interval_ns: int
-    ) -> tuple[FloatArray, FloatArray, IntArray, IntArray, tuple[FoldResult, ...]]:
+    ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray, IntArray, tuple[FoldResult, ...]]:
         embargo_ns = self.settings.validation.embargo_bars * interval_ns
         splits = walk_forward_splits(
             dataset.label_start, dataset.label_end, self.settings.validation, embargo_ns
         )
-        weights = self._weights(dataset)
-        predictions, baselines, folds = [], [], []
+        predictions, odds, baselines, folds = [], [], [], []
         for i, split in enumerate(splits):
             self._progress(f"validating, fold {i + 1} of {len(splits)}", 0.2 + 0.6 * i / len(splits))
-            train, test = split.train, split.test
-            rate = float(np.average(dataset.y[train], weights=weights[train]))
-            baseline = np.full(len(test), rate)
+            train, tested = split.train, dataset[split.test]
+            rate = float(dataset.y[train].mean())
+            baseline = np.full(len(tested), rate)
             note = ""
             try:
-                p = self.fit(dataset, train).predict_proba(dataset.X[test])
+                model = self.fit(dataset, train)
+                p = model.predict_proba(tested.X, tested.odds, tested.volatility)
+                base_odds = model.predict_odds(tested.odds, tested.volatility)
             except ValueError as e:
-                p, note = baseline.copy(), str(e)
-            y, side, w = dataset.y[test], dataset.side[test], weights[test]
+                p, base_odds, note = baseline, baseline, str(e)
             folds.append(
                 FoldResult(
                     n_train=len(train),
-                    n_test=len(test),
-                    test_start=int(dataset.label_start[test[0]]),
-                    test_end=int(dataset.label_start[test[-1]]),
+                    n_test=len(tested),
+                    test_start=int(tested.label_start[0]),
+                    test_end=int(tested.label_start[-1]),
                     base_rate_train=rate,
-                    base_rate_test=float(np.average(y, weights=w)),
-                    auc=auc_within_side(y, p, side, w).within,
-                    log_loss=log_loss(y, p, w),
-                    log_loss_baseline=log_loss(y, baseline, w),
+                    base_rate_test=float(tested.y.mean()),
+                    auc=auc_within_side(tested.y, p, tested.side).within,
+                    log_loss=log_loss(tested.y, np.maximum(p, SCORING_FLOOR)),
+                    log_loss_baseline=log_loss(tested.y, baseline),
                     note=note,
                 )
             )
             predictions.append(p)
+            odds.append(base_odds)
             baselines.append(baseline)
         if all(fold.note for fold in folds):
             raise ValueError(f"no fold could be fitted; the last said: {folds[-1].note}")
         rows = np.concatenate([split.test for split in splits])
         fold = np.repeat(np.arange(len(splits)), [len(split.test) for split in splits])
-        return np.concatenate(predictions), np.concatenate(baselines), rows, fold, tuple(folds)
+        return (
+            np.concatenate(predictions),
+            np.concatenate(odds),
+            np.concatenate(baselines),
+            rows,
+            fold,
+            tuple(folds),
+        )
 
     def _fit_regime(self, dataset: Dataset) -> tuple[RegimeModel, FloatArray]:
         """Fit regimes on all bars; return the model and each row's filtered probabilities."""
@@ -408,6 +360,11 @@ class TrainingLoop:
             at_signals, dataset.y, self._weights(dataset), self.settings.regime.shrinkage
         )
         return model, at_signals
+
+
+def _trend_features(names: Sequence[str]) -> BoolArray:
+    """Return which features tell of trend and flow: their effects may be of another size than the others'."""
+    return np.array([name.startswith(_TREND_FEATURES) for name in names])
 
 
 def _by_instrument(bars: object) -> dict[str, object]:
@@ -465,6 +422,8 @@ def _break_even(dataset: LabelledRows, settings: TrainingSettings) -> float:
     won = net > 0.0
     if won.all() or not won.any():
         return 0.01 if won.all() else 0.99
-    win = float(np.average(net[won], weights=dataset.weight[won]))
-    loss = -float(np.average(net[~won], weights=dataset.weight[~won]))
+    win, loss = float(net[won].mean()), -float(net[~won].mean())
     return float(np.clip(loss / (win + loss), 0.01, 0.99))
+
+
+__all__ = ["FoldResult", "Progress", "TrainingLoop", "TrainingResult"]

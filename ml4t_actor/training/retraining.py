@@ -17,7 +17,7 @@ from ml4t_actor.registry import ModelBundle, Provenance
 from ml4t_actor.settings import RetrainSettings, TrainingSettings
 from ml4t_actor.training.gate import GateDecision, compare_models
 from ml4t_actor.validation import block_length
-from ml4t_actor.validation.scores import log_losses
+from ml4t_actor.validation.scores import SCORING_FLOOR, log_losses
 
 if TYPE_CHECKING:
     from ml4t_actor.training.loop import TrainingLoop
@@ -164,7 +164,6 @@ def retrain(
     )
     if spec.retrain.age_halflife_days is None:
         loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
-    weights = spec.training.model.uniqueness_weights
     trained = loop.train_rows(
         train,
         None if champion is None else champion.regime,
@@ -181,10 +180,9 @@ def retrain(
     )
     decision = compare_models(
         window.y,
-        None if champion is None or spec.retired else champion.model.predict_rows(window.X),
-        trained.bundle.model.predict_rows(window.X),
-        weight=window.weight if weights else None,
-        baseline_p=float(np.average(train.y, weights=train.weight if weights else None)),
+        None if champion is None or spec.retired else _confidence(champion, window),
+        _confidence(trained.bundle, window),
+        baseline_p=float(train.y.mean()),
         block=block_length(window.label_start, window.label_end),
         settings=spec.retrain.gate,
     )
@@ -198,9 +196,9 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
     """Return the half-life of age that suits the newest rows best, None if all ages had better count alike.
 
     Each candidate is fitted on the rows before the newest fifth and scored on that. Forgetting must be worth it: a
-    half-life wins over none by more than the standard error of the difference, overlapping labels counted by their
-    uniqueness. (The folds of the validation test on some of these rows too, which flatters their scores a little; the
-    window of the gate is later than all of them.)
+    half-life wins over none by more than the standard error of the difference, with as many independent labels as
+    their uniqueness adds up to. (The folds of the validation test on some of these rows too, which flatters their
+    scores a little; the window of the gate is later than all of them.)
 
     Parameters
     ----------
@@ -223,22 +221,27 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
         for candidate in (None, *(span_days * share for share in HALFLIFE_SHARES)):
             loop.age_halflife_days = candidate
             with suppress(ValueError):  # too few rows, or of one class only
-                losses[candidate] = log_losses(
-                    newest.y.astype(np.float64), loop.fit(rows, before).predict_proba(newest.X)
-                )
+                model = loop.fit(rows, before)
+                p = model.predict_proba(newest.X, newest.odds, newest.volatility)
+                losses[candidate] = log_losses(newest.y.astype(np.float64), np.maximum(p, SCORING_FLOOR))
     finally:
         loop.age_halflife_days = given
     if None not in losses:
         return None
     best, best_gain = None, 0.0
-    weight = newest.weight if loop.settings.model.uniqueness_weights else np.ones(len(newest))
+    n_independent = newest.weight.sum() if loop.settings.model.uniqueness_weights else len(newest)
     for candidate, loss in losses.items():
         difference = losses[None] - loss
-        gain = float(np.average(difference, weights=weight))
-        error = float(np.sqrt(np.average((difference - gain) ** 2, weights=weight) / weight.sum()))
+        gain = float(difference.mean())
+        error = float(difference.std() / np.sqrt(n_independent))
         if gain > max(best_gain, error):
             best, best_gain = candidate, gain
     return best
+
+
+def _confidence(bundle: ModelBundle, rows: LabelledRows) -> FloatArray:
+    """Return what the compiled model says of the rows, as it is scored."""
+    return np.maximum(bundle.model.predict_rows(rows.X, rows.odds, rows.volatility), SCORING_FLOOR)
 
 
 def _joined_rows(
@@ -257,12 +260,13 @@ def _joined_rows(
         side=fresh.side,
         ret=fresh.ret,
         weight=fresh.weight,
-        prior=random_walk_odds(
+        odds=random_walk_odds(
             fresh.volatility,
             pt=spec.training.labels.profit_barrier,
             sl=spec.training.labels.stop_barrier,
             cost=spec.training.labels.cost,
         ),
+        volatility=fresh.volatility,
         label_start=fresh.label_start,
         label_end=fresh.label_end,
         regime=probabilities,

@@ -343,7 +343,7 @@ class RetrainWorker:
 
 def warm(bundle: ModelBundle) -> None:
     """Predict once, so that no signal waits for a compiler; `ValueError` if that gives no probability."""
-    confidence = bundle.model.predict(np.zeros(len(bundle.feature_names)))
+    confidence = bundle.model.predict(np.zeros(len(bundle.feature_names)), 0.5, 1.0)
     if not 0.0 <= confidence <= 1.0:
         raise ValueError(
             f"the model of {bundle.version!r} gives {confidence} for a row of zeros; train a new one"

@@ -21,7 +21,15 @@ import numpy as np
 import pytest
 import sklearn
 
-from ml4t_actor import InferenceLoop, LedgerReader, LedgerSettings, MetaModel, ModelStore, SignalData
+from ml4t_actor import (
+    InferenceLoop,
+    LedgerReader,
+    LedgerSettings,
+    MetaModel,
+    ModelStore,
+    SignalData,
+    TrainingLoop,
+)
 from ml4t_actor.ledger import Ledger, training_rows
 from ml4t_actor.recording import AnswerFrame, read_recording
 from ml4t_actor.replay import ReplayReport, replay
@@ -107,7 +115,25 @@ def test_a_model_serves_what_it_served(written: Path, version: str) -> None:
 def test_a_model_has_the_rows_that_it_was_trained_on(written: Path, version: str) -> None:
     history = ModelStore(written / "models").load_history(version)
     assert history is not None
-    assert history_facts(history) == EXPECTED["bundles"][version]["history"]
+    expected = EXPECTED["bundles"][version]["history"]
+    columns = {"odds" if name == "prior" else name: sha for name, sha in expected["sha256"].items()}
+    facts = history_facts(history)
+    assert np.isnan(history.volatility).all()  # was not kept
+    del facts["sha256"]["volatility"]
+    assert facts == expected | {"sha256": columns}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_model_is_trained_anew_from_what_was_kept_of_it(written: Path, version: str) -> None:
+    store = ModelStore(written / "models")
+    bundle, history = store.load(version), store.load_history(version)
+    assert history is not None
+    loop = TrainingLoop(bundle.settings, feature_names=bundle.feature_names)
+    result = loop.train_rows(history, bundle.regime, interval_ns=bundle.bar_interval_ns)
+    assert np.isfinite(result.out_of_fold).all()
+    assert result.bundle.model.uses_odds
+    served = result.bundle.model.predict_rows(history.X, history.odds, np.full(len(history), 0.005))
+    assert ((served >= 0.0) & (served < 1.0)).all()
 
 
 def history_facts(history: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ml4t_actor.indicators.features import BUILTIN_NAMES, feature_matrix
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params
 from ml4t_actor.labeling.dataset import build_dataset
+from ml4t_actor.labeling.triple_barrier import random_walk_odds
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import SignalData
 from ml4t_actor.registry import ModelStore
@@ -78,7 +79,18 @@ def test_ok_values_are_those_of_the_batch_path(market_bars_1m, training):
             enriched = loop.process_signal(make_signal(bars, i, int(side[j]), float(strength[j])))
             statuses.add(enriched.status)
             if enriched.status == "ok":
-                assert enriched.meta_confidence == bundle.model.predict(matrix.rows[j])
+                volatility = matrix.volatility[i] * 20**0.5
+                labels = bundle.settings.labels
+                odds = random_walk_odds(
+                    [volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
+                )
+                answer = bundle.model.answer(matrix.rows[j], odds[0], volatility)
+                assert answer == (
+                    enriched.meta_confidence,
+                    enriched.base_odds,
+                    enriched.confidence_low,
+                    enriched.confidence_high,
+                )
                 assert enriched.toxicity == toxicity[i]
                 assert enriched.regime_weight == bundle.regime.weight(regimes[i])
             if enriched.status in ("ok", "novel_input"):
@@ -478,7 +490,12 @@ def test_an_answer_says_what_the_model_was_shown(market_bars_1m, training):
     loop = ready(bars, training.bundle)
     e, served = loop.answer(make_signal(bars, 899, -1))
     columns = [BUILTIN_NAMES.index(name) for name in training.bundle.feature_names]
-    assert training.bundle.model.predict(served.features[columns]) == e.meta_confidence
+    labels = training.bundle.settings.labels
+    odds = random_walk_odds(
+        [e.volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
+    )
+    row = served.features[columns]
+    assert training.bundle.model.predict(row, odds[0], e.volatility) == e.meta_confidence
     assert training.bundle.regime.weight(served.regime_probabilities) == e.regime_weight
     assert served.regime_model == training.bundle.regime.digest
     before = served.features.copy()

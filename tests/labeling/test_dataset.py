@@ -21,7 +21,10 @@ SETTINGS = TrainingSettings(
     vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
     volatility_halflife_bars=HALFLIFE,
 )
-ARRAYS = ("X", "y", "side", "ret", "weight", "prior", "label_start", "label_end", "regime", "regime_rows")
+ARRAYS = (
+    *("X", "y", "side", "ret", "weight", "odds", "volatility"),
+    *("label_start", "label_end", "regime", "regime_rows"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_no_row_is_flat_or_has_a_window_that_is_not_over(bars):
     assert last - 60 * MINUTE < dataset.label_start[-1] < last + MINUTE
 
 
-def test_labels_weights_and_priors_are_those_of_their_definitions(bars):
+def test_labels_weights_and_odds_are_those_of_their_definitions(bars):
     dataset = dataset_of(bars, random_signals(bars))
     events = dataset.regime_rows[:, 1]
     nothing = np.empty(0)
@@ -113,7 +116,8 @@ def test_labels_weights_and_priors_are_those_of_their_definitions(bars):
     np.testing.assert_array_equal(dataset.ret, outcome.ret)
     np.testing.assert_array_equal(dataset.label_end, bars.ts_event[outcome.end])
     np.testing.assert_array_equal(dataset.weight, uniqueness_weights(events, outcome.end, len(bars)))
-    np.testing.assert_array_equal(dataset.prior, random_walk_odds(volatility[events], **barriers))
+    np.testing.assert_array_equal(dataset.odds, random_walk_odds(volatility[events], **barriers))
+    np.testing.assert_array_equal(dataset.volatility, volatility[events])
     assert set(dataset.y.tolist()) == {0, 1}
     assert dataset.y.dtype == dataset.side.dtype == np.int8
 
@@ -129,7 +133,8 @@ def test_the_users_own_labels_are_kept_with_their_signals(bars):
     # Known after the horizon, since nobody said when.
     assert dataset.label_end.tolist() == [bars.ts_event[bar + HORIZON] for _, bar in rows]
     assert np.isnan(dataset.ret).all()
-    assert np.isnan(dataset.prior).all()
+    assert np.isnan(dataset.odds).all()
+    assert (dataset.volatility > 0.0).all()
     assert dataset.dropped["no_label"] == len(plain_rows(bars, signals)[0]) - len(rows) > 0
 
 
@@ -249,7 +254,17 @@ def test_what_comes_after_a_label_changes_nothing_about_its_row(bars, default_ev
         after = dataset_of(other_future(bars, cut, seed), signals)
         known = int(np.argmax(before.label_end > bars.ts_event[cut - 1]))
         assert known > 40
-        for name in ("X", "y", "side", "ret", "prior", "label_start", "label_end", "regime_rows"):
+        for name in (
+            "X",
+            "y",
+            "side",
+            "ret",
+            "odds",
+            "volatility",
+            "label_start",
+            "label_end",
+            "regime_rows",
+        ):
             assert getattr(before, name)[:known].tobytes() == getattr(after, name)[:known].tobytes(), name
         # A weight counts the labels alive beside it, so the first row not known yet bounds what it may know.
         alone = before.label_end[:known] <= before.label_start[known]
@@ -303,7 +318,8 @@ def test_a_mirrored_market_gives_the_same_rows(bars):
         np.testing.assert_array_equal(getattr(other, name), getattr(one, name))
     np.testing.assert_allclose(other.X, one.X, atol=1e-9)
     np.testing.assert_allclose(other.ret, one.ret, atol=1e-12)
-    np.testing.assert_allclose(other.prior, one.prior, atol=1e-12)
+    np.testing.assert_allclose(other.odds, one.odds, atol=1e-12)
+    np.testing.assert_allclose(other.volatility, one.volatility, atol=1e-12)
     # And opposite sides in the same market are something else.
     assert (dataset_of(bars, mirrored).y != one.y).mean() > 0.3
 

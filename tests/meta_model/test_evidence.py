@@ -42,12 +42,12 @@ def by_hand(X, y, weight, offset, terms, group):
     """Every model by a general optimiser, evidence by the textbook: averaged coefficients and total covariance."""
     design = np.column_stack([np.ones(len(X)), bounded_z(terms), bounded_z(X)])
     models = []
-    for w in TERMS:
+    for sd, share_sd, w in [(sd, q, w) for sd, q in ((0.15, 0.9), (0.6, 0.1)) for w in TERMS]:
         scales = [(0.0, 0.0, 1 / 2)]
         scales += [(c, c, 1 / 4 / 6) for c in GRID]
         scales += [(rest, trend, 1 / 4 / 12) for rest, trend in PAIRS]
         for rest, trend, prior in scales:
-            variance = np.array([0.15**2, w, w, *np.where(group, trend, rest)])
+            variance = np.array([sd**2, w, w, *np.where(group, trend, rest)])
             use = variance > 0.0
             A, P = design[:, use], np.diag(1.0 / variance[use])
 
@@ -61,7 +61,7 @@ def by_hand(X, y, weight, offset, terms, group):
             evidence = -negative(b) + 0.5 * np.linalg.slogdet(P)[1] - 0.5 * np.linalg.slogdet(H)[1]
             mode, covariance = np.zeros(len(use)), np.zeros((len(use), len(use)))
             mode[use], covariance[np.ix_(use, use)] = b, np.linalg.inv(H)
-            models.append((evidence, prior / 3, mode, covariance, not use[3:].any()))
+            models.append((evidence, share_sd * prior / 3, mode, covariance, not use[3:].any()))
     logs = np.array([e + math.log(prior) for e, prior, *_ in models])
     share = np.exp(logs - special.logsumexp(logs))
     modes = np.array([m[2] for m in models])
@@ -73,14 +73,14 @@ def by_hand(X, y, weight, offset, terms, group):
     return mean, total, (share[null] / share[null].sum()) @ modes[null], share, null
 
 
-def test_the_average_is_that_of_all_57_models_written_out():
+def test_the_average_is_that_of_all_114_models_written_out():
     X, y, offset, terms = market(300)
     weight = np.random.default_rng(1).uniform(0.2, 0.5, 300)
     weight[:] = weight.mean()
     group = np.array([True, False, False])
     model = EvidenceLogisticRegression().fit(X, y, weight, offset=offset, terms=terms, groups=group)
     mean, total, base, share, null = by_hand(X, y, weight, offset, terms, group)
-    assert len(model.candidates_) == len(share) == 57
+    assert len(model.candidates_) == len(share) == 114
     assert sum(c.probability for c in model.candidates_) == pytest.approx(1.0)
     assert sorted(model.probabilities_) == pytest.approx(sorted(share), abs=1e-5)
     assert model.relevance_ == pytest.approx(share[~null].sum(), abs=1e-5)
@@ -93,7 +93,7 @@ def test_the_average_is_that_of_all_57_models_written_out():
 @pytest.mark.parametrize("variance", [0.001, 0.03, 0.1])
 def test_evidence_is_the_integral_of_likelihood_times_prior(variance):
     X, y, offset, _ = market(400, 1, (0.3,))
-    model = EvidenceLogisticRegression(variances=(variance,)).fit(X, y, offset=offset)
+    model = EvidenceLogisticRegression(variances=(variance,), wide_probability=0.0).fit(X, y, offset=offset)
     x = bounded_z(X)[:, 0]
     intercepts = np.linspace(-0.8, 0.8, 401)
     slopes = np.linspace(-2.0, 2.0, 1_001)
@@ -134,7 +134,8 @@ def drawn_from_the_prior(rng, n, n_features, group):
     terms = np.column_stack([offset, rng.normal(size=n)])
     beta = rng.normal(size=n_features) * np.sqrt(np.where(group, trend, rest))
     r = rng.normal(size=2) * math.sqrt(w)
-    eta = offset + rng.normal(0.0, 0.15) + bounded_z(terms) @ r + bounded_z(X) @ beta
+    sd = rng.choice([0.15, 0.6], p=[0.9, 0.1])
+    eta = offset + rng.normal(0.0, sd) + bounded_z(terms) @ r + bounded_z(X) @ beta
     return X, offset, terms, special.expit(eta)
 
 
@@ -205,6 +206,22 @@ def test_a_planted_edge_is_stated_in_full():
     assert fit.x == pytest.approx(1.0, abs=0.06)  # the calibration slope
 
 
+def test_what_beats_its_odds_throughout_is_believed_with_enough_labels():
+    X, y, offset, terms = market(1_000, 3, (0.0,))
+    y = (np.random.default_rng(1).random(1_000) < special.expit(offset + 0.6)).astype(int)
+    for narrow, low, high in ((0.0, 0.35, 0.52), (0.1, 0.5, 0.7)):
+        model = EvidenceLogisticRegression(wide_probability=narrow)
+        model.fit(X, y, np.full(1_000, 0.4), offset=offset, terms=terms)
+        assert low < model.base_intercept_ < high
+    # And hardly where nothing beats them.
+    X, y, offset, terms = market(1_000, 3, (0.0,))
+    both = [
+        EvidenceLogisticRegression(wide_probability=q).fit(X, y, offset=offset, terms=terms).base_intercept_
+        for q in (0.0, 0.1)
+    ]
+    assert both[1] == pytest.approx(both[0], abs=0.005)
+
+
 def test_an_edge_of_one_group_gives_that_group_the_larger_variance():
     X, y, offset, terms = market(8_000, 8, (0.25, -0.25, 0.2, 0.2, 0.0, 0.0, 0.0, 0.0))
     group = np.arange(8) < 4
@@ -217,11 +234,12 @@ def test_two_variances_need_two_groups():
     X, y, offset, terms = market()
     for mask in (None, np.ones(3, bool), np.zeros(3, bool)):
         model = EvidenceLogisticRegression().fit(X, y, offset=offset, terms=terms, groups=mask)
-        assert len(model.candidates_) == 3 * 7
+        assert len(model.candidates_) == 2 * 3 * 7
         null = [c.probability for c in model.candidates_ if c.variance == c.group_variance == 0.0]
         assert sum(null) == pytest.approx(0.5)
         assert sum(c.probability for c in model.candidates_) == pytest.approx(1.0)
-    assert len(EvidenceLogisticRegression().fit(X, y, offset=offset).candidates_) == 7
+    assert len(EvidenceLogisticRegression().fit(X, y, offset=offset).candidates_) == 2 * 7
+    assert len(EvidenceLogisticRegression().fit(X, y).candidates_) == 7
 
 
 @settings(max_examples=15, deadline=None)
@@ -318,6 +336,7 @@ def test_it_is_cloned_and_pickled_like_any_other():
         ({"intercept_sd": 0.0}, "`intercept_sd` was 0.0, must be finite and above 0"),
         ({"free_intercept_sd": -1.0}, "`free_intercept_sd` was -1.0"),
         ({"limit": math.inf}, "`limit` was inf"),
+        ({"wide_probability": 1.0}, r"`wide_probability` was 1.0, must be in \[0, 1\)"),
         ({"null_probability": 1.0}, r"`null_probability` was 1.0, must be in \(0, 1\)"),
         ({"variances": (0.0, 0.1)}, r"`variances` was \(0.0, 0.1\), must be above 0"),
         ({"variances": ()}, r"`variances` was \(\), must hold"),

@@ -20,7 +20,9 @@ from ml4t_actor.meta_model.calibration import (
     fit_sigmoid,
 )
 from ml4t_actor.meta_model.compiled import CompiledModel
-from ml4t_actor.meta_model.estimator import CALIBRATION_BLOCKS, MetaModel
+from ml4t_actor.meta_model.estimator import MetaModel
+from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
+from ml4t_actor.meta_model.fitting import CALIBRATION_BLOCKS
 from ml4t_actor.settings import ModelSettings
 
 ESTIMATORS = ("logistic", "hist_gradient_boosting")
@@ -123,8 +125,8 @@ def test_thresholds_go_left_when_equal(fitted):
 
 def test_the_bound_on_outliers_holds_in_both_forms(fitted):
     model = fitted["logistic", "sigmoid"]
-    scale = model.estimator_.named_steps["scale"]
-    three, thirty = (scale.mean_ + k * scale.scale_ for k in (3.0001, 30.0))
+    evidence = model.evidence_
+    three, thirty = (evidence.mean_ + k * evidence.scale_ for k in (3.0001, 30.0))
     assert model.get_confidence(three) == model.get_confidence(thirty)
     assert model.predict_proba([three])[0] == model.predict_proba([thirty])[0]
 
@@ -247,7 +249,8 @@ LOGISTIC_TAMPERED = {
     "another kind": put("kind", np.str_("trees")),
     "an unknown kind": put("kind", np.str_("forest")),
     "bytes for a kind": put("kind", np.bytes_(b"logistic")),
-    "another format": put("format", np.int64(2)),
+    "another format": put("format", np.int64(1)),
+    "a format to come": put("format", np.int64(3)),
     "single precision": put("intercept", np.float32(0.0)),
     "an infinite intercept": put("intercept", np.float64(np.inf)),
     "objects": put("mean", np.array([None] * N_FEATURES)),
@@ -315,52 +318,86 @@ def test_serving_needs_no_scikit_learn():
 # What is learned
 
 
-def by_hand(estimator, X, y, weight):
-    """Fit as documented, from scikit-learn's own parts."""
+def linear(X, y, weight, variance=LIVELY["logistic"]["C"]):
+    model = EvidenceLogisticRegression(variances=(variance,), group_variances=())
+    return model.fit(X, y, weight).decision_function
+
+
+def boosted(X, y, weight):
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
 
-    if estimator == "hist_gradient_boosting":
-        trees = HistGradientBoostingClassifier(
-            learning_rate=0.03, max_bins=32, early_stopping=False, random_state=0, **LIVELY[estimator]
-        )
-        return trees.fit(X, y, sample_weight=weight).decision_function
-    mean = np.average(X, axis=0, weights=weight)
-    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
-
-    def bounded(rows):
-        return np.clip((rows - mean) / scale, -3.0, 3.0)
-
-    linear = LogisticRegression(solver="newton-cholesky", tol=1e-10, **LIVELY[estimator])
-    linear.fit(bounded(X), y, sample_weight=weight)
-    return lambda rows: linear.decision_function(bounded(rows))
+    trees = HistGradientBoostingClassifier(
+        learning_rate=0.03,
+        max_bins=32,
+        early_stopping=False,
+        random_state=0,
+        **LIVELY["hist_gradient_boosting"],
+    )
+    trees.fit(X, y, sample_weight=weight)
+    rate = np.average(y, weights=weight)
+    return lambda rows: trees.decision_function(rows) - np.log(rate / (1.0 - rate))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("calibration", ["sigmoid", "isotonic"])
-def test_calibration_learns_from_walk_forward_scores_without_overlap(estimator, calibration):
+def stacked(score, y, weight):
+    fit = EvidenceLogisticRegression().fit(score[:, None], y, weight)
+    return lambda scores: fit.decision_function(scores[:, None])
+
+
+def overlapping_rows():
     X, y = market(600)
     rng = np.random.default_rng(1)
     weight = rng.uniform(0.2, 1.0, size=600)
     start = np.sort(rng.integers(0, 3_000, size=600))
-    end = start + rng.integers(0, 200, size=600)
-    model = MetaModel(lively(estimator, calibration, calibration_fraction=0.4))
-    model.fit(X, y, weight, label_start=start, label_end=end)
+    return X, y, weight, start, start + rng.integers(0, 200, size=600)
 
-    scores = []
+
+def blocks_before(start, end):
+    """Return each block of the latest 240 rows, and the earlier rows whose labels had ended by then."""
     edges = [360 + 240 * i // CALIBRATION_BLOCKS for i in range(CALIBRATION_BLOCKS + 1)]
     for first, last in pairwise(edges):
         rows = [i for i in range(first) if end[i] < start[first]]
         assert 0 < len(rows) < first
-        scores.extend(by_hand(estimator, X[rows], y[rows], weight[rows])(X[first:last]))
-    fit = fit_sigmoid if calibration == "sigmoid" else fit_isotonic
-    expected = fit(np.array(scores), y[360:].astype(float), weight[360:])
-    assert model.n_calibration_rows_ == 240
+        yield rows, list(range(first, last))
+
+
+def assert_calibrated(model, score, y, weight):
+    fit = fit_sigmoid if model.settings.calibration == "sigmoid" else fit_isotonic
+    expected = fit(score, y.astype(float), weight)
+    assert model.n_calibration_rows_ == len(score)
     for name in ("slope", "intercept", "score", "probability"):
         np.testing.assert_allclose(getattr(model.calibration_, name), getattr(expected, name), rtol=1e-6)
-    np.testing.assert_allclose(
-        model.predict_proba(X), expected(by_hand(estimator, X, y, weight)(X)), rtol=0.0, atol=1e-6
-    )
+    return expected
+
+
+@pytest.mark.parametrize("calibration", ["sigmoid", "isotonic"])
+def test_calibration_learns_from_walk_forward_scores_without_overlap(calibration):
+    X, y, weight, start, end = overlapping_rows()
+    model = MetaModel(lively("logistic", calibration, calibration_fraction=0.4))
+    model.fit(X, y, weight, label_start=start, label_end=end)
+    scores = []
+    for rows, block in blocks_before(start, end):
+        scores.extend(linear(X[rows], y[rows], weight[rows])(X[block]))
+    expected = assert_calibrated(model, np.array(scores), y[360:], weight[360:])
+    np.testing.assert_allclose(model.predict_proba(X), expected(linear(X, y, weight)(X)), rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_trees_are_stacked_on_walk_forward_scores_without_overlap(calibration):
+    X, y, weight, start, end = overlapping_rows()
+    model = MetaModel(lively("hist_gradient_boosting", calibration, calibration_fraction=0.4))
+    model.fit(X, y, weight, label_start=start, label_end=end)
+    score = np.full(600, np.nan)
+    calibrated = []
+    for rows, block in blocks_before(start, end):
+        earlier = [i for i in rows if i >= 360]
+        score[block] = boosted(X[rows], y[rows], weight[rows])(X[block])
+        if block[0] > 360:
+            calibrated.extend(stacked(score[earlier], y[earlier], weight[earlier])(score[block]))
+    eta = stacked(score[360:], y[360:], weight[360:])(boosted(X, y, weight)(X))
+    expected = expit
+    if calibration != "none":
+        expected = assert_calibrated(model, np.array(calibrated), y[440:], weight[440:])
+    np.testing.assert_allclose(model.predict_proba(X), expected(eta), rtol=0.0, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=10)
@@ -471,7 +508,7 @@ def test_importances_are_shares():
         shares[:] = 0.0
         assert model.feature_importances.sum() == pytest.approx(1.0)
         if estimator == "logistic":
-            size = np.abs(model.estimator_.named_steps["classify"].coef_[0])
+            size = np.abs(model.evidence_.coef_[0])
             np.testing.assert_allclose(model.feature_importances, size / size.sum())
         else:
             gain = np.zeros(N_FEATURES)
@@ -485,15 +522,20 @@ def test_trees_that_never_split_serve_one_number_and_equal_shares():
     X, y = market(100)
     model = MetaModel(ModelSettings(estimator="hist_gradient_boosting", calibration="none")).fit(X, y)
     assert np.ptp(model.predict_proba(X)) == 0.0
-    assert model.get_confidence(X[0]) == pytest.approx(y.mean())
+    assert model.get_confidence(X[0]) == pytest.approx(y[50:].mean(), abs=1e-9)  # what they are stacked on
     assert model.feature_importances.tolist() == [0.25] * 4
 
 
 def test_parameters_reach_the_estimator():
     X, y = market(200)
-    model = MetaModel(ModelSettings(parameters={"C": 0.25, "fit_intercept": False})).fit(X, y)
-    assert model.estimator_.named_steps["classify"].C == 0.25
-    assert model.serving.to_arrays()["intercept"] == 0.0
+    model = MetaModel(ModelSettings(parameters={"null_probability": 0.25, "limit": 2.0})).fit(X, y)
+    assert (model.evidence_.null_probability, model.evidence_.limit) == (0.25, 2.0)
+    assert model.serving.to_arrays()["limit"] == 2.0
+    # As models of 0.1.0 were configured: C goes on, the rest is of an estimator that is gone.
+    model = MetaModel(ModelSettings(parameters={"C": 0.25, "solver": "lbfgs"})).fit(X, y)
+    assert (model.evidence_.variances, model.evidence_.group_variances) == ((0.25,), ())
+    trees = ModelSettings(estimator="hist_gradient_boosting", parameters={"max_iter": 3})
+    assert MetaModel(trees).fit(X, y).estimator_.n_iter_ == 3
 
 
 def test_it_is_fitted_when_it_is():
@@ -558,7 +600,7 @@ def with_value(value, at):
 )
 def test_bad_rows_are_refused_with_the_place(arguments, message):
     with pytest.raises(ValueError, match=message):
-        MetaModel().fit(*arguments)
+        MetaModel(ModelSettings(calibration="sigmoid")).fit(*arguments)
 
 
 def test_a_data_frame_is_refused_by_column_name():
@@ -589,7 +631,7 @@ START = np.arange(120)
 )
 def test_bad_windows_are_refused_with_the_place(windows, message):
     with pytest.raises(ValueError, match=message):
-        MetaModel().fit(X0, Y0, **windows)
+        MetaModel(ModelSettings(calibration="sigmoid")).fit(X0, Y0, **windows)
 
 
 @pytest.mark.parametrize(

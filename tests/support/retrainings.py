@@ -35,7 +35,7 @@ SERVED = ("strength", "vpin", "momentum", "volatility", "trend_strength")
 SETTINGS = TrainingSettings(
     labels=LabelSettings(horizon_bars=HORIZON, cost=0.001),
     regime=RegimeSettings(n_regimes=2, shrinkage=50.0),
-    model=ModelSettings(calibration="none", parameters={"C": 1.0}, prior_strength=100.0),
+    model=ModelSettings(calibration="none", parameters={"C": 1.0}),
     validation=ValidationSettings(n_folds=2, embargo_bars=EMBARGO, bootstrap_samples=50),
 )
 FORGET_NOTHING = 1e6
@@ -66,7 +66,8 @@ def planted(n: int, first: int = 0, slope: float = 1.5, seed: int = 0, n_regimes
         side=rng.choice([-1, 1], n),
         ret=np.where(paid, 0.01, -0.01),
         weight=rng.uniform(0.3, 1.0, n),
-        prior=random_walk_odds(volatility_of(X), pt=1.0, sl=1.0, cost=0.001),
+        odds=random_walk_odds(volatility_of(X), pt=1.0, sl=1.0, cost=0.001),
+        volatility=volatility_of(X),
         label_start=start,
         label_end=start + rng.integers(1, HORIZON + 1, n) * MINUTE,
         regime=rng.dirichlet([1.0, 1.0], n)[:, :n_regimes],

@@ -40,7 +40,6 @@ from tests.support.retrainings import (
     REGIME,
     RETRAIN,
     SERVED_ROWS,
-    SETTINGS,
     START,
     VERSION,
     column_bytes,
@@ -69,8 +68,14 @@ def challenger(result: RetrainResult) -> tuple[GateDecision, ModelBundle]:
 
 def mean_log_loss(rows: LabelledRows, p: list[float]) -> float:
     losses = [-math.log(q if y else 1.0 - q) for y, q in zip(rows.y.tolist(), p, strict=True)]
-    weights = rows.weight.tolist()
-    return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    return sum(losses) / len(losses)
+
+
+def served_by(bundle: ModelBundle, rows: LabelledRows) -> list[float]:
+    return [
+        bundle.model.predict(x, odds, volatility)
+        for x, odds, volatility in zip(rows.X, rows.odds, rows.volatility, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -131,25 +136,12 @@ def test_it_learns_from_and_judges_on_exactly_the_rows_that_are_meant(changes, j
     assert (provenance["parent"], provenance["trigger"]) == (VERSION, "test")
     # The model that is handed back is the one that was judged, and each loss is that of the window.
     for loss, p in (
-        (decision.challenger_log_loss, [bundle.model.predict(x) for x in window.X]),
-        (decision.champion_log_loss, [champion.model.predict(x) for x in window.X]),
-        (
-            decision.baseline_log_loss,
-            [float(np.dot(train.y, train.weight) / train.weight.sum())] * len(window),
-        ),
+        (decision.challenger_log_loss, served_by(bundle, window)),
+        (decision.champion_log_loss, served_by(champion, window)),
+        (decision.baseline_log_loss, [float(np.mean(train.y))] * len(window)),
     ):
         assert loss == pytest.approx(mean_log_loss(window, p), rel=1e-12)
     assert bundle.metrics["gate"] == msgspec.to_builtins(decision)
-
-
-def test_without_uniqueness_weights_every_row_of_the_window_counts_alike(champion, served):
-    model = msgspec.structs.replace(SETTINGS.model, uniqueness_weights=False)
-    training = msgspec.structs.replace(SETTINGS, model=model)
-    decision, bundle = challenger(run(served, spec_of(NOW, training=training), champion))
-    window = SERVED_ROWS[SERVED_ROWS.label_start >= bundle.provenance["judged_from_ns"]]
-    p = bundle.model.predict_rows(window.X).tolist()
-    window = window.replace(weight=np.ones(len(window)))
-    assert decision.challenger_log_loss == pytest.approx(mean_log_loss(window, p), rel=1e-12)
 
 
 def test_signals_of_one_moment_are_not_torn_apart():
@@ -271,7 +263,8 @@ class TestRegimes:
 
     def expected_weights(self, *known: LabelledRows) -> list[float]:
         y = [int(v) for rows in known for v in rows.y]
-        w = [float(v) for rows in known for v in rows.weight]
+        weights_of = [float(v) for rows in known for v in rows.weight]
+        w = [sum(weights_of) / len(weights_of)] * len(weights_of)
         overall = sum(a * b for a, b in zip(w, y, strict=True)) / sum(w)
         weights = []
         for k in range(2):
@@ -364,7 +357,7 @@ def test_a_real_change_is_promoted_and_the_model_that_missed_it_has_failed():
     assert decision.challenger_log_loss < decision.baseline_log_loss < decision.champion_log_loss
     up, down = np.zeros(len(NAMES)), np.zeros(len(NAMES))
     up[-1], down[-1] = 1.0, -1.0
-    assert bundle.model.predict(up) < 0.4 < 0.6 < bundle.model.predict(down)
+    assert bundle.model.predict(up, 0.47, 0.01) < 0.4 < 0.6 < bundle.model.predict(down, 0.47, 0.01)
 
 
 def test_a_first_model_is_compared_with_the_base_rate(served):
@@ -465,9 +458,18 @@ class TestLabelledRows:
 
     def test_a_missing_column_is_named(self):
         arrays = planted(3).to_arrays()
-        del arrays["weight"], arrays["prior"]
-        with pytest.raises(ValueError, match=r"lack the columns \['prior', 'weight'\]"):
+        del arrays["weight"], arrays["odds"]
+        with pytest.raises(ValueError, match=r"lack the columns \['odds', 'weight'\]"):
             LabelledRows.from_arrays(arrays)
+
+    def test_columns_as_0_1_0_had_them_are_read(self):
+        rows = planted(9, n_regimes=2)
+        arrays = rows.to_arrays()
+        arrays["prior"] = arrays.pop("odds")
+        del arrays["volatility"]
+        again = LabelledRows.from_arrays(arrays)
+        assert np.isnan(again.volatility).all()
+        assert column_bytes(again.replace(volatility=rows.volatility)) == column_bytes(rows)
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -28,7 +28,6 @@ HORIZON, EMBARGO = 10, 15
 SETTINGS = TrainingSettings(
     labels=LabelSettings(horizon_bars=HORIZON, cost=0.0001),
     vpin=VPINSettings(buckets_per_day=480, window_buckets=30, history_buckets=200),
-    model=ModelSettings(parameters={"C": 0.1}, prior_strength=100.0),
     validation=ValidationSettings(n_folds=3, embargo_bars=EMBARGO, bootstrap_samples=200),
     volatility_halflife_bars=20,
 )
@@ -38,7 +37,7 @@ LOOP = TrainingLoop(SETTINGS, feature_names=NAMES)
 
 @pytest.fixture(scope="module")
 def bars(synthetic_bars):
-    return synthetic_bars[:7_500]
+    return synthetic_bars[:12_000]
 
 
 def random_signals(bars, seed=0, every=5):
@@ -163,46 +162,50 @@ def test_out_of_fold_predictions_are_of_models_that_never_saw_the_fold(planted):
     at = 0
     for split, fold in zip(splits, planted.folds, strict=True):
         train, test = split.train, split.test
+        can_pay = dataset.odds[train] > 0.0
         model = MetaModel(SETTINGS.model).fit(
             dataset.X[train],
             dataset.y[train],
-            dataset.weight[train],
+            np.full(len(train), np.mean(dataset.weight[train][can_pay])),
             label_start=dataset.label_start[train],
             label_end=dataset.label_end[train],
-            prior=dataset.prior[train],
+            odds=dataset.odds[train],
+            volatility=dataset.volatility[train],
+            trend=np.array([False, True, True, False]),
         )
-        p = model.predict_proba(dataset.X[test])
+        p = model.predict_proba(dataset.X[test], dataset.odds[test], dataset.volatility[test])
         np.testing.assert_array_equal(planted.out_of_fold[at : at + len(test)], p)
+        base_odds = model.predict_odds(dataset.odds[test], dataset.volatility[test])
+        np.testing.assert_array_equal(planted.base_odds[at : at + len(test)], base_odds)
         assert planted.out_of_fold_rows[at : at + len(test)].tolist() == test.tolist()
         at += len(test)
-        y, weight = dataset.y[test], dataset.weight[test]
-        rate = np.average(dataset.y[train], weights=dataset.weight[train])
+        y, rate = dataset.y[test], np.mean(dataset.y[train])
         assert fold.base_rate_train == pytest.approx(rate)
-        assert fold.base_rate_test == pytest.approx(np.average(y, weights=weight))
-        assert fold.auc == auc_within_side(y, p, dataset.side[test], weight).within
-        assert fold.log_loss == pytest.approx(log_loss(y, p, weight))
-        assert fold.log_loss_baseline == pytest.approx(log_loss(y, np.full(len(y), rate), weight))
+        assert fold.base_rate_test == pytest.approx(np.mean(y))
+        assert fold.auc == auc_within_side(y, p, dataset.side[test]).within
+        assert fold.log_loss == pytest.approx(log_loss(y, p))
+        assert fold.log_loss_baseline == pytest.approx(log_loss(y, np.full(len(y), rate)))
         assert fold.note == ""
     assert at == len(planted.out_of_fold)
 
 
 def test_baselines_are_of_what_knows_only_the_base_rate(planted):
     dataset, rows = planted.dataset, planted.out_of_fold_rows
-    y, weight = dataset.y[rows], dataset.weight[rows]
+    y = dataset.y[rows]
     rate = np.repeat(
         [fold.base_rate_train for fold in planted.folds], [fold.n_test for fold in planted.folds]
     )
-    share = np.average(y, weights=weight)
+    share = np.mean(y)
     assert planted.baselines == pytest.approx(
         {
             "majority_accuracy": max(share, 1.0 - share),
             "auc": 0.5,
-            "log_loss": -np.average(np.where(y == 1, np.log(rate), np.log1p(-rate)), weights=weight),
-            "brier": np.average((y - rate) ** 2, weights=weight),
+            "log_loss": -np.mean(np.where(y == 1, np.log(rate), np.log1p(-rate))),
+            "brier": np.mean((y - rate) ** 2),
         }
     )
     right = (planted.out_of_fold >= 0.5) == (y == 1)
-    assert planted.accuracy == pytest.approx(np.average(right, weights=weight))
+    assert planted.accuracy == pytest.approx(np.mean(right))
 
 
 def test_importance_is_shared_out_largest_first(planted):
@@ -245,8 +248,7 @@ def test_break_even_pays_for_the_average_loss(planted):
     assert 0.0 < p < 1.0
     net = dataset.ret - SETTINGS.labels.cost
     won = dataset.y == 1
-    gain = np.average(net[won], weights=dataset.weight[won])
-    loss = np.average(net[~won], weights=dataset.weight[~won])
+    gain, loss = np.mean(net[won]), np.mean(net[~won])
     assert p * gain + (1.0 - p) * loss == pytest.approx(0.0, abs=1e-15)
     # What trades pay does not change by calling them something else.
     assert LOOP.train_dataset(shuffled(dataset, 0)).bundle.break_even == p
@@ -261,6 +263,11 @@ def test_break_even_of_the_users_labels_is_that_of_the_barriers(bars):
         bars, signals, np.random.default_rng(0).integers(0, 2, len(signals))
     )
     assert result.bundle.break_even == 0.25
+
+
+def served_by(result, model=None):
+    rows = result.dataset
+    return (model or result.bundle.model).predict_rows(rows.X, rows.odds, rows.volatility)
 
 
 def test_a_mirrored_market_gives_the_same_model(bars):
@@ -282,11 +289,7 @@ def test_a_mirrored_market_gives_the_same_model(bars):
     np.testing.assert_array_equal(other.dataset.y, one.dataset.y)
     np.testing.assert_allclose(other.dataset.X, one.dataset.X, atol=1e-9)
     np.testing.assert_allclose(other.out_of_fold, one.out_of_fold, atol=1e-9)
-    np.testing.assert_allclose(
-        other.bundle.model.predict_rows(other.dataset.X),
-        one.bundle.model.predict_rows(one.dataset.X),
-        atol=1e-9,
-    )
+    np.testing.assert_allclose(served_by(other), served_by(one), atol=1e-9)
     assert other.bundle.break_even == pytest.approx(one.bundle.break_even, abs=1e-9)
     assert other.auc == pytest.approx(one.auc, abs=1e-4)
     assert np.ptp(one.out_of_fold) > 0.1
@@ -321,17 +324,17 @@ def test_a_store_keeps_the_bundle_and_without_one_it_is_only_returned(bars, tmp_
     assert stored.metrics == result.bundle.metrics
     assert stored.metrics["out_of_fold"]["auc_within_side"] == result.auc
     assert stored.metrics["feature_importance"] == result.feature_importance
-    X = result.dataset.X
-    assert stored.model.predict_rows(X).tobytes() == planted.bundle.model.predict_rows(X).tobytes()
+    rows = result.dataset
+    assert served_by(result, stored.model).tobytes() == served_by(planted).tobytes()
     assert stored.settings == SETTINGS
     assert stored.feature_names == NAMES
-    assert stored.provenance["rows"] == len(X)
+    assert stored.provenance["rows"] == len(rows)
     assert stored.provenance["last_label_end_ns"] == result.dataset.label_end.max()
-    np.testing.assert_array_equal(store.load_estimator(stored.version).predict_proba(X), expected(result, X))
-
-
-def expected(result, X):
-    return result.bundle.estimator.predict_proba(X)
+    again = store.load_estimator(stored.version)
+    np.testing.assert_array_equal(
+        again.predict_proba(rows.X, rows.odds, rows.volatility),
+        result.bundle.estimator.predict_proba(rows.X, rows.odds, rows.volatility),
+    )
 
 
 def test_instruments_are_pooled_into_one_model(synthetic_bars):
@@ -460,12 +463,39 @@ def test_weights_can_be_turned_off(bars):
     model = msgspec.structs.replace(SETTINGS.model, uniqueness_weights=False)
     settings = msgspec.structs.replace(SETTINGS, model=model)
     signals = random_signals(bars)
-    result = TrainingLoop(settings, feature_names=NAMES).train(bars, signals)
-    assert (result.dataset.weight < 1.0).any()
-    assert result.scores.base_rate == pytest.approx(result.dataset.y[result.out_of_fold_rows].mean())
-    assert result.folds[0].base_rate_train == pytest.approx(
-        result.dataset.y[: result.folds[0].n_train].mean()
+    loop = TrainingLoop(settings, feature_names=NAMES)
+    dataset = LOOP.train(bars, signals).dataset
+    assert (dataset.weight < 1.0).any()
+    alone = dataset.replace(weight=np.ones(len(dataset)))
+    off, on, of_alone = (
+        one.fit(rows, np.arange(len(rows))).serving.to_arrays()["covariance_factor"]
+        for one, rows in ((loop, dataset), (LOOP, dataset), (LOOP, alone))
     )
+    np.testing.assert_array_equal(off, of_alone)
+    assert off[0, 0] < 0.9 * on[0, 0]  # more labels: the level is known better
+
+
+def test_which_labels_are_unique_does_not_matter_but_how_much_they_are_on_average(planted):
+    dataset = planted.dataset
+    shuffled_weights = dataset.replace(weight=np.random.default_rng(0).permutation(dataset.weight))
+    everything = np.arange(len(dataset))
+    for name, array in LOOP.fit(dataset, everything).serving.to_arrays().items():
+        if array.dtype.kind == "f":
+            other = LOOP.fit(shuffled_weights, everything).serving.to_arrays()[name]
+            np.testing.assert_allclose(other, array, rtol=1e-6, atol=1e-9)
+
+
+def test_rows_that_cannot_pay_change_nothing_but_their_own_probability(planted):
+    dataset = planted.dataset
+    never = np.arange(len(dataset)) % 4 == 0
+    some = dataset.replace(odds=np.where(never, 0.0, dataset.odds))
+    everything = np.arange(len(dataset))
+    model, without = LOOP.fit(some, everything), LOOP.fit(dataset[~never], everything[: (~never).sum()])
+    p = model.predict_proba(some.X, some.odds, some.volatility)
+    assert (p[never] == 0.0).all()
+    assert (model.predict_odds(some.odds, some.volatility)[never] == 0.0).all()
+    rest = some[~never]
+    np.testing.assert_array_equal(p[~never], without.predict_proba(rest.X, rest.odds, rest.volatility))
 
 
 def test_progress_rises_from_nothing_to_done(bars):

@@ -384,7 +384,7 @@ class TestOtherTroubles:
         class Broken:
             n_features = len(champion.feature_names)
 
-            def predict(self, _x: Any) -> float:
+            def predict(self, _x: Any, _odds: float, _volatility: float) -> float:
                 return float("nan")
 
         warm(champion)
