@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import pytest
 import sklearn
+from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
 from ml4t_actor import (
     InferenceLoop,
@@ -31,8 +32,10 @@ from ml4t_actor import (
     TrainingLoop,
 )
 from ml4t_actor.ledger import Ledger, training_rows
+from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.recording import AnswerFrame, read_recording
 from ml4t_actor.replay import ReplayReport, replay
+from ml4t_actor.streams.codec import decode
 
 FOLDER = Path(__file__).parent / "written_by_0_1_0"
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text())
@@ -338,6 +341,42 @@ def continued_facts(folder: Path, instrument: str) -> dict[str, Any]:
     for name in ("latency_ns", "type", *LATER):
         answer.pop(name, None)
     return {name: _plain(value) for name, value in answer.items()}
+
+
+def answers_of_sessions(written: Path) -> list[EnrichedSignal]:
+    """Return what was answered in both lives, with what fails closed where 0.1.0 said nothing."""
+    frames = [frame for tape in TAPES for frame in read_recording(written / tape)[1]]
+    names = [name for name in AnswerFrame.__struct_fields__ if name not in LATER]
+    return [
+        EnrichedSignal(**{name: getattr(frame, name) for name in names})
+        for frame in frames
+        if isinstance(frame, AnswerFrame)
+    ]
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Path:
+    with tarfile.open(FOLDER.parent / "messages_of_0_1_0" / "written.tar.gz") as archive:
+        archive.extractall(tmp_path / "messages", filter="data")
+    return tmp_path / "messages"
+
+
+def test_a_catalog_of_enriched_signals_is_read(written: Path, messages: Path) -> None:
+    found = [item.data for item in ParquetDataCatalog(str(messages / "catalog")).query(EnrichedSignal)]
+    expected = answers_of_sessions(written)
+    assert len(found) == len(expected) > 30
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+    assert {(e.base_odds, e.confidence_low, e.confidence_high) for e in found} == {(0.0, 0.0, 1.0)}
+
+
+def test_enriched_signals_of_a_stream_are_read(written: Path, messages: Path) -> None:
+    entries = json.loads((messages / "entries.json").read_text())
+    expected = answers_of_sessions(written)
+    for entry, answer in zip(entries, expected, strict=True):
+        assert EnrichedSignal.from_bytes(bytes.fromhex(entry["bytes"])) == answer
+        for encoding in ("json", "msgpack"):
+            fields = {name.encode(): bytes.fromhex(value) for name, value in entry[encoding].items()}
+            assert EnrichedSignal.from_dict(decode(fields, wanted="EnrichedSignal")) == answer
 
 
 def test_answers_in_a_recording_have_the_fields_of_then(written: Path) -> None:
