@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from ml4t_actor.meta_model.calibration import Calibration
     from ml4t_actor.meta_model.compiled import CompiledModel
     from ml4t_actor.meta_model.estimator import MetaModel
+    from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
 
 __all__ = [
     "Calibration",
     "CompiledModel",
+    "EvidenceLogisticRegression",
     "MetaModel",
 ]
 
@@ -21,5 +23,6 @@ __getattr__, __dir__ = lazy_names(
         "Calibration": "calibration",
         "MetaModel": "estimator",
         "CompiledModel": "compiled",
+        "EvidenceLogisticRegression": "evidence",
     },
 )
