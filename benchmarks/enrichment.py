@@ -39,10 +39,10 @@ N_TRAIN, N_RUN, N_RUN_QUICK = 20_000, 40_000, 4_000
 
 
 class Classifier(Protocol):
-    """A fitted estimator of scikit-learn."""
+    """A fitted model that asks scikit-learn."""
 
-    def predict_proba(self, X: FloatArray) -> FloatArray:
-        """Return the probability of each class."""
+    def predict_proba(self, X: FloatArray, odds: FloatArray, volatility: FloatArray) -> FloatArray:
+        """Return the probability of each row."""
 
 
 class PassThrough(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
@@ -197,10 +197,11 @@ def main(*, quick: bool = False) -> None:
         p99 = report("enrich one signal (status ok)", signals)
         report("the same by a model of format 1", plain)
         print(f"at the median that is {np.median(signals) / np.median(plain):.2f} of format 1")
-        row = trained.dataset.X[:1]
+        rows = trained.dataset
+        row = rows.X[:1], rows.odds[:1], rows.volatility[:1]
         model = cast(Classifier, trained.bundle.estimator)
         baseline = report(
-            "baseline: scikit-learn predict_proba, one row", timed(lambda: model.predict_proba(row), 2_000)
+            "baseline: scikit-learn predict_proba, one row", timed(lambda: model.predict_proba(*row), 2_000)
         )
         print(f"enrichment at p99 is {p99 / baseline:.3f} of the baseline")
 
