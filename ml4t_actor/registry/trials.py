@@ -45,7 +45,8 @@ class Trial(NamedTuple):
     data, configuration : str
         Digests: see `fingerprint` and `configuration_digest`.
     odds_skill : float
-        The headline of its scores; NaN where there is none.
+        The headline of its scores: skill against the odds, or where they are not known against the base rate; NaN if
+        there is none.
     returns : float64 (PERIODS,)
         What its choice of signals earned in each of as many equal periods of the data; NaN where it was not tested.
     """

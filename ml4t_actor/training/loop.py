@@ -2,19 +2,22 @@
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version as library_version
 
+import msgspec
 import numpy as np
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, pool
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import DAY_NS, BoolArray, FloatArray, IntArray
+from ml4t_actor.market_data import DAY_NS, Bars, BoolArray, FloatArray, IntArray, Signals
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
 from ml4t_actor.settings import MonitorSettings, TrainingSettings
+from ml4t_actor.training.comparisons import compare_choices, register_training
 from ml4t_actor.training.result import FoldResult, TrainingResult
 from ml4t_actor.validation import (
     auc_within_side,
@@ -105,13 +108,19 @@ class TrainingLoop:
         for source, what in ((signals, "signals"), (labels, "labels"), (trades, "trades")):
             _check_keys(source, by_instrument, what)
         datasets = []
+        given: list[Bars | Signals] = []
         for i, (name, instrument_bars) in enumerate(by_instrument.items()):
-            own_labels = _of(labels, name)
+            own_labels, own_signals = _of(labels, name), _of(signals, name)
             try:
+                own_bars = Bars.coerce(instrument_bars)
+                given.append(own_bars)
+                if own_signals is not None:
+                    own_signals = Signals.coerce(own_signals)
+                    given.append(own_signals)
                 datasets.append(
                     build_dataset(
-                        instrument_bars,
-                        _of(signals, name),
+                        own_bars,
+                        own_signals,
                         None if own_labels is None else np.asarray(own_labels),
                         _of(trades, name),
                         settings=self.settings,
@@ -124,7 +133,18 @@ class TrainingLoop:
                     raise
                 raise ValueError(f"{name}: {e}") from e
             self._progress("labelling and computing features", 0.2 * (i + 1) / len(by_instrument))
-        return self.train_dataset(pool(datasets), instruments=tuple(name for name in by_instrument if name))
+        result = self.train_dataset(pool(datasets), instruments=tuple(name for name in by_instrument if name))
+        if self.store is None:
+            return result
+        configuration = {
+            "settings": msgspec.to_builtins(self.settings),
+            "features": self.feature_names,
+            "custom_features": sorted(self.custom_features),
+            "age_halflife_days": self.age_halflife_days,
+            "own_labels": labels is not None,
+            "trades": trades is not None,
+        }
+        return replace(result, trials=register_training(self.store.root, given, configuration, result))
 
     def train_dataset(self, dataset: Dataset, instruments: Sequence[str] = ()) -> TrainingResult:
         """Validate and fit on signals that are already labelled, and fit regimes on their bars.
@@ -219,6 +239,7 @@ class TrainingLoop:
                 key=lambda item: -item[1],
             )
         )
+        selection = compare_choices(rows[tested], p, self.settings.labels, self.settings.validation, fold)
         low, high = _seen_range(rows.X)
         expected = MonitorBaseline.measure(
             rows.y[tested], scored, None, rows.X, self.feature_names, self.monitor.window
@@ -236,6 +257,7 @@ class TrainingLoop:
                 "out_of_fold": scores.to_dict(),
                 "feature_importance": importance,
                 "monitor": expected.to_dict(),
+                "selection": None if selection is None else msgspec.to_builtins(selection),
             },
             provenance=Provenance(
                 rows=len(rows),
@@ -267,6 +289,7 @@ class TrainingLoop:
             base_odds=base_odds,
             out_of_fold_rows=tested,
             dataset=rows,
+            selection=selection,
         )
 
     def _weights(self, rows: LabelledRows) -> FloatArray:

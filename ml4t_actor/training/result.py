@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.registry import ModelBundle
-from ml4t_actor.validation import Scores
+from ml4t_actor.registry.trials import TrialsSummary
+from ml4t_actor.validation import Scores, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ class TrainingResult:
         What the same models say without features: the odds, recalibrated on earlier rows.
     dataset : LabelledRows
         What was learned from; a `Dataset` where it was made from bars.
+    selection : Selection, optional
+        What choosing the tested rows by confidence earned, beside a filter by volatility and a random choice; None
+        where their returns are not known.
+    trials : TrialsSummary, optional
+        What the result is worth among all that were tried on the same bars and signals; None without a store, whose
+        folder keeps them.
     """
 
     bundle: ModelBundle
@@ -71,6 +80,13 @@ class TrainingResult:
     base_odds: FloatArray
     out_of_fold_rows: IntArray
     dataset: LabelledRows
+    selection: Selection | None = None
+    trials: TrialsSummary | None = None
+
+    @property
+    def fold(self) -> IntArray:
+        """Which fold's model made each of the out-of-fold predictions, int64 (n_tested,)."""
+        return np.repeat(np.arange(len(self.folds)), [fold.n_test for fold in self.folds])
 
     @property
     def accuracy(self) -> float:
