@@ -26,6 +26,7 @@ from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_sign
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.labeling.dataset import build_dataset
+from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.ledger import Ledger
 from ml4t_actor.market_data import Signals
 from ml4t_actor.messages import EnrichedSignal, Status
@@ -33,9 +34,10 @@ from ml4t_actor.registry import ModelStore
 from ml4t_actor.report import BacktestResult, TradedRun
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
 from ml4t_actor.strategy.sizing import break_even_probability
+from ml4t_actor.training.comparisons import compare_choices, purged_path_skills
 from ml4t_actor.training.loop import Progress, TrainingLoop
 from ml4t_actor.training.result import TrainingResult
-from ml4t_actor.validation import Scores, block_length, evaluate
+from ml4t_actor.validation import Scores, Selection, block_length, evaluate
 
 STARTING_EQUITY = 100_000.0
 FLAT_FRACTION = 0.25
@@ -207,15 +209,16 @@ def _strategy(bar_types: list[str], settings: TrainingSettings, sizing: str) -> 
     )
 
 
-def out_of_sample_scores(
+def out_of_sample(
     markets: list[Market],
     enriched: list[EnrichedSignal],
     training: TrainingResult,
     settings: TrainingSettings,
     start: int,
-) -> Scores | None:
-    """Label the signals that the engine enriched with status ok, and score their confidences."""
-    rows: list[tuple[int, int, float, int, float, float]] = []
+) -> tuple[Scores, Selection | None] | None:
+    """Label the signals that were enriched with status ok; score their confidences, and what they would choose."""
+    parts: list[LabelledRows] = []
+    answers: list[tuple[float, float]] = []
     for market in markets:
         own = [e for e in enriched if e.instrument_id == market.instrument.id and e.status == Status.OK]
         bars = market.bars[market.bars.ts_event >= start]
@@ -227,32 +230,24 @@ def out_of_sample_scores(
             np.array([e.strength for e in own]),
         )
         labelled = build_dataset(bars, signals, settings=settings, feature_names=("volatility",))
-        confidence = dict(zip(signals.ts_event.tolist(), (e.meta_confidence for e in own), strict=True))
-        rows.extend(
-            zip(
-                labelled.label_start.tolist(),
-                labelled.label_end.tolist(),
-                (confidence[ts] for ts in labelled.label_start.tolist()),
-                labelled.side.tolist(),
-                labelled.y.tolist(),
-                labelled.weight.tolist(),
-                strict=True,
-            )
-        )
-    if len(rows) < 2:
+        answer = {e.ts_event: (e.meta_confidence, e.base_odds) for e in own}
+        parts.append(labelled)
+        answers += [answer[ts] for ts in labelled.label_start.tolist()]
+    if sum(map(len, parts)) < 2:
         return None
-    rows.sort()
-    label_start, label_end, p, side, y, weight = (np.array(column) for column in zip(*rows, strict=True))
-    base_rate = float(np.average(training.dataset.y, weights=training.dataset.weight))
-    return evaluate(
-        y,
+    order = np.argsort(np.concatenate([part.label_start for part in parts]), kind="stable")  # as `join_rows`
+    rows, (p, base_odds) = join_rows(parts), np.array(answers)[order].T
+    scores = evaluate(
+        rows.y,
         p,
-        side,
-        np.full(len(y), base_rate),
-        weight=weight,
-        block=block_length(label_start, label_end),
+        rows.side,
+        np.full(len(rows), float(training.dataset.y.mean())),
+        base_odds=base_odds,
+        windows=(rows.label_start, rows.label_end),
+        block=block_length(rows.label_start, rows.label_end),
         settings=settings.validation,
     )
+    return scores, compare_choices(rows, p, settings.labels, settings.validation)
 
 
 def span(markets: list[Market], train_share: float) -> tuple[int, int, int]:
@@ -273,10 +268,16 @@ def train_before(
     """Train on the primary's signals over all bars before `split`, and store the bundle in `model_path`."""
     bars = {market.name: market.bars[market.bars.ts_event < split] for market in markets}
     signals = {name: batch_signals(PRIMARIES[primary](), history) for name, history in bars.items()}
-    loop = TrainingLoop(
+    return training_loop(settings, model_path, progress).train(bars, signals)
+
+
+def training_loop(
+    settings: TrainingSettings, model_path: Path, progress: Progress | None = None
+) -> TrainingLoop:
+    """Return the loop that trains these models, and stores them in `model_path`."""
+    return TrainingLoop(
         settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path), progress=progress
     )
-    return loop.train(bars, signals)
 
 
 def run_backtest(
@@ -302,7 +303,11 @@ def run_backtest(
     for sizing in ("flat", "enriched"):
         report(f"backtest, {sizing} size", 0.0)
         runs[sizing] = run_engine(markets, primary, settings, model_path, sizing=sizing, start=split)
+    report("combinatorial purged paths", 0.0)
+    embargo_ns = settings.validation.embargo_bars * training.bundle.bar_interval_ns
+    paths = purged_path_skills(training_loop(settings, model_path).fit, training.dataset, embargo_ns)
     enriched = runs["enriched"].enriched
+    test = out_of_sample(markets, enriched, training, settings, split)
     answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]
     return BacktestResult(
         title=f"{primary.replace('_', ' ')} on {name}",
@@ -329,7 +334,10 @@ def run_backtest(
         feature_importance=training.feature_importance,
         fold_aucs=tuple(fold.auc for fold in training.folds),
         validation=training.scores,
-        test=out_of_sample_scores(markets, enriched, training, settings, split),
+        test=None if test is None else test[0],
+        selection=None if test is None else test[1],
+        path_skills=paths,
+        trials=training.trials,
         runs=tuple(
             TradedRun(
                 name=sizing,

@@ -90,10 +90,12 @@ def selection_sentences(selection: Selection) -> list[str]:
         None: "no more than a filter by volatility, as far as can be told",
     }[True if low > 0.0 else False if high < 0.0 else None]
     difference = f"{_bp(selection.over_volatility)} {interval((1e4 * low, 1e4 * high), '+.2f')}"
+    low, high = selection.over_random_interval
+    at_random = f"{_bp(selection.over_random)} {interval((1e4 * low, 1e4 * high), '+.2f')} over random choice"
     chosen = (
         f"The most confident {selection.share:.0%} of the test's signals earned {_bp(selection.net_confidence)} each "
         f"after costs, as many of the highest volatility {_bp(selection.net_volatility)}, and as many chosen at random "
-        f"{_bp(selection.net_all)}: confidence chose {compared} ({difference})."
+        f"{_bp(selection.net_all)}: confidence chose {compared} ({difference}; {at_random})."
     )
     if not selection.above_break_even:
         return [chosen, f"No confidence was above break-even, of {selection.n} signals."]
