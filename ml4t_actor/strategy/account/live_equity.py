@@ -13,6 +13,7 @@ from ml4t_actor.nautilus.trading import (
     Instrument,
     OrderEvent,
     OrderFilled,
+    OrderRejected,
     Position,
     PositionClosed,
     PositionEvent,
@@ -22,6 +23,7 @@ from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
 from ml4t_actor.strategy.account.reservations import AccountKey
 from ml4t_actor.strategy.execution.order_execution import Guard
+from ml4t_actor.strategy.orders.refusals import UNANSWERED, denies_position
 
 _ZERO = Decimal(0)
 _HYPERLIQUID = Venue("HYPERLIQUID")
@@ -84,7 +86,8 @@ class LiveEquity(Equity):
     - up to 4 % of the notional held since the last report, where a full hour passed in between: **funding**;
     - up to 0.25 % of that notional: the venue's price of the positions against ours, and fees;
     - both are profit or loss of trading, and count against the daily loss;
-    - after a fill whose price is not known all of it is: the loss of that fill;
+    - after a fill whose price is not known, and after an order of which nobody knows what became, all of it is: the
+      loss of what was traded there;
     - anything else is a **deposit or withdrawal**: it shifts the day's opening equity and is no profit or loss.
 
     A report is compared when no order was on its way and no fill came within 2 s of it; where free and margin are
@@ -101,6 +104,7 @@ class LiveEquity(Equity):
         self._pending: dict[AccountKey, _Report] = {}
         self._compared_ns: dict[AccountKey, int] = {}
         self._fill_ns: dict[AccountKey, int] = {}
+        self._doubted_ns: dict[AccountKey, int] = {}
         self._notional: dict[AccountKey, Decimal] = {}  # the highest since the last comparison
         self._last_event_id: dict[AccountId, UUID4] = {}
         self._subscriptions: list[tuple[str, Callable[..., None]]] = []
@@ -114,6 +118,8 @@ class LiveEquity(Equity):
         def on_order(event: OrderEvent) -> None:
             if isinstance(event, OrderFilled):
                 guard(self._on_fill, event)
+            elif isinstance(event, OrderRejected):
+                guard(self._on_rejected, event)
 
         def on_position(event: PositionEvent) -> None:
             if isinstance(event, PositionClosed) and event.strategy_id != self._strategy.id:
@@ -140,10 +146,10 @@ class LiveEquity(Equity):
         if position is None or instrument is None:
             return
         key = account_key(instrument)
-        if all(fill.last_px.as_double() > 0.0 for fill in position.events):
+        if any(_is_made_up(fill, position) for fill in position.events):
+            self._doubt(key)
+        else:
             self._realized[key] = self._realized.get(key, _ZERO) + _realized(position)
-        else:  # Nautilus makes up a fill at zero where it learns of one without its price
-            self.unknown.add(key)
 
     def _equity_of(self, key: AccountKey, account: Account, balance: Decimal) -> Decimal:
         if account.calculate_account_state:
@@ -176,15 +182,39 @@ class LiveEquity(Equity):
             if account is not None and account.id == event.account_id:
                 self._compare_pending(key)
                 report = self._pending[key] = self._report(key, event)
-                if key in self.unknown and self._held(key).notional == 0:
+                settled_ns = self._doubted_ns.get(key, 0) + _SETTLE_NS
+                if key in self.unknown and self._held(key).notional == 0 and report.ts >= settled_ns:
                     # Nothing is held that it could be inconsistent with: better than to trade no more.
                     del self._pending[key]
                     self._apply_report(key, report)
 
     def _on_fill(self, event: OrderFilled) -> None:
-        instrument = self._strategy.cache.instrument(event.instrument_id)
-        if instrument is not None:
-            self._fill_ns[account_key(instrument)] = self._now_ns()
+        cache = self._strategy.cache
+        instrument, order = cache.instrument(event.instrument_id), cache.order(event.client_order_id)
+        if instrument is None:
+            return
+        key = account_key(instrument)
+        self._fill_ns[key] = self._now_ns()
+        position = cache.position(event.position_id) if event.position_id else None
+        is_of_position = position is not None and event.trade_id in position.trade_ids
+        if order is not None and order.is_reduce_only and not is_of_position:
+            self._doubt(key)  # what it has closed was never known here
+
+    def _on_rejected(self, event: OrderRejected) -> None:
+        """Doubt the equity where the venue may have traded what is not known here."""
+        cache = self._strategy.cache
+        instrument, order = cache.instrument(event.instrument_id), cache.order(event.client_order_id)
+        if instrument is None or order is None:
+            return
+        held = cache.positions_open(instrument_id=event.instrument_id)
+        closes_nothing = order.is_reduce_only and denies_position(event.reason) and not held
+        if event.reason == UNANSWERED or closes_nothing:
+            self._doubt(account_key(instrument))
+
+    def _doubt(self, key: AccountKey) -> None:
+        """Put down that something was traded whose result only the venue knows."""
+        self.unknown.add(key)
+        self._doubted_ns[key] = self._now_ns()
 
     def _report(self, key: AccountKey, event: AccountState) -> _Report:
         """Return what a report says of the equity, with what is known now."""
@@ -217,7 +247,7 @@ class LiveEquity(Equity):
         if report is None or not report.consistent:
             return
         if self._fill_ns.get(key, 0) >= report.ts:
-            del self._pending[key]  # the next report will do
+            self._pending[key] = report._replace(consistent=False)  # a bound for entries until the next one
         elif self._now_ns() - report.ts >= _SETTLE_NS:
             del self._pending[key]
             self._apply_report(key, report)
@@ -282,6 +312,16 @@ def _margin(event: AccountState, currency: Currency) -> Decimal:
     """Return the initial margin of all positions."""
     margins = (m.initial for m in event.margins if m.initial.currency == currency)
     return sum((m.as_decimal() for m in margins), _ZERO)
+
+
+def _is_made_up(fill: OrderFilled, position: Position) -> bool:
+    """Return whether Nautilus does not know a fill's price.
+
+    It takes zero where it learns of a fill by the order's status, and the price of the entry where by the position's.
+    """
+    return bool(
+        fill.last_px.as_double() <= 0.0 or (fill.reconciliation and fill.order_side != position.entry)
+    )
 
 
 def _realized(position: Position) -> Decimal:

@@ -36,7 +36,7 @@ _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partial one may never be reported
 _QUERY_NS = 2 * SECOND_NS
 _FLAT_NS = 6 * SECOND_NS
-_ACCOUNT_NS = 60 * SECOND_NS
+_ACCOUNT_NS = 15 * SECOND_NS
 
 
 class LiveExecution(OrderExecution):
