@@ -272,7 +272,7 @@ class Server:
             result = self._act(action)
             if result is None:
                 return
-            self._record("answer", body=result)
+            self._record("answer", body=result, nonce=nonce)
             answer = {"type": "action", "payload": result}
         await self._send(connection, {"channel": "post", "data": {"id": post["id"], "response": answer}})
         self._flush()
@@ -341,6 +341,7 @@ class Server:
         return web.json_response(
             {
                 "data": self.market.tape.label,
+                "log": len(self.log),
                 "connections": {c.number: sorted(c.subscriptions) for c in self._connections},
                 "options": asdict(self.options),
                 "mode": exchange.mode,

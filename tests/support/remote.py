@@ -36,13 +36,16 @@ from nautilus_trader.config import (
 from nautilus_trader.core.nautilus_pyo3 import HyperliquidEnvironment
 from nautilus_trader.live.node import TradingNode
 from nautilus_trader.model.data import Bar, DataType
+from nautilus_trader.model.enums import OrderType, TimeInForce
 from nautilus_trader.model.events import OrderEvent, PositionEvent
 from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.model.orders import Order
 
 from ml4t_actor.messages import EnrichedSignal, StrategyHealth
+from ml4t_actor.node.run import _Runner
 from ml4t_actor.node.venues import order_statuses
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
+from ml4t_actor.strategy.account.exposure import account_key
 
 INSTRUMENT_ID = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
 
@@ -70,6 +73,7 @@ class Settings(TypedDict, total=False):
     data_engine: dict[str, object]
     execution: dict[str, object]
     timeout_post_stop: float
+    stops_as_node: bool
 
 
 class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
@@ -126,13 +130,16 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
             "regime_weight": 1.0, "regime": 0, "volatility": 0.01, "model_version": "v1",
             "status": "ok", "latency_ns": 0, "ts_event": now, "ts_init": now,
         }  # fmt: skip
-        self.publish_data(DataType(EnrichedSignal), EnrichedSignal(**{**usual, **fields}))
+        values = usual | dict(fields)
+        values["instrument_id"] = InstrumentId.from_str(str(values["instrument_id"]))
+        self.publish_data(DataType(EnrichedSignal), EnrichedSignal(**values))
 
     def _state(self) -> dict[str, object]:
         strategy = self._strategy
         account = self.portfolio.account(INSTRUMENT_ID.venue)
         instrument = self.cache.instrument(INSTRUMENT_ID)
         return {
+            "day_result": _day_result(strategy),
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),
             "busy": [str(i) for i, trade in strategy._execution.trades.items() if trade.in_flight],
@@ -145,8 +152,21 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         }
 
 
+def _day_result(strategy: EnrichedSignalStrategy) -> float | None:
+    """Return what the strategy takes the day's trading to have made."""
+    equity = strategy._equity
+    for instrument in strategy._instruments.values():
+        now, key = equity.mark(instrument), account_key(instrument)
+        return float(now - equity.day_open(key)) if key in equity.opening else None
+    return None
+
+
 def _order_fields(order: Order) -> dict[str, object]:
     return {
+        "instrument": str(order.instrument_id),
+        "rests": order.is_open
+        and order.order_type != OrderType.MARKET
+        and order.time_in_force != TimeInForce.IOC,
         "id": str(order.client_order_id),
         "venue_id": str(order.venue_order_id),
         "strategy": str(order.strategy_id),
@@ -217,11 +237,15 @@ def main() -> None:
     node.add_data_client_factory(HYPERLIQUID, HyperliquidLiveDataClientFactory)
     node.add_exec_client_factory(HYPERLIQUID, HyperliquidLiveExecClientFactory)
     node.build()
+    problems: list[str] = []
     try:
-        node.run(raise_exception=True)
+        if settings.get("stops_as_node", False):
+            problems = node.kernel.loop.run_until_complete(_Runner(node, node._config, []).run())
+        else:
+            node.run(raise_exception=True)
     finally:
         node.dispose()
-        remote.report("ended")
+        remote.report("ended", problems=problems)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ def a_restart_forgets_the_day(patch: pytest.MonkeyPatch) -> None:  # point 3
     patch.setattr(MemoryJournal, "day", lambda self, account: None)
 
 
+@_shown_by("result", "daily loss", "reserved risk")
+def a_loss_that_only_the_venue_knows_is_a_withdrawal(patch: pytest.MonkeyPatch) -> None:  # point 2
+    patch.setattr(LiveEquity, "_doubt", lambda self, key: None)
+
+
 @_shown_by("age")
 def signals_of_any_age_are_traded(patch: pytest.MonkeyPatch) -> None:  # point 7
     def accept(self: SignalPolicy, enriched: Any, now: int) -> bool:

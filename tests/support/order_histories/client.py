@@ -40,7 +40,7 @@ from nautilus_trader.model.identifiers import (
 from nautilus_trader.model.objects import AccountBalance, MarginBalance, Money, Price, Quantity
 
 from examples.venue.orders import COINS
-from examples.venue.payloads import Action
+from examples.venue.payloads import Action, OrderRequest
 from examples.venue.tape import price_text
 from tests.support.order_histories.venue import VenueModel
 
@@ -94,7 +94,7 @@ class ModelClient(LiveExecutionClient):
         self._terminal: set[str] = set()
         self._trades: set[str] = set()
         self._cloids: dict[str, str] = {}
-        self.on_submit: Callable[[Any], None] = lambda order: None
+        self.on_sent: Callable[[OrderRequest], None] = lambda request: None
 
     async def _connect(self) -> None:
         await self._update_account()
@@ -133,11 +133,11 @@ class ModelClient(LiveExecutionClient):
         self.generate_order_submitted(
             order.strategy_id, order.instrument_id, order.client_order_id, self._model_clock.timestamp_ns()
         )
-        self.on_submit(order)
         key = order.client_order_id.value
         self._cloids[cloid(key)] = key
         try:
             request = self._request(order)
+            self.on_sent(request)
             answer: Any = await self._model.post(
                 self._connection, {"type": "order", "orders": [request], "grouping": "na"}
             )
@@ -181,7 +181,7 @@ class ModelClient(LiveExecutionClient):
                 self._model_clock.timestamp_ns(),
             )
 
-    def _request(self, order: Any) -> Any:
+    def _request(self, order: Any) -> OrderRequest:
         price: Decimal = order.price.as_decimal() if order.has_price else self._market_price(order)
         request = {
             "a": COINS.index(order.instrument_id.symbol.value.split("-")[0]),

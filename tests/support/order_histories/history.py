@@ -1,7 +1,9 @@
 """Runs a history: the node on the venue's model, with what the plan has happen, and the checks after every event."""
 
 import asyncio
+import math
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +14,8 @@ from tests.support.order_histories.client import instrument_id
 from tests.support.order_histories.invariants import Checks
 from tests.support.order_histories.loop import SECOND_NS, DeadlockError, VirtualClock, VirtualLoop
 from tests.support.order_histories.market import STEP_S, Market
-from tests.support.order_histories.node import Node
-from tests.support.order_histories.plan import BAR_S, COINS, Happening, Plan, draw
+from tests.support.order_histories.node import STRATEGY_ID, Node
+from tests.support.order_histories.plan import BAR_S, COINS, ORDER_TIMEOUT_S, Happening, Plan, draw
 from tests.support.order_histories.threads import no_threads
 from tests.support.order_histories.venue import VenueModel
 
@@ -45,10 +47,23 @@ class History:
         self.node: Node | None = None
         self.result = Result(plan.seed)
         self.journal = str(Path(folder) / "orders.sqlite")
-        self.checks = Checks(self)
+        self.checks = Checks(self, ORDER_TIMEOUT_S, STEP_S)
         self._quotes = True
         self._faults: dict[str, int] = {}
         self.lives = 0
+
+    @property
+    def violations(self) -> list[str]:
+        """What did not hold."""
+        return self.result.violations
+
+    def now_s(self) -> float:
+        """Return the seconds since it began."""
+        return self.loop.elapsed
+
+    def now_ns(self) -> int:
+        """Return the node's time."""
+        return self.clock.timestamp_ns()
 
     def log(self, text: str) -> None:
         """Write a line of the history."""
@@ -111,14 +126,13 @@ class History:
         self.log(str(happening))
         data = happening.data
         if happening.kind == "jump":
-            horizon = self.plan.strategy["labels"]["horizon_bars"] * BAR_S / STEP_S
-            self.market.move(data["coin"], data["sigmas"] * self.market.step_sd * horizon**0.5)
-            self.venue.match(data["coin"])
+            self._jump(data["coin"], data["sigmas"])
         elif happening.kind == "flow":
-            amount = Decimal(str(round(data["share"] * self.venue.equity(), 2)))
-            amount = max(amount, -Decimal(self.venue.exchange.clearinghouse()["withdrawable"]))  # type: ignore[arg-type]
-            self.venue.exchange.cash += amount
-            self.checks.on_flow(float(amount))
+            self._transfer(data["share"] * self.venue.equity())
+        elif happening.kind == "hide":
+            self._hide_loss(data["sigmas"])
+        elif happening.kind == "funding":
+            self.venue.pay_funding(data)
         elif happening.kind == "kill":
             self._end(data["seconds"])
         elif happening.kind == "stop":
@@ -126,6 +140,27 @@ class History:
         else:
             self._begin(happening.kind, data)
             self.loop.call_later(data["seconds"], self._cease, happening.kind, data)
+
+    def _jump(self, coin: str, sigmas: float) -> None:
+        """Move a price by as many standard deviations of a horizon."""
+        horizon = self.plan.strategy["labels"]["horizon_bars"] * BAR_S / STEP_S
+        self.market.move(coin, sigmas * self.market.step_sd * horizon**0.5)
+        self.venue.match(coin)
+
+    def _transfer(self, usdc: float) -> None:
+        """Pay into the account, or out of it as far as the venue lets one."""
+        amount = Decimal(str(round(usdc, 2)))
+        amount = max(amount, -Decimal(self.venue.exchange.clearinghouse()["withdrawable"]))  # type: ignore[arg-type]
+        self.venue.exchange.cash += amount
+        self.checks.day.pay_in(float(amount))
+        self.log(f"transfer of {amount}")
+
+    def _hide_loss(self, sigmas: float) -> None:
+        """Move the price against the largest position, and pay in what that loses."""
+        coin = max(COINS, key=lambda each: abs(self.venue.held(each)) * Decimal(self.market.last(each)))
+        before = self.venue.equity()
+        self._jump(coin, -math.copysign(sigmas, self.venue.held(coin)))
+        self._transfer(before - self.venue.equity())
 
     def _signal(self, data: dict[str, Any]) -> None:
         now = self.clock.timestamp_ns()
@@ -136,7 +171,7 @@ class History:
             regime=0, volatility=self.plan.volatility, model_version="v1", status=data["status"], latency_ns=0,
             ts_event=ts, ts_init=max(ts, 0),
         )  # fmt: skip
-        self.checks.on_signal(enriched)
+        self.checks.on_signal(enriched, STRATEGY_ID)
         if self.node is not None and self.node.started:
             self.log(
                 f"signal {data['coin']} {data['side']} {data['source']}/{data['id']} {data['status']} age {data['age']}"
@@ -203,7 +238,29 @@ class History:
         for coin in COINS:
             self.node.quote(coin)
         self.checks.on_start(self.node)
+        self.node.client.on_sent = self.checks.on_sent
+        self._watch(self.node)
         self.node.start()
+
+    def _watch(self, node: Node) -> None:
+        """Write down what becomes of orders, and see on which thread signals are decided."""
+        decide, home = node.strategy.stage.execute, threading.get_ident()
+
+        def execute(*arguments: Any, **keywords: Any) -> Any:
+            if threading.get_ident() != home:
+                self.checks.violate("thread", "a signal is decided off the event thread")
+            return decide(*arguments, **keywords)
+
+        def on_event(event: Any) -> None:
+            what = f"{event.last_qty} at {event.last_px}" if hasattr(event, "last_px") else ""
+            what = getattr(event, "reason", None) or what
+            order = event.client_order_id.value[:20]
+            if "-" in order:  # made up by Nautilus's reconciliation, at random
+                order = "reconciled"
+            self.log(f"  {type(event).__name__} {event.instrument_id.symbol} {order} {what}")
+
+        node.strategy.stage.execute = execute
+        node.bus.subscribe(topic="events.order.*", handler=on_event)
 
     def _end(self, seconds: float) -> None:
         if self.node is None:

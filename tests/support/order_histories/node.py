@@ -16,6 +16,7 @@ from nautilus_trader.live.execution_engine import LiveExecutionEngine
 from nautilus_trader.live.risk_engine import LiveRiskEngine
 from nautilus_trader.model.currencies import BTC, ETH, USD, USDC
 from nautilus_trader.model.data import Bar, BarType, QuoteTick
+from nautilus_trader.model.enums import OrderType, TimeInForce
 from nautilus_trader.model.identifiers import Symbol, TraderId
 from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import Currency, Price, Quantity
@@ -26,6 +27,7 @@ from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.node.run import _Runner
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, RiskLimits
+from ml4t_actor.strategy.account.exposure import account_key
 from tests.support.order_histories.client import ModelClient, instrument_id
 from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.plan import BAR_S, COINS, Plan
@@ -33,6 +35,7 @@ from tests.support.order_histories.threads import ModelOrders
 from tests.support.order_histories.venue import VenueModel
 
 ADOPT_POSITIONS = False
+STRATEGY_ID = "EnrichedSignalStrategy-001"
 _BASES = {"BTC": BTC, "ETH": ETH, "SOL": Currency.from_str("SOL")}
 _LIFE: ContextVar[int] = ContextVar("life", default=0)
 
@@ -237,6 +240,25 @@ class Node:
         positions = self.cache.positions_open(instrument_id=instrument_id(coin))
         return sum((p.signed_decimal_qty() for p in positions), Decimal(0))
 
+    def resting(self, coin: str) -> list[int]:
+        """Return the venue's ids of the orders that may rest and that the cache has for open."""
+        orders = self.cache.orders_open(instrument_id=instrument_id(coin))
+        return sorted(
+            int(o.venue_order_id.value) for o in orders if o.venue_order_id is not None and _rests(o)
+        )
+
+    @property
+    def n_errors(self) -> int:
+        """How often a handler of the strategy raised."""
+        return int(self.strategy.counts["error"])
+
+    def day_result(self) -> float | None:
+        """Return what the strategy takes the day's trading to have made, None where it has not looked yet."""
+        equity, known = self.strategy._equity, self.cache.instrument(instrument_id(COINS[0]))
+        now = equity.mark(known)
+        key = account_key(known)
+        return None if key not in equity.opening else float(now - equity.day_open(key))
+
 
 def strategy_config(plan: Plan, journal: str) -> EnrichedSignalStrategyConfig:
     """Return the strategy's configuration in a history."""
@@ -252,6 +274,11 @@ def strategy_config(plan: Plan, journal: str) -> EnrichedSignalStrategyConfig:
         adopt_positions=ADOPT_POSITIONS,
         **fields,
     )
+
+
+def _rests(order: Any) -> bool:
+    """Return whether an order may rest; of an immediate one the adapter never reports that the rest was cancelled."""
+    return bool(order.order_type != OrderType.MARKET and order.time_in_force != TimeInForce.IOC)
 
 
 def _context_of(handle: Any) -> Context:

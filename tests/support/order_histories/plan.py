@@ -7,9 +7,13 @@ from typing import Any
 
 COINS = ("BTC", "ETH", "SOL")
 BAR_S = 5.0
+HOUR_S = 3_600.0
 START_NS = 1_800_000_000 * 1_000_000_000 // 86_400_000_000_000 * 86_400_000_000_000  # a UTC midnight
 EQUITY = 100_000.0
 ORDER_TIMEOUT_S = 8.0
+# Whether the strategy reads the venue's record of transfers: else it takes some of them for what trading has made.
+TRANSFERS_ARE_RECORDED = False
+_QUIET_FOR_FUNDING_S = 10.0
 
 _TEXTS = {
     "market": "Insufficient margin to place order.",
@@ -92,10 +96,14 @@ def draw(seed: int) -> Plan:
         "fraction": rng.choice((0.5, 1.0)),
     }
     across_midnight = rng.random() < 0.2
+    begin_s = 86_400 - rng.uniform(60, 150) if across_midnight else 30_000.0
+    money = random.Random(f"money {seed}")
+    if not across_midnight and money.random() < 0.4:
+        begin_s = 9 * HOUR_S - money.uniform(30, 150)
     plan = Plan(
         seed,
         seconds,
-        START_NS + round((86_400 - rng.uniform(60, 150) if across_midnight else 30_000) * 1e9),
+        START_NS + round(begin_s * 1e9),
         rng.uniform(0.004, 0.010),
         rng.choice((3, 5, 10, 100)),
         strategy,
@@ -104,6 +112,7 @@ def draw(seed: int) -> Plan:
     signals = _signals(rng, plan)
     plan.happenings.extend(signals)
     plan.happenings.extend(_faults(rng, plan, [h.at for h in signals]))
+    plan.happenings.extend(_money(money, plan, HOUR_S - begin_s % HOUR_S))
     plan.happenings.sort(key=lambda h: h.at)
     return plan
 
@@ -164,6 +173,23 @@ def _faults(rng: random.Random, plan: Plan, signals: list[float]) -> list[Happen
                 rng.choice(signals) + (-rng.uniform(0.0, 2.0) if before else rng.uniform(0.01, 1.0)), 1.0
             )
         out.append(Happening(at, kind, _fault(rng, kind)))
+    return out
+
+
+def _money(rng: random.Random, plan: Plan, to_hour_s: float) -> list[Happening]:
+    """Funding at the full hour; transfers while the node is down, and those that are as large as a loss."""
+    rates = {coin: rng.choice((-0.004, -0.0005, 0.0000125, 0.0005, 0.002)) for coin in COINS}
+    out = [Happening(to_hour_s, "funding", rates)] if to_hour_s < plan.seconds + _QUIET_FOR_FUNDING_S else []
+    if not TRANSFERS_ARE_RECORDED:
+        return out
+    for end in [h for h in plan.happenings if h.kind in ("kill", "stop")]:
+        if rng.random() < 0.3:
+            at = end.at + rng.uniform(-1.0, end.data["seconds"] + 2.0)
+            out.append(
+                Happening(max(at, 1.0), "flow", {"share": rng.choice((-0.8, -0.02, 0.005, 0.02, 2.0))})
+            )
+    while rng.random() < 0.3:
+        out.append(Happening(rng.uniform(20.0, plan.seconds), "hide", {"sigmas": rng.choice((1.0, 2.5))}))
     return out
 
 

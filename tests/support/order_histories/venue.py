@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from decimal import Decimal
 from typing import Any
@@ -146,12 +146,31 @@ class VenueModel:
         self.flush()
         self._changed()
 
+    def pay_funding(self, rates: Mapping[str, float]) -> None:
+        """Pay funding as the venue does at each full hour: longs pay, where the rate is positive."""
+        for coin in COINS:
+            notional = self.held(coin) * Decimal(str(self.market.last(coin)))
+            if notional:
+                self.exchange.fund(coin, str(round(-notional * Decimal(str(rates[coin])), 6)))
+
     def trade_by_hand(self, coin: str, share: float) -> Decimal:
         """Open a position as the user might from elsewhere; return it."""
         size = Decimal(str(abs(share) * EQUITY / self.market.last(coin))).quantize(size_step(coin))
         self.exchange.trade(coin, share > 0, str(size))
         self.exchange.outbox.clear()
         return self.held(coin)
+
+    @property
+    def books(self) -> Exchange:
+        """Orders and fills."""
+        return self.exchange
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether it neither refuses nor loses nor delays orders, and answers."""
+        exchange = self.exchange
+        faults = (exchange.reject, exchange.lose, *self.delay.values(), self.is_cut)
+        return exchange.mode == "filled" and not any(faults)
 
     def held(self, coin: str) -> Decimal:
         """Return the position."""
