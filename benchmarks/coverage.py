@@ -160,7 +160,7 @@ def report_case(case: Case, n_simulations: int, n_jobs: int | None) -> str:
 def main(*, quick: bool = False, n_simulations: int = 2_000, n_jobs: int | None = None) -> None:
     """Print the coverage of each case."""
     for case in CASES[2:5] if quick else CASES:
-        print(report_case(case, 20 if quick else n_simulations, n_jobs), flush=True)
+        print(report_case(case, 20 if quick else n_simulations, 1 if quick else n_jobs), flush=True)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,6 @@ class OutOfFold:
         tested = np.concatenate([split.test for split in splits])
         assert (tested == result.out_of_fold_rows).all()
         y = rows.y.astype(np.float64)
-        base_odds = getattr(result, "base_odds", None)
         return cls(
             rows=rows[tested],
             splits=splits,
@@ -114,7 +113,7 @@ class OutOfFold:
             y=y[tested],
             p=result.out_of_fold,
             rate=np.concatenate([np.full(len(split.test), y[split.train].mean()) for split in splits]),
-            base_odds=np.full(len(tested), np.nan) if base_odds is None else base_odds,
+            base_odds=result.base_odds,
             block=block_length(rows.label_start[tested], rows.label_end[tested]),
         )
 

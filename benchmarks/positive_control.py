@@ -186,7 +186,7 @@ def report(results: Sequence[ControlResult]) -> str:
 def main(*, quick: bool = False, n_seeds: int = 5, n_bars: int = 120_000, n_jobs: int | None = None) -> None:
     """Print the table."""
     if quick:
-        n_seeds, n_bars = 1, 20_000
+        n_seeds, n_bars, n_jobs = 1, 20_000, 1
     print(f"planted markets of {n_bars:,} bars, {n_seeds} seeds per form and primary, costs of 9 bp")
     print(report(fan_out(control, tasks(n_seeds, Nature(n_bars=n_bars)), n_jobs=n_jobs, progress=show)))
 

@@ -207,7 +207,7 @@ def main(*, quick: bool = False, n_jobs: int | None = None) -> None:
         print("no market data: set ML4T_DATA")
         return
     tasks = set_tasks(root, 20_000)[:2] if quick else set_tasks(root)
-    print(report(fan_out(score_set, tasks, n_jobs=n_jobs, progress=show)))
+    print(report(fan_out(score_set, tasks, n_jobs=1 if quick else n_jobs, progress=show)))
 
 
 if __name__ == "__main__":

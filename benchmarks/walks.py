@@ -160,7 +160,7 @@ def report(results: Sequence[WalkResult]) -> str:
 def main(*, quick: bool = False, n_seeds: int = 200, n_bars: int = N_BARS, n_jobs: int | None = None) -> None:
     """Print the report."""
     if quick:
-        n_seeds, n_bars = 4, 20_000
+        n_seeds, n_bars, n_jobs = 4, 20_000, 1
     print(f"{n_seeds} walks of {n_bars:,} bars")
     print(report(fan_out(walk, tasks(n_seeds, n_bars), n_jobs=n_jobs, progress=show)))
 
