@@ -47,8 +47,8 @@ def model_sentences(result: BacktestResult) -> list[str]:
             sentences.append("What validation promised was not seen in the test: believe the test.")
         if test.verdict is Verdict.BETTER and validation.verdict is not Verdict.BETTER:
             sentences.append("Validation does not confirm the test's better scores: they may be luck.")
-    if result.selection is not None:
-        sentences += selection_sentences(result.selection)
+    if test is not None and result.selection is not None:
+        sentences += [_adds(test, result.selection), *selection_sentences(result.selection)]
     if result.path_skills:
         sentences.append(_paths(result.path_skills))
     if result.trials is not None:
@@ -81,6 +81,30 @@ def _scored(scores: Scores, where: str) -> str:
     return sentence
 
 
+def _adds(scores: Scores, selection: Selection) -> str:
+    """Return in plain words what is left of the model beyond the odds and a filter by volatility."""
+    low, high = selection.over_volatility_interval
+    over_filter = (
+        "it chooses better signals, beyond chance"
+        if low > 0.0
+        else "it chooses worse signals, beyond chance"
+        if high < 0.0
+        else "nothing that can be told from chance"
+    )
+    if math.isnan(scores.log_loss_odds):
+        return f"In plain words: beyond a filter by volatility, {over_filter}."
+    to_odds = (
+        "it adds skill, beyond chance"
+        if scores.odds_skill_low > 0.0
+        else "it does harm, beyond chance"
+        if scores.odds_skill_interval.high < 0.0
+        else "it adds nothing that can be told from chance"
+    )
+    return (
+        f"In plain words: to the odds of its trades {to_odds}; beyond a filter by volatility, {over_filter}."
+    )
+
+
 def selection_sentences(selection: Selection) -> list[str]:
     """Return what choosing by confidence earned beside choosing by volatility, and what acting on it would have."""
     low, high = selection.over_volatility_interval
@@ -98,12 +122,12 @@ def selection_sentences(selection: Selection) -> list[str]:
         f"{_bp(selection.net_all)}: confidence chose {compared} ({difference}; {at_random})."
     )
     if not selection.above_break_even:
-        return [chosen, f"No confidence was above break-even, of {selection.n} signals."]
+        return [chosen, f"No confidence was above its signal's own break-even, of {selection.n} signals."]
     return [
         chosen,
-        f"Above break-even were {selection.above_break_even} of {selection.n} signals: {selection.precision:.1%} of "
-        f"them paid, {number(100.0 * selection.recall, '.1f')} % of all that paid; profit factor "
-        f"{number(selection.profit_factor, '.2f')}, of all signals {number(selection.profit_factor_all, '.2f')}.",
+        f"Above their own break-even were {selection.above_break_even} of {selection.n} signals: "
+        f"{selection.precision:.1%} of them paid, {number(100.0 * selection.recall, '.1f')} % of all that paid; "
+        f"profit factor {number(selection.profit_factor, '.2f')}, of all {number(selection.profit_factor_all, '.2f')}.",
     ]
 
 
@@ -117,8 +141,9 @@ def trials_sentence(trials: TrialsSummary) -> str:
     if math.isnan(trials.deflated_probability):
         return f"{tried}; its most confident signals have no Sharpe ratio to deflate."
     luck = "more than" if trials.deflated_probability > BEYOND_CHANCE else "not more than"
+    of_many = " of the best of so many" if trials.n_trials > 1 else ""
     sentence = (
-        f"{tried}; the Sharpe ratio of its most confident signals is {luck} the luck of the best of so many (deflated: "
+        f"{tried}; the Sharpe ratio of its most confident signals is {luck} luck{of_many} (deflated: "
         f"{trials.deflated_probability:.2f} that it is)"
     )
     if not math.isnan(trials.overfitting):

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from ml4t_actor.registry.trials import TrialsSummary
 from ml4t_actor.report import (
     Answer,
     BacktestResult,
@@ -21,156 +20,19 @@ from ml4t_actor.report import (
     result_text,
     write_tearsheet,
 )
-from ml4t_actor.settings import ValidationSettings
-from ml4t_actor.validation import Interval, Scores, Selection, Verdict, evaluate
-
-DAY = 86_400_000_000_000
-START = 1_700_006_400_000_000_000  # a midnight, UTC
-DAYS = 120
-
-
-def scores(verdict: Verdict = Verdict.CHANCE, *, n: int = 4_000, seed: int = 0) -> Scores:
-    """Real scores of made-up predictions, with the intervals that `verdict` needs."""
-    rng = np.random.default_rng(seed)
-    p = np.clip(rng.normal(0.5, 0.05, n), 0.2, 0.8)
-    real = evaluate(
-        rng.random(n) < p,
-        p,
-        rng.choice((-1, 1), n),
-        np.full(n, 0.5),
-        block=20,
-        settings=ValidationSettings(bootstrap_samples=50),
-    )
-    up, down, no = Interval(0.51, 0.55), Interval(0.44, 0.49), Interval(0.49, 0.53)
-    bounds = {
-        Verdict.BETTER: (up, Interval(0.001, 0.009)),
-        Verdict.RANKS_BETTER: (up, Interval(-0.002, 0.004)),
-        Verdict.PROBABILITIES_BETTER: (no, Interval(0.001, 0.009)),
-        Verdict.RANKS_WORSE: (down, Interval(-0.002, 0.004)),
-        Verdict.CHANCE: (no, Interval(-0.002, 0.004)),
-        Verdict.VOLATILITY_ONLY: (up, Interval(0.001, 0.009)),
-        Verdict.ODDS_WORSE: (up, Interval(-0.002, 0.004)),
-        Verdict.NO_INTERVAL: (Interval(math.nan, math.nan), Interval(math.nan, math.nan)),
-    }[verdict]
-    return msgspec.structs.replace(
-        real, verdict=verdict, auc_within_side_interval=bounds[0], log_loss_skill_interval=bounds[1]
-    )
-
-
-def against_odds(verdict: Verdict = Verdict.CHANCE) -> Scores:
-    """The same beside the odds of the trades."""
-    return msgspec.structs.replace(
-        scores(verdict),
-        log_loss_odds=0.69,
-        odds_skill=0.0123,
-        odds_skill_interval=Interval(0.0045, 0.0201),
-        odds_skill_low=0.0061,
-        auc_null=0.534,
-        auc_null_interval=Interval(0.521, 0.547),
-    )
-
-
-def selection(**changes: object) -> Selection:
-    given: dict[str, object] = {
-        "n": 900,
-        "share": 0.2,
-        "net_all": -8e-4,
-        "net_confidence": -3e-4,
-        "net_volatility": -3.5e-4,
-        "over_volatility": 0.5e-4,
-        "over_volatility_interval": Interval(-2e-4, 3e-4),
-        "over_random": 5e-4,
-        "over_random_interval": Interval(1e-4, 9e-4),
-        "above_break_even": 40,
-        "precision": 0.55,
-        "recall": 0.06,
-        "profit_factor": 0.9,
-        "profit_factor_all": 0.7,
-    }
-    return Selection(**{**given, **changes})  # type: ignore[arg-type]
-
-
-def trials(**changes: object) -> TrialsSummary:
-    given: dict[str, object] = {
-        "n_trials": 12,
-        "rank": 3,
-        "sharpe": 0.1,
-        "expected_best": 0.15,
-        "deflated_probability": 0.31,
-        "overfitting": 0.62,
-    }
-    return TrialsSummary(**{**given, **changes})  # type: ignore[arg-type]
-
-
-def undefined_scores() -> Scores:
-    """Scores of a few rows of one class: nearly everything is NaN."""
-    return evaluate(
-        [1.0, 1.0, 1.0],
-        [0.5, 0.6, 0.4],
-        [1, -1, 1],
-        [0.5, 0.5, 0.5],
-        block=1,
-        settings=ValidationSettings(bootstrap_samples=5),
-    )
-
-
-def run(name: str, daily: np.ndarray, *, trades: int = 100, fees: float = 100.0) -> TradedRun:
-    """A run with these daily returns, sampled at midnights."""
-    ts = START + np.arange(len(daily) + 1) * DAY
-    equity = 10_000.0 * np.concatenate(([1.0], np.cumprod(1.0 + daily)))
-    return TradedRun(
-        name=name, ts=ts, equity=equity, trades=trades, fees=fees if trades else 0.0, starting_equity=10_000.0
-    )
-
-
-def noise(seed: int, mean_bp: float, days: int = DAYS) -> np.ndarray:
-    """Daily returns of a fixed mean and ten basis points of noise."""
-    draws = np.random.default_rng(seed).normal(0.0, 10e-4, days)
-    return draws - draws.mean() + mean_bp * 1e-4
-
-
-def backtest_result(**changes: object) -> BacktestResult:
-    """A realistic result, in which nothing helped."""
-    rng = np.random.default_rng(5)
-    n = 900
-    given: dict[str, object] = {
-        "title": "Mean reversion, one-minute bars",
-        "data_label": "exchange bars of 2023",
-        "synthetic": False,
-        "primary": "mean_reverter",
-        "instruments": ("BTCUSDT-PERP.BINANCE", "ETHUSDT-PERP.BINANCE"),
-        "train_start": START - 200 * DAY,
-        "train_end": START - DAY,
-        "test_start": START,
-        "test_end": START + DAYS * DAY,
-        "costs": 0.0009,
-        "signals": 1_000,
-        "statuses": {"warming_up": 60, "ok": n, "stale_data": 30},
-        "latency_ns": rng.lognormal(10.3, 0.4, 990).astype(np.int64),
-        "ts": START + np.sort(rng.integers(0, DAYS * DAY, n)),
-        "confidence": rng.normal(0.5, 0.03, n),
-        "toxicity": rng.random(n),
-        "regime_weight": 0.3 + 0.4 * rng.random(n),
-        "regime": rng.integers(0, 3, n),
-        "break_even": 0.53,
-        "model_version": "20231114T000000-abc",
-        "model_kind": "logistic",
-        "feature_importance": {f"feature_{i}": (10 - i) / 55 for i in range(10)},
-        "fold_aucs": (0.52, 0.49, 0.51),
-        "validation": scores(seed=1),
-        "test": scores(seed=2),
-        "runs": (run("flat", noise(1, 0.0)), run("enriched", noise(2, 0.0), fees=50.0)),
-    }
-    return BacktestResult(**{**given, **changes})
-
-
-def traded(flat_bp: float, enriched_bp: float, **enriched: object) -> tuple[TradedRun, TradedRun]:
-    return run("flat", noise(1, flat_bp)), run("enriched", noise(2, enriched_bp), **enriched)
-
-
-def flat_in(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
+from ml4t_actor.validation import Verdict
+from tests.support.backtest_results import (
+    DAY,
+    DAYS,
+    START,
+    backtest_result,
+    flat_in,
+    noise,
+    run,
+    scores,
+    traded,
+    undefined_scores,
+)
 
 # The verdict.
 
@@ -311,104 +173,6 @@ def test_a_flat_run_without_trades_is_no_comparison():
     )
     assert assess(idle).answer is Answer.NOT_COMPARED
     assert "The flat run did not trade." in assess(idle).sentences
-
-
-@pytest.mark.parametrize("verdict", list(Verdict))
-def test_the_model_is_judged_by_its_verdict(verdict: Verdict):
-    sentence = assess(backtest_result(test=scores(verdict))).sentences[0]
-    assert sentence.startswith("On the test period the model")
-    optimistic = {
-        Verdict.BETTER: "beats chance",
-        Verdict.RANKS_BETTER: "better than chance, but its probabilities are no better than the base rate",
-        Verdict.PROBABILITIES_BETTER: "beat the base rate, but it ranks signals of one side no better than",
-        Verdict.VOLATILITY_ONLY: "better than the base rate only by knowing when volatility pays the costs",
-    }
-    if verdict in optimistic:
-        assert optimistic[verdict] in sentence
-    else:
-        assert "beat" not in sentence
-        assert "better" not in sentence
-    if verdict is Verdict.RANKS_WORSE:
-        assert "WORSE than chance" in sentence
-
-
-def test_a_model_beside_its_odds_is_judged_by_what_it_adds_to_them():
-    sentence = assess(backtest_result(test=against_odds(Verdict.BETTER))).sentences[0]
-    assert "what it adds to the odds of its trades makes its probabilities better" in sentence
-    assert "log-loss skill against the odds +0.0123 [+0.0045, +0.0201]" in sentence
-    assert "where the odds alone would give 0.534" in sentence
-    text = flat_in(result_text(backtest_result(test=against_odds())))
-    assert "skill on the odds +0.0123 [+0.0045, +0.0201] recalibrated odds 0; at least +0.0061" in text
-    assert "by the odds alone 0.534 [0.521, 0.547]" in text
-
-
-@pytest.mark.parametrize(
-    ("bounds", "said"),
-    [
-        ((-2e-4, 3e-4), "no more than a filter by volatility, as far as can be told"),
-        ((1e-4, 3e-4), "more than a filter by volatility, beyond chance"),
-        ((-3e-4, -1e-4), "less than a filter by volatility, beyond chance"),
-        ((math.nan, math.nan), "no more than a filter by volatility, as far as can be told"),
-    ],
-)
-def test_the_choice_by_confidence_is_compared_with_a_filter_by_volatility(bounds, said):
-    result = backtest_result(selection=selection(over_volatility_interval=Interval(*bounds)))
-    sentences = " ".join(assess(result).sentences)
-    assert f"confidence chose {said}" in sentences
-    assert "earned -3.00 bp each after costs" in sentences
-    assert "the highest volatility -3.50 bp" in sentences
-    assert "40 of 900 signals: 55.0% of them paid, 6.0 % of all that paid; profit factor 0.90" in sentences
-    none = assess(backtest_result(selection=selection(above_break_even=0, precision=math.nan)))
-    assert "No confidence was above break-even, of 900 signals." in none.sentences
-
-
-def test_the_search_for_the_model_is_told():
-    sentences = " ".join(
-        assess(backtest_result(trials=trials(), path_skills=(-0.001, 0.002, 0.004))).sentences
-    )
-    assert "12 configurations were tried on the training data, by skill this is number 3" in sentences
-    assert "is not more than the luck of the best of so many (deflated: 0.31 that it is)" in sentences
-    assert "overfits with probability 0.62" in sentences
-    assert "Along 3 combinatorial purged paths" in sentences
-    assert "-0.0010 to +0.0040, above zero on 2" in sentences
-    alone = trials(n_trials=1, rank=1, deflated_probability=0.97, overfitting=math.nan)
-    sentences = " ".join(assess(backtest_result(trials=alone)).sentences)
-    assert "the only configuration" in sentences
-    assert "is more than the luck" in sentences
-    assert "overfits" not in sentences
-    nothing = trials(deflated_probability=math.nan)
-    assert "no Sharpe ratio to deflate" in " ".join(assess(backtest_result(trials=nothing)).sentences)
-
-
-def test_what_the_search_and_the_choice_were_is_in_the_json():
-    found = result_json(backtest_result(selection=selection(), trials=trials(), path_skills=(0.1,)))
-    assert found["selection"]["over_volatility"] == 0.5e-4
-    assert found["trials"]["n_trials"] == 12
-    assert found["path_skills"] == [0.1]
-    json.dumps(found, allow_nan=False)
-
-
-@pytest.mark.parametrize("verdict", [Verdict.RANKS_BETTER, Verdict.CHANCE, Verdict.RANKS_WORSE])
-def test_probabilities_worse_than_the_base_rate_are_said_to_be(verdict: Verdict):
-    bad = msgspec.structs.replace(scores(verdict), log_loss_skill_interval=Interval(-0.02, -0.01))
-    sentence = assess(backtest_result(test=bad)).sentences[0]
-    assert "worse than the base rate, beyond chance" in sentence
-    assert "no better than the base rate" not in sentence
-
-
-def test_validation_and_test_that_disagree_are_not_passed_over():
-    better, chance = scores(Verdict.BETTER), scores(Verdict.CHANCE)
-    assert "believe the test" in " ".join(assess(backtest_result(validation=better, test=chance)).sentences)
-    assert "may be luck" in " ".join(assess(backtest_result(validation=chance, test=better)).sentences)
-    agree = " ".join(assess(backtest_result(validation=better, test=better)).sentences)
-    assert "believe the test" not in agree
-    assert "may be luck" not in agree
-
-
-def test_no_test_scores_are_said_first():
-    sentences = assess(backtest_result(test=None)).sentences
-    assert "no score on the test period" in sentences[0]
-    assert "In walk-forward validation" in sentences[1]
 
 
 @pytest.mark.parametrize(
