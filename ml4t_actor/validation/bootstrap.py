@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml4t_actor.kernels.bootstrap import block_multiplicity, resample_scores, row_concordance
+from ml4t_actor.kernels.bootstrap import resample_scores, row_concordance
 from ml4t_actor.market_data import FloatArray, IntArray
 from ml4t_actor.validation.long_run import LEAST_BANDWIDTH_SHARE, long_run_variance, widening
 from ml4t_actor.validation.scores import (
@@ -177,11 +177,16 @@ def mean_interval(
     if n < MIN_BLOCKS * block or values.min() == values.max():
         return Interval(np.nan, np.nan)
     drawn_block = resampled_block(n, block)
-    multiplicity = np.empty(n, np.int64)
-    draws = np.empty(samples)
-    for i, starts in enumerate(block_starts(n, drawn_block, samples, seed)):
-        block_multiplicity(starts, drawn_block, multiplicity)
-        draws[i] = multiplicity @ values / n
+    # A resample's sum is that of its blocks, each a difference of two running sums; the last block is cut.
+    running = np.concatenate(([0.0], np.cumsum(np.concatenate((values, values[:drawn_block])))))
+    lengths = np.full(-(-n // drawn_block), drawn_block)
+    lengths[-1] -= lengths.sum() - n
+    draws = np.array(
+        [
+            (running[starts + lengths] - running[starts]).sum() / n
+            for starts in block_starts(n, drawn_block, samples, seed)
+        ]
+    )
     mean = float(values.mean())
     return Resamples(mean, draws, values - mean, block, drawn_block).interval(level)
 

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +11,7 @@ from ml4t_actor.settings import ValidationSettings
 from ml4t_actor.validation import (
     Interval,
     OddsComparison,
+    Scores,
     Verdict,
     auc_null,
     auc_within_side,
@@ -120,6 +122,17 @@ def test_a_model_that_adds_to_the_odds_is_called_better_and_its_figures_are_thos
     assert scores.bias == pytest.approx(p.mean() - y.mean())
     assert scores.bias_interval.low < 0.0 < scores.bias_interval.high
     assert scores.auc_within_side_interval.low > scores.auc_null
+
+
+def test_scores_of_before_there_were_odds_are_read():
+    y, p, side, odds = market(1)
+    stored = msgspec.to_builtins(scored(y, p, side, odds))
+    first_new = Scores.__struct_fields__.index("verdict") + 1
+    for name in Scores.__struct_fields__[first_new:]:
+        del stored[name]
+    read = msgspec.convert(stored, Scores)
+    assert read.log_loss == stored["log_loss"]
+    assert np.isnan([read.odds_skill, read.bias, *read.odds_skill_interval]).all()
 
 
 def test_noise_on_top_of_the_odds_is_called_harmful():
