@@ -276,7 +276,11 @@ def training_loop(
 ) -> TrainingLoop:
     """Return the loop that trains these models, and stores them in `model_path`."""
     return TrainingLoop(
-        settings, feature_names=META_FEATURE_NAMES, store=ModelStore(model_path), progress=progress
+        settings,
+        feature_names=META_FEATURE_NAMES,
+        store=ModelStore(model_path),
+        progress=progress,
+        n_jobs=1,  # several backtests may run side by side
     )
 
 

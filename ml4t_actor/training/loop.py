@@ -10,20 +10,20 @@ import numpy as np
 
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
-from ml4t_actor.labeling.dataset import Dataset, build_dataset, pool
+from ml4t_actor.labeling.dataset import Dataset, pool
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import DAY_NS, Bars, BoolArray, FloatArray, IntArray, Signals
+from ml4t_actor.market_data import Bars, BoolArray, FloatArray, IntArray, Signals
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.monitoring.baseline import MonitorBaseline
 from ml4t_actor.registry import ModelBundle, ModelStore, Provenance
 from ml4t_actor.settings import MonitorSettings, TrainingSettings
 from ml4t_actor.training.comparisons import compare_choices, register_training
+from ml4t_actor.training.labelling import LabellingTask, label_instruments, named
 from ml4t_actor.training.result import FoldResult, TrainingResult
+from ml4t_actor.training.walk_forward import Fitting, OutOfFold, walk_forward, with_odds_of_all_or_none
 from ml4t_actor.validation import (
-    auc_within_side,
     block_length,
     evaluate,
-    log_loss,
     walk_forward_splits,
 )
 from ml4t_actor.validation.scores import SCORING_FLOOR
@@ -55,6 +55,11 @@ class TrainingLoop:
         Age at which a row weighs half of what the newest does. By default age does not matter.
     monitor : MonitorSettings, optional
         How the model will be watched once it serves: limits of feature drift are measured for windows of its `window`.
+    parallel : str, default 'loky'
+        Joblib's backend for the folds and for several instruments, see `fan_out`.
+    n_jobs : int, optional
+        Most workers; results do not depend on it. By default processes are started only where there is enough to do for
+        them, and then one per CPU.
     """
 
     def __init__(
@@ -67,7 +72,11 @@ class TrainingLoop:
         progress: Progress | None = None,
         age_halflife_days: float | None = None,
         monitor: MonitorSettings = _DEFAULT_MONITOR,
+        parallel: str = "loky",
+        n_jobs: int | None = None,
     ) -> None:
+        self.parallel = parallel
+        self.n_jobs = n_jobs
         self.age_halflife_days = age_halflife_days
         self.monitor = monitor
         self.settings = settings
@@ -107,32 +116,30 @@ class TrainingLoop:
         by_instrument = _by_instrument(bars)
         for source, what in ((signals, "signals"), (labels, "labels"), (trades, "trades")):
             _check_keys(source, by_instrument, what)
-        datasets = []
-        given: list[Bars | Signals] = []
-        for i, (name, instrument_bars) in enumerate(by_instrument.items()):
+        tasks = []
+        for name, instrument_bars in by_instrument.items():
             own_labels, own_signals = _of(labels, name), _of(signals, name)
-            try:
-                own_bars = Bars.coerce(instrument_bars)
-                given.append(own_bars)
-                if own_signals is not None:
-                    own_signals = Signals.coerce(own_signals)
-                    given.append(own_signals)
-                datasets.append(
-                    build_dataset(
-                        own_bars,
-                        own_signals,
-                        None if own_labels is None else np.asarray(own_labels),
-                        _of(trades, name),
+            with named(name):
+                tasks.append(
+                    LabellingTask(
+                        name=name,
+                        bars=Bars.coerce(instrument_bars),
+                        signals=None if own_signals is None else Signals.coerce(own_signals),
+                        labels=None if own_labels is None else np.asarray(own_labels),
+                        trades=_of(trades, name),
                         settings=self.settings,
                         feature_names=self.feature_names,
-                        custom=self.custom_features,
+                        custom_features=self.custom_features,
                     )
                 )
-            except ValueError as e:
-                if not name:
-                    raise
-                raise ValueError(f"{name}: {e}") from e
-            self._progress("labelling and computing features", 0.2 * (i + 1) / len(by_instrument))
+        datasets = label_instruments(
+            tasks,
+            parallel=self.parallel,
+            n_jobs=self.n_jobs,
+            progress=lambda done, total: self._progress(
+                "labelling and computing features", 0.2 * done / total
+            ),
+        )
         result = self.train_dataset(pool(datasets), instruments=tuple(name for name in by_instrument if name))
         if self.store is None:
             return result
@@ -144,6 +151,7 @@ class TrainingLoop:
             "own_labels": labels is not None,
             "trades": trades is not None,
         }
+        given = [given for task in tasks for given in (task.bars, task.signals) if given is not None]
         return replace(result, trials=register_training(self.store.root, given, configuration, result))
 
     def train_dataset(self, dataset: Dataset, instruments: Sequence[str] = ()) -> TrainingResult:
@@ -205,7 +213,7 @@ class TrainingLoop:
                 regime = regime.with_weights(
                     rows.regime[known],
                     rows.y[known],
-                    self._weights(rows[known]),
+                    self._fitting().weights(rows[known]),
                     self.settings.regime.shrinkage,
                 )
         return self._train(rows, regime, interval_ns, origin)
@@ -292,86 +300,28 @@ class TrainingLoop:
             selection=selection,
         )
 
-    def _weights(self, rows: LabelledRows) -> FloatArray:
-        """Return the same weight for every row, the mean uniqueness.
-
-        Its sum is the number of independent labels, as with a weight for each. But a label's own uniqueness depends on
-        its outcome: a trade that loses is closed at other times than one that wins, and overlaps with more others.
-        """
-        worth = float(rows.weight.mean()) if self.settings.model.uniqueness_weights and len(rows) else 1.0
-        return np.full(len(rows), worth)
-
     def fit(self, dataset: LabelledRows, rows: IntArray) -> MetaModel:
         """Return a model fitted on some of the rows, in order, without validating it."""
-        part = dataset[rows]
-        odds = None if np.isnan(dataset.odds).any() else part.odds
-        # Rows that cannot pay are not learned from, so they are no part of the mean either.
-        learned = np.ones(len(part), bool) if odds is None else odds > 0.0
-        weight = np.zeros(len(part))
-        weight[learned] = self._weights(part[learned])
-        if self.age_halflife_days is not None:
-            # From the newest row of this very fit, so that the folds weigh theirs as the final fit does.
-            age_days = (part.label_start[-1] - part.label_start) / DAY_NS
-            weight = weight * 0.5 ** (age_days / self.age_halflife_days)
-        return MetaModel(self.settings.model).fit(
-            part.X,
-            part.y,
-            weight,
-            label_start=part.label_start,
-            label_end=part.label_end,
-            odds=odds,
-            volatility=part.volatility,
+        return self._fitting().fit(with_odds_of_all_or_none(dataset)[rows])
+
+    def _fitting(self) -> Fitting:
+        return Fitting(
+            settings=self.settings.model,
             trend=_trend_features(self.feature_names),
+            age_halflife_days=self.age_halflife_days,
         )
 
-    def _walk_forward(
-        self, dataset: LabelledRows, interval_ns: int
-    ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray, IntArray, tuple[FoldResult, ...]]:
+    def _walk_forward(self, rows: LabelledRows, interval_ns: int) -> OutOfFold:
         embargo_ns = self.settings.validation.embargo_bars * interval_ns
-        splits = walk_forward_splits(
-            dataset.label_start, dataset.label_end, self.settings.validation, embargo_ns
-        )
-        predictions, odds, baselines, folds = [], [], [], []
-        for i, split in enumerate(splits):
-            self._progress(f"validating, fold {i + 1} of {len(splits)}", 0.2 + 0.6 * i / len(splits))
-            train, tested = split.train, dataset[split.test]
-            rate = float(dataset.y[train].mean())
-            baseline = np.full(len(tested), rate)
-            note = ""
-            try:
-                model = self.fit(dataset, train)
-                p = model.predict_proba(tested.X, tested.odds, tested.volatility)
-                base_odds = model.predict_odds(tested.odds, tested.volatility)
-            except ValueError as e:
-                p, base_odds, note = baseline, baseline, str(e)
-            folds.append(
-                FoldResult(
-                    n_train=len(train),
-                    n_test=len(tested),
-                    test_start=int(tested.label_start[0]),
-                    test_end=int(tested.label_start[-1]),
-                    base_rate_train=rate,
-                    base_rate_test=float(tested.y.mean()),
-                    auc=auc_within_side(tested.y, p, tested.side).within,
-                    log_loss=log_loss(tested.y, np.maximum(p, SCORING_FLOOR)),
-                    log_loss_baseline=log_loss(tested.y, baseline),
-                    note=note,
-                )
-            )
-            predictions.append(p)
-            odds.append(base_odds)
-            baselines.append(baseline)
-        if all(fold.note for fold in folds):
-            raise ValueError(f"no fold could be fitted; the last said: {folds[-1].note}")
-        rows = np.concatenate([split.test for split in splits])
-        fold = np.repeat(np.arange(len(splits)), [len(split.test) for split in splits])
-        return (
-            np.concatenate(predictions),
-            np.concatenate(odds),
-            np.concatenate(baselines),
+        return walk_forward(
+            self._fitting(),
             rows,
-            fold,
-            tuple(folds),
+            walk_forward_splits(rows.label_start, rows.label_end, self.settings.validation, embargo_ns),
+            parallel=self.parallel,
+            n_jobs=self.n_jobs,
+            progress=lambda done, total: self._progress(
+                f"validating, fold {done} of {total}", 0.2 + 0.6 * done / total
+            ),
         )
 
     def _fit_regime(self, dataset: Dataset) -> tuple[RegimeModel, FloatArray]:
@@ -380,7 +330,7 @@ class TrainingLoop:
         filtered = [model.filter(inputs) for inputs in dataset.regime_inputs]
         at_signals = np.array([filtered[i][bar] for i, bar in dataset.regime_rows])
         model = model.with_weights(
-            at_signals, dataset.y, self._weights(dataset), self.settings.regime.shrinkage
+            at_signals, dataset.y, self._fitting().weights(dataset), self.settings.regime.shrinkage
         )
         return model, at_signals
 

@@ -161,6 +161,7 @@ def retrain(
         progress=progress,
         age_halflife_days=spec.retrain.age_halflife_days,
         monitor=spec.retrain.monitor,
+        n_jobs=1,  # this is a child process already, and is to leave the CPUs to trading
     )
     if spec.retrain.age_halflife_days is None:
         loop.age_halflife_days = best_halflife_days(loop, train, embargo_ns)
