@@ -147,6 +147,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
                 self._event_loop,
                 self._bar_types,
                 self._journal,
+                lambda: bool(self._equity.unknown),
             )
         self._guard(self._equity.start, self._guard)
         self._guard(self._execution.start, self._instruments)

@@ -73,6 +73,7 @@ class Case:
 
     def enter(self, side: int = 1, **fields: Any) -> float:
         """Enter, and return the quantity when stop and target rest at the venue."""
+        self.until(lambda: self.node.state()["knows_equity"], "a report of the account")
         self.node.publish(side, **fields)
         self.until(lambda: len(self.orders()) == 2, "stop and target at the venue")
         return self.position()

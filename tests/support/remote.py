@@ -139,6 +139,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         account = self.portfolio.account(INSTRUMENT_ID.venue)
         instrument = self.cache.instrument(INSTRUMENT_ID)
         return {
+            "knows_equity": not strategy._equity.unknown,
             "day_result": _day_result(strategy),
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),

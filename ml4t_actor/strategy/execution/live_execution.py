@@ -37,6 +37,7 @@ _SETTLE_SECONDS = 0.25  # fills of one order come together; the rest of a partia
 _QUERY_NS = 2 * SECOND_NS
 _FLAT_NS = 6 * SECOND_NS
 _ACCOUNT_NS = 15 * SECOND_NS
+_DOUBTED_ACCOUNT_NS = 3 * SECOND_NS
 
 
 class LiveExecution(OrderExecution):
@@ -84,6 +85,8 @@ class LiveExecution(OrderExecution):
         Of each instrument.
     journal : OrderJournal
         Remembers what own orders were filled for.
+    awaits_report : Callable[[], bool]
+        Returns whether a report of an account is waited for.
     """
 
     def __init__(
@@ -95,8 +98,10 @@ class LiveExecution(OrderExecution):
         loop: asyncio.AbstractEventLoop,
         bar_types: Mapping[InstrumentId, BarType],
         journal: OrderJournal,
+        awaits_report: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(strategy, counts)
+        self._awaits_report = awaits_report
         self._config, self._guard, self._loop = config, guard, loop
         self._timeout_ns = int(config.order_timeout * SECOND_NS)
         self._query_interval_ns = int(config.check_interval * SECOND_NS)
@@ -348,7 +353,7 @@ class LiveExecution(OrderExecution):
         now = self._now_ns()
         for instrument_id in self._instrument_ids:
             self._guard(self._check, instrument_id, now)
-        if now - self._account_query_ns > _ACCOUNT_NS:
+        if now - self._account_query_ns > (_DOUBTED_ACCOUNT_NS if self._awaits_report() else _ACCOUNT_NS):
             self._account_query_ns = now
             self._guard(self._query_accounts)
 
