@@ -165,7 +165,8 @@ def fitted_cases(
     half[:, 1] = persistent(rng, len(X))[:, 0]
 
     def forecasts(features: FloatArray, labels: FloatArray) -> FloatArray:
-        return MetaModel().fit(features[train], labels).predict_proba(features[after])
+        worth = np.full(N_TRAIN, 1.0 / OVERLAP)  # of a label in independent ones
+        return MetaModel().fit(features[train], labels, worth).predict_proba(features[after])
 
     skilled = forecasts(X, y[train])
     lacking = forecasts(half, y[train])
