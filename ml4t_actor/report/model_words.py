@@ -22,9 +22,11 @@ _CLAUSES = {
     Verdict.CHANCE: "the model cannot be told from chance",
     Verdict.NO_INTERVAL: "the model cannot be told from chance: rows are too few, or of one class",
 }
-_BETTER_THAN_ODDS = (
-    "the model beats chance: what it adds to the odds of its trades makes its probabilities better"
-)
+_CLAUSES_BESIDE_ODDS = _CLAUSES | {
+    Verdict.BETTER: "the model beats chance: what it adds to the odds of its trades makes its probabilities better",
+    Verdict.RANKS_BETTER: "the model ranks signals of one side better than chance and than the odds would, but its "
+    "probabilities are no better than the odds, as far as can be told",
+}
 
 
 def model_sentences(result: BacktestResult) -> list[str]:
@@ -59,9 +61,7 @@ def model_sentences(result: BacktestResult) -> list[str]:
 def _scored(scores: Scores, where: str) -> str:
     against_odds = not math.isnan(scores.log_loss_odds)
     skill = scores.log_loss_skill_interval
-    clause = _CLAUSES[scores.verdict]
-    if against_odds and scores.verdict is Verdict.BETTER:
-        clause = _BETTER_THAN_ODDS
+    clause = (_CLAUSES_BESIDE_ODDS if against_odds else _CLAUSES)[scores.verdict]
     worse = skill.high < 0.0
     if worse:
         clause = clause.replace("no better than the base rate", "worse than the base rate, beyond chance")

@@ -33,7 +33,7 @@ class BootstrapIntervals(NamedTuple):
     Attributes
     ----------
     auc_within_side, brier_skill, log_loss_skill, base_rate : Interval
-        Percentile intervals, widened.
+        Intervals by the draws, widened.
     base_rate_error : float
         Standard error of the base rate.
     odds_skill : Interval
@@ -86,15 +86,6 @@ def check_resampling(block: int, samples: int, level: float) -> None:
         raise ValueError(f"`level` was {level}, must be between 0 and 1")
 
 
-def percentile_interval(draws: FloatArray, level: float) -> Interval:
-    """Return the central interval of `draws`, NaN unless most of them are defined."""
-    defined = draws[np.isfinite(draws)]
-    if 2 * len(defined) <= len(draws):
-        return Interval(np.nan, np.nan)
-    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(float(low), float(high))
-
-
 def resampled_block(n: int, block: int) -> int:
     """Return the rows in a block of a resample: `block`, or the least bandwidth of `long_run_variance` if longer.
 
@@ -125,24 +116,29 @@ class Resamples(NamedTuple):
     drawn_block: int
 
     def interval(self, level: float) -> Interval:
-        """Return the percentile interval, its ends moved away from the estimate by `widening`."""
-        drawn = percentile_interval(self.draws, level)
-        factor = widening((1.0 + level) / 2.0, self.influence, self.block, self.drawn_block)
-        return Interval(
-            self.estimate - factor * max(self.estimate - drawn.low, 0.0),
-            self.estimate + factor * max(drawn.high - self.estimate, 0.0),
-        )
+        """Return the central interval: both bounds, each at the confidence of its own tail."""
+        return Interval(*self._bounds((1.0 + level) / 2.0))
 
     def lower_bound(self, confidence: float) -> float:
-        """Return the one-sided lower bound, by the quantile of the draws or by their deviation if that is further."""
+        """Return the one-sided lower bound."""
+        return self._bounds(confidence)[0]
+
+    def _bounds(self, confidence: float) -> tuple[float, float]:
+        """Return both one-sided bounds, NaN unless most draws are defined.
+
+        By the quantile of the draws, or where a normal distribution of their deviation would have it if that is further
+        from the estimate (the quantile of a few hundred draws is uncertain itself), at `widening` times the distance.
+        """
         defined = self.draws[np.isfinite(self.draws)]
         if 2 * len(defined) <= len(self.draws):
-            return math.nan
-        distance = max(
-            self.estimate - float(np.quantile(defined, 1.0 - confidence)),
-            NormalDist().inv_cdf(confidence) * float(defined.std()),
+            return math.nan, math.nan
+        low, high = np.quantile(defined, [1.0 - confidence, confidence])
+        normal = NormalDist().inv_cdf(confidence) * float(defined.std())
+        factor = widening(confidence, self.influence, self.block, self.drawn_block)
+        return (
+            self.estimate - factor * max(self.estimate - float(low), normal),
+            self.estimate + factor * max(float(high) - self.estimate, normal),
         )
-        return self.estimate - widening(confidence, self.influence, self.block, self.drawn_block) * distance
 
 
 class ResampledScores(NamedTuple):

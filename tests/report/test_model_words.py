@@ -42,6 +42,8 @@ def test_a_model_beside_its_odds_is_judged_by_what_it_adds_to_them():
     assert "what it adds to the odds of its trades makes its probabilities better" in sentence
     assert "log-loss skill against the odds +0.0123 [+0.0045, +0.0201]" in sentence
     assert "where the odds alone would give 0.534" in sentence
+    ranks = assess(backtest_result(test=against_odds(Verdict.RANKS_BETTER))).sentences[0]
+    assert "probabilities are no better than the odds, as far as can be told" in ranks
     text = flat_in(result_text(backtest_result(test=against_odds())))
     assert "skill on the odds +0.0123 [+0.0045, +0.0201] recalibrated odds 0; at least +0.0061" in text
     assert "by the odds alone 0.534 [0.521, 0.547]" in text

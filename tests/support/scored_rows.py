@@ -1,6 +1,7 @@
 """Made-up labels and predictions, of known dependence."""
 
 import numpy as np
+from scipy import stats
 
 
 def moving_sums(rng, n, overlap):
@@ -21,3 +22,10 @@ def informed(seed, n=4000, strength=1.0):
     rng = np.random.default_rng(seed)
     p = 1 / (1 + np.exp(-strength * rng.normal(size=n)))
     return (rng.random(n) < p).astype(float), p, rng.choice([-1, 1], n)
+
+
+def bounds_of(estimate, draws, level, factor):
+    """Return the interval of a statistic: quantiles of its draws, or normal ones if further, times `factor`."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    normal = stats.norm.ppf((1 + level) / 2) * np.std(draws)
+    return estimate - factor * max(estimate - low, normal), estimate + factor * max(high - estimate, normal)

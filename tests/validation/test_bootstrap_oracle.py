@@ -12,6 +12,7 @@ from ml4t_actor.training.gate import compare_models
 from ml4t_actor.validation import auc_within_side, block_bootstrap, brier, log_loss, sharpe_interval, skill
 from ml4t_actor.validation.bootstrap import resampled_block, resampled_scores
 from ml4t_actor.validation.long_run import circular_block_variance, widening
+from tests.support.scored_rows import bounds_of
 
 SAMPLES, LEVEL = 300, 0.9
 
@@ -67,7 +68,7 @@ def test_a_sharpe_ratio_s_interval_is_that_of_arch_s_draws_widened(block):
     standardised = (returns - returns.mean()) / returns.std(ddof=1)
     ratio = returns.mean() / returns.std(ddof=1)
     factor = widening(0.95, standardised - ratio / 2 * (standardised**2 - 1), block, drawn_block)
-    expected = ours.sharpe + factor * (np.quantile(draws, [0.05, 0.95]) - ours.sharpe)
+    expected = bounds_of(ours.sharpe, draws, LEVEL, factor)
     np.testing.assert_allclose([ours.low, ours.high], expected, rtol=1e-9)
 
 
