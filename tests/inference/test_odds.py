@@ -17,7 +17,7 @@ from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.training.loop import TrainingLoop
-from tests.support.compiled_models import random_arrays
+from tests.support.compiled_models import plain_arrays, random_arrays
 from tests.support.training_settings import SETTINGS
 
 MINUTE = 60_000_000_000
@@ -142,9 +142,7 @@ def test_without_a_model_the_plain_odds_are_told_once_volatility_is_known(market
 def test_a_model_of_format_1_is_served_with_the_plain_odds(market_bars_1m, trained):
     bars = market_bars_1m[:2_000]
     arrays, _ = random_arrays(4, "logistic", "none", n_features=len(NAMES))
-    plain = {"n_features", "kind", "mean", "scale", "coefficient", "intercept", "calibration", "limit"}
-    plain |= {name for name in arrays if name.startswith("calibration_")}
-    model = CompiledModel.from_arrays({n: arrays[n] for n in plain} | {"format": np.int64(1)})
+    model = CompiledModel.from_arrays(plain_arrays(arrays))
     loop = loop_of(dataclasses.replace(bundle_of(trained), model=model))
     [e] = answers(loop, bars, Signals(bars.ts_event[-1:], np.ones(1, np.int8), np.ones(1))).values()
     assert e.status == "ok"

@@ -91,12 +91,23 @@ def random_arrays(
     return arrays, trees
 
 
+def calibrated(arrays: dict[str, Any], score: float) -> float:
+    """Return the probability that the model's calibration makes of a score."""
+    calibration = str(arrays["calibration"])
+    if calibration == "none":
+        return float(expit(score))
+    if calibration == "sigmoid":
+        return float(expit(arrays["calibration_slope"] * score + arrays["calibration_intercept"]))
+    knots = arrays["calibration_score"], arrays["calibration_probability"]
+    return math.nan if math.isnan(score) else float(np.interp(score, *knots))
+
+
 def restated(
     arrays: dict[str, Any], trees: list[Any], x: np.ndarray, odds: float, volatility: float
 ) -> np.ndarray:
     """Return the four numbers by the formula of the docstring, for one row."""
     limit = arrays["limit"]
-    kind, calibration = str(arrays["kind"]), str(arrays["calibration"])
+    kind = str(arrays["kind"])
     if arrays["uses_odds"]:
         if not (np.isfinite(volatility) and volatility > 0.0 and 0.0 <= odds < 1.0):
             return np.full(4, np.nan)
@@ -123,12 +134,39 @@ def restated(
     covariance = arrays["covariance_factor"] @ arrays["covariance_factor"].T
     half = norm.ppf(0.95) * np.sqrt(g @ covariance @ g)
 
-    def calibrated(score: float) -> float:
-        if calibration == "none":
-            return float(expit(score))
-        if calibration == "sigmoid":
-            return float(expit(arrays["calibration_slope"] * score + arrays["calibration_intercept"]))
-        knots = arrays["calibration_score"], arrays["calibration_probability"]
-        return math.nan if math.isnan(score) else float(np.interp(score, *knots))
+    return np.array(
+        [
+            calibrated(arrays, eta),
+            expit(base),
+            calibrated(arrays, eta - half),
+            calibrated(arrays, eta + half),
+        ]
+    )
 
-    return np.array([calibrated(eta), expit(base), calibrated(eta - half), calibrated(eta + half)])
+
+def plain_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a model in format 1: its score and calibration alone."""
+    added = {
+        "uses_odds",
+        "odds_center",
+        "odds_scale",
+        "odds_coefficient",
+        "base_intercept",
+        "base_coefficient",
+    }
+    added |= {"covariance_factor", "trees_intercept", "score_mean", "score_scale", "score_coefficient"}
+    if str(arrays["kind"]) == "trees":
+        added.add("limit")
+    return {name: array for name, array in arrays.items() if name not in added} | {"format": np.int64(1)}
+
+
+def restated_plain(arrays: dict[str, Any], trees: list[Any], x: np.ndarray) -> float:
+    """Return what a model of format 1 says of one row."""
+    if str(arrays["kind"]) == "trees":
+        score = arrays["intercept"] + sum(walk(tree, x) for tree in trees)
+    elif not np.isfinite(x).all():
+        return math.nan
+    else:
+        u = np.clip((x - arrays["mean"]) / arrays["scale"], -arrays["limit"], arrays["limit"])
+        score = arrays["intercept"] + arrays["coefficient"] @ u
+    return calibrated(arrays, float(score))

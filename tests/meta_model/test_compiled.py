@@ -1,4 +1,4 @@
-"""The compiled model that starts from the odds: that it says what its formula says, written out in numpy."""
+"""The compiled model: that it says what its formula says, written out in numpy, and refuses what is no model."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from ml4t_actor.meta_model.compiled import CompiledModel, Prediction
-from tests.support.compiled_models import N_FEATURES, random_arrays, restated
+from tests.support.compiled_models import N_FEATURES, plain_arrays, random_arrays, restated, restated_plain
 
 KINDS = ("logistic", "trees")
 CALIBRATIONS = ("none", "sigmoid", "isotonic")
@@ -112,23 +112,24 @@ def test_certain_coefficients_leave_no_interval():
     assert answer.low == answer.confidence == answer.high
 
 
-def test_format_1_knows_neither_odds_nor_interval():
-    arrays, _ = random_arrays(6, "logistic", "sigmoid")
-    plain = {
-        name: arrays[name]
-        for name in (
-            "kind",
-            "n_features",
-            "limit",
-            "mean",
-            "scale",
-            "coefficient",
-            "intercept",
-            "calibration",
-        )
-    }
-    plain |= {name: array for name, array in arrays.items() if name.startswith("calibration_")}
-    model = CompiledModel.from_arrays(plain | {"format": np.int64(1)})
+@every_model
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.1, 2.0, 1e6, 1e300]))
+def test_format_1_says_what_it_always_said(kind, calibration, seed, spread):
+    arrays, trees = random_arrays(seed, kind, calibration)
+    plain = plain_arrays(arrays)
+    model = CompiledModel.from_arrays(plain)
+    X, odds, volatility = random_rows(seed, spread=spread)
+    expected = [restated_plain(plain, trees, x) for x in X]
+    served = model.predict_rows(X, odds, volatility)
+    np.testing.assert_allclose(served, expected, rtol=0.0, atol=1e-12)
+    assert np.array([model.predict(x) for x in X]).tobytes() == served.tobytes()
+    assert model.predict_rows(X).tobytes() == served.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_format_1_knows_neither_odds_nor_interval(kind):
+    model = CompiledModel.from_arrays(plain_arrays(random_arrays(6, kind, "sigmoid")[0]))
     x = np.ones(N_FEATURES)
     assert not model.uses_odds
     assert model.answer(x, 0.3, 0.01) == Prediction(model.predict(x), 0.3, 0.0, 1.0)
@@ -140,6 +141,16 @@ def test_format_1_knows_neither_odds_nor_interval():
         [0.0, 0.0],
         [1.0, 1.0],
     ]
+
+
+def test_without_a_limit_format_1_bounds_nothing():
+    arrays = plain_arrays(random_arrays(6, "logistic", "none")[0])
+    bounded = CompiledModel.from_arrays(arrays)
+    unbounded = CompiledModel.from_arrays({name: a for name, a in arrays.items() if name != "limit"})
+    x = arrays["mean"] + 4.0 * arrays["scale"]
+    assert bounded.predict(x) == bounded.predict(x + arrays["scale"])
+    expected = expit(arrays["intercept"] + 4.0 * arrays["coefficient"].sum())
+    assert unbounded.predict(x) == pytest.approx(expected, abs=1e-12)
 
 
 @every_model
@@ -217,6 +228,25 @@ def test_tampered_arrays_are_refused(kind, change):
     change(arrays)
     with pytest.raises(ValueError, match="serving array"):
         CompiledModel.from_arrays(arrays)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_no_tampering_with_trees_crashes_or_hangs_the_kernel(data):
+    arrays = {name: np.array(a) for name, a in random_arrays(12, "trees", "isotonic")[0].items()}
+    if data.draw(st.booleans()):
+        arrays = {name: np.array(a) for name, a in plain_arrays(arrays).items()}
+    for _ in range(data.draw(st.integers(1, 4))):
+        array = arrays[data.draw(st.sampled_from(["left", "right", "feature", "root"]))]
+        at = data.draw(st.integers(0, len(array) - 1))
+        array[at] = data.draw(st.one_of(st.integers(-3, 80), st.integers(-(2**31), 2**31 - 1)))
+    try:
+        model = CompiledModel.from_arrays(arrays)
+    except ValueError:
+        return
+    X, _, _ = random_rows(13)
+    n = len(X)
+    assert np.isfinite(np.array(model.answer_rows(X, np.full(n, 0.4), np.full(n, 0.01)))).all()
 
 
 HUGE = np.finfo(np.float64).max
