@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from backtests.funding import BASE_RATE
 from backtests.market import UNIVERSES, load_markets
 from backtests.run import PRIMARIES, run_backtest
 from ml4t_actor.report import result_json, result_text, write_tearsheet
@@ -20,6 +21,12 @@ def main() -> None:
     parser.add_argument("--estimator", choices=["logistic", "hist_gradient_boosting"], default="logistic")
     parser.add_argument(
         "--synthetic", action="store_true", help="use the synthetic market even with real data"
+    )
+    parser.add_argument(
+        "--funding-rate",
+        type=float,
+        default=0.0,
+        help=f"of a perpetual's notional, paid by longs each hour (default: 0; the venues' base is {BASE_RATE:.7f})",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results and models")
     arguments = parser.parse_args()
@@ -41,6 +48,7 @@ def main() -> None:
                 primary,
                 arguments.out,
                 estimator=arguments.estimator,
+                funding_rate=arguments.funding_rate,
                 progress=print_progress,
             )
             print(f"[{name}] took {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)

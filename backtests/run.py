@@ -18,9 +18,11 @@ from nautilus_trader.core.data import Data
 from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.events import OrderFilled
 from nautilus_trader.model.identifiers import TraderId
+from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import Money
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
+from backtests.funding import Funding
 from backtests.market import Market, nautilus_bars
 from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_signals
 from ml4t_actor.actor import ML4TActor
@@ -55,6 +57,7 @@ class EngineRun:
     equity: np.ndarray
     trades: int
     fees: float
+    funding: float
     counts: Counter[str]
     ledger: Ledger
 
@@ -131,11 +134,13 @@ def run_engine(
     start: int | None = None,
     end: int | None = None,
     learning: Mapping[str, object] = FROZEN,
+    funding_rate: float = 0.0,
     log_level: str = "ERROR",
 ) -> EngineRun:
     """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds).
 
-    Without a `sizing` nothing trades. `learning` is added to the actor's configuration.
+    Without a `sizing` nothing trades. `learning` is added to the actor's configuration. Perpetuals pay `funding_rate`
+    of their notional an hour.
     """
     bar_types = [str(market.bar_type) for market in markets]
     engine = BacktestEngine(
@@ -159,16 +164,20 @@ def run_engine(
     )
     recorder = Recorder()
     engine.add_actor(recorder)
+    fundings: list[Funding] = []
     for venue in {market.instrument.id.venue for market in markets}:
         instrument = next(m.instrument for m in markets if m.instrument.id.venue == venue)
         currency = getattr(instrument, "settlement_currency", instrument.quote_currency)
+        modules = [Funding(funding_rate)] if funding_rate and isinstance(instrument, CryptoPerpetual) else []
         engine.add_venue(
             venue=venue,
             oms_type=OmsType.NETTING,
             account_type=AccountType.MARGIN,
             base_currency=None,
             starting_balances=[Money(STARTING_EQUITY, currency)],
+            modules=modules,
         )
+        fundings += modules
     for market in markets:
         engine.add_instrument(market.instrument)
     for market in markets:
@@ -186,6 +195,7 @@ def run_engine(
         equity=np.array([value for _, value in samples]),
         trades=len(engine.trader.generate_positions_report()),
         fees=sum(fill.commission.as_double() for fill in fills),
+        funding=sum(each.paid for each in fundings),
         counts=Counter(engine.trader.strategies()[0].counts) if sizing is not None else Counter(),
         ledger=next(a for a in engine.trader.actors() if isinstance(a, ML4TActor)).lifecycle.ledger,
     )
@@ -291,9 +301,12 @@ def run_backtest(
     out: Path,
     *,
     estimator: str = "logistic",
+    funding_rate: float = 0.0,
     progress: Progress | None = None,
 ) -> BacktestResult:
     """Train, backtest flat and enriched, and return the result, under the universe's `name`.
+
+    Perpetuals pay `funding_rate` of their notional an hour, which no label counts.
 
     The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
     no label of the training part reaches past the split.
@@ -306,7 +319,9 @@ def run_backtest(
     runs: dict[str, EngineRun] = {}
     for sizing in ("flat", "enriched"):
         report(f"backtest, {sizing} size", 0.0)
-        runs[sizing] = run_engine(markets, primary, settings, model_path, sizing=sizing, start=split)
+        runs[sizing] = run_engine(
+            markets, primary, settings, model_path, sizing=sizing, start=split, funding_rate=funding_rate
+        )
     report("combinatorial purged paths", 0.0)
     embargo_ns = settings.validation.embargo_bars * training.bundle.bar_interval_ns
     paths = purged_path_skills(training_loop(settings, model_path).fit, training.dataset, embargo_ns)
@@ -350,6 +365,7 @@ def run_backtest(
                 trades=run.trades,
                 fees=run.fees,
                 starting_equity=STARTING_EQUITY,
+                funding=run.funding,
             )
             for sizing, run in runs.items()
         ),

@@ -18,6 +18,9 @@ reach it is in `Venue.env` and `Venue.base_url_ws`; the adapter is not patched.
 `trade`         `coin`, `side`, `size`: trade for the user, as if from elsewhere
 `order`         `coin`, `side`, `size`, `price`, `cloid`: place a limit order for the user, as if from elsewhere
 `fund`          `coin`, `usdc`: pay funding; the user is charged where it is negative
+`fund_all`      `rate`: pay funding for all positions, as at each full hour by itself
+`transfer`      `amount`, `kind`: deposit, or withdraw where it is negative; `kind` is the venue's word for it
+`cash`          `amount`: add to the cash without a record
 `leverage`      `coin`, `mode`, `value`: set 'cross' or 'isolated', and how much
 `cancel`        `oid`: cancel an order, as if from elsewhere
 =============== ================================================================================================

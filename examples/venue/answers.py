@@ -55,7 +55,8 @@ def answers(market: Market, exchange: Exchange, missing: list[str]) -> dict[str,
         "userFills": lambda q: exchange.fills[::-1],
         "userFillsByTime": lambda q: [f for f in exchange.fills if f["time"] >= q["startTime"]],
         "activeAssetData": exchange.terms.active_asset,
-        "userFunding": exchange.terms.funding,
+        "userFunding": exchange.records.funding,
+        "userNonFundingLedgerUpdates": exchange.records.transfers,
         "userFees": lambda q: {"userCrossRate": "0.00045", "userAddRate": "0.00015"},
     }
 

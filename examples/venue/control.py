@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from examples.venue.orders import COINS
 from examples.venue.payloads import OrderRequest
+from examples.venue.records import TransferKind
 
 if TYPE_CHECKING:
     from examples.venue.server import Server
@@ -177,7 +178,17 @@ class Fund(Command, tag="fund"):
 
     @override
     async def apply(self, server: "Server") -> None:
-        server.exchange.fund(self.coin, self.usdc)
+        server.exchange.fund(self.coin, Decimal(self.usdc))
+
+
+class FundAll(Command, tag="fund_all"):
+    """Pay an hour's funding for all positions, as at each full hour."""
+
+    rate: str
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        server.exchange.fund_all(Decimal(self.rate))
 
 
 class SetLeverage(Command, tag="leverage"):
@@ -193,7 +204,19 @@ class SetLeverage(Command, tag="leverage"):
 
 
 class Transfer(Command, tag="transfer"):
-    """Pay into the account, or out of it where the amount is negative: a deposit, a withdrawal, funding."""
+    """Pay into the account, or out of it where the amount is negative."""
+
+    amount: float
+    kind: TransferKind | UnsetType = UNSET
+
+    @override
+    async def apply(self, server: "Server") -> None:
+        kind = ("deposit" if self.amount > 0 else "withdraw") if self.kind is UNSET else self.kind
+        server.exchange.transfer(Decimal(str(self.amount)), kind)
+
+
+class ChangeCash(Command, tag="cash"):
+    """Add to the cash, or take from it, without a record: as a loss that nothing explains."""
 
     amount: float
 
@@ -224,8 +247,10 @@ type AnyCommand = (
     | TradeElsewhere
     | OrderElsewhere
     | Fund
+    | FundAll
     | SetLeverage
     | Transfer
+    | ChangeCash
     | CancelElsewhere
 )
 

@@ -6,10 +6,12 @@ from decimal import Decimal
 
 from examples.venue.orders import COINS, LEVERAGE, Order, Top, kinds, now_ms, reached
 from examples.venue.payloads import Action, CancelRequest, Fill, Message, ModifyRequest, OrderRequest
+from examples.venue.records import Records, TransferKind
 from examples.venue.tape import SIZE_DECIMALS, price_text, size_text
 from examples.venue.terms import Terms
 
 TAKER_FEE, MAKER_FEE = Decimal("0.00045"), Decimal("0.00015")
+FUNDING_RATE = Decimal("0.0000125")  # of an hour: what the venue charges where price and index agree
 _ZERO = Decimal(0)
 _MIN_NOTIONAL = 10
 _MARGIN_LEVERAGE = 20
@@ -45,6 +47,7 @@ class Exchange:
         self.cash = Decimal(str(equity))  # accountValue is this plus the signed value of positions
         self.positions: dict[str, tuple[Decimal, Decimal]] = {}
         self.terms = Terms()
+        self.records = Records(clock_ms)
         self.orders: dict[int, Order] = {}
         self.fills: list[Fill] = []
         self.outbox: list[Message] = []
@@ -104,10 +107,21 @@ class Exchange:
         }
         self._match_now(self._order(request))
 
-    def fund(self, coin: str, usdc: str) -> None:
+    def fund(self, coin: str, usdc: Decimal, rate: Decimal = FUNDING_RATE) -> None:
         """Pay funding for a position; it is charged where `usdc` is negative."""
-        self.cash += Decimal(usdc)
-        self.terms.fund(coin, Decimal(usdc), self.positions.get(coin, (_ZERO, _ZERO))[0])
+        self.cash += usdc
+        self.terms.fund(coin, usdc)
+        self.records.fund(coin, usdc, self.positions.get(coin, (_ZERO, _ZERO))[0], rate)
+
+    def fund_all(self, rate: Decimal = FUNDING_RATE) -> None:
+        """Pay an hour's funding for each position: at a rate above 0 the longs pay."""
+        for coin, (size, _) in self.positions.items():
+            self.fund(coin, round(-size * self._top(coin).last * rate, 6), rate)
+
+    def transfer(self, amount: Decimal, kind: TransferKind) -> None:
+        """Pay into the account, or out of it where the amount is negative."""
+        self.cash += amount
+        self.records.transfer(amount, kind)
 
     def value(self) -> tuple[Decimal, Decimal]:
         """Return account value and gross notional, in USDC."""

@@ -176,6 +176,7 @@ class Query(TypedDict, total=False):
     req: CandleRequest
     oid: int | str
     startTime: int
+    endTime: int | None
 
 
 class InfoRequest(TypedDict):

@@ -22,6 +22,8 @@ from examples.venue.payloads import Action, Addresses, Message, Post, Query, Sub
 from examples.venue.proxy import Proxy
 from examples.venue.tape import Tape
 
+_HOUR_S = 3_600.0
+
 
 @dataclass(eq=False)
 class _Connection:
@@ -115,7 +117,7 @@ class Server:
         tls_port = await self._listen(0, tls)
         self._proxy = Proxy(tls_port, self._record)
         proxy_port = await self._proxy.start()
-        for work in (self.market.play(), self.market.roll()):
+        for work in (self.market.play(), self.market.roll(), self._pay_funding()):
             self._spawn(work)
         base = f"127.0.0.1:{self._http_port}"
         return {
@@ -155,6 +157,14 @@ class Server:
 
     def _record(self, kind: str, **what: object) -> None:
         self.log.append({"n": len(self.log), "t": round(time.time(), 4), "kind": kind, **what})
+
+    async def _pay_funding(self) -> None:
+        """Pay funding at each full hour."""
+        while True:
+            await asyncio.sleep(
+                _HOUR_S - time.time() % _HOUR_S + 0.05
+            )  # lest a timer that is early pays twice
+            self.exchange.fund_all()
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
         try:

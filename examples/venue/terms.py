@@ -1,8 +1,8 @@
-"""On which terms the stub's account holds its positions: leverage, margin mode and funding."""
+"""On which terms the stub's account holds its positions: leverage, margin mode, and what each has paid of funding."""
 
 from decimal import Decimal
 
-from examples.venue.orders import LEVERAGE, now_ms
+from examples.venue.orders import LEVERAGE
 from examples.venue.payloads import Message, Query
 
 DEFAULT_LEVERAGE = 20
@@ -10,19 +10,16 @@ _ZERO = Decimal(0)
 
 
 class Terms:
-    """Leverage and margin mode of each coin, and the funding that was paid.
+    """Leverage and margin mode of each coin, and the funding that its position has paid.
 
     Attributes
     ----------
     leverage : dict[str, tuple[str, int]]
         'cross' or 'isolated', and how much; `DEFAULT_LEVERAGE` and 'cross' where a coin is not in it.
-    payments : list of Message
-        Funding, as `userFunding` has it.
     """
 
     def __init__(self) -> None:
         self.leverage: dict[str, tuple[str, int]] = {}
-        self.payments: list[Message] = []
         self._paid: dict[str, Decimal] = {}
 
     def of(self, coin: str) -> tuple[str, int]:
@@ -34,21 +31,9 @@ class Terms:
         mode, value = self.of(query["coin"])
         return {"coin": query["coin"], "leverage": {"type": mode, "value": value}}
 
-    def fund(self, coin: str, usdc: Decimal, size: Decimal) -> None:
-        """Put down a payment of funding, negative where the account pays."""
+    def fund(self, coin: str, usdc: Decimal) -> None:
+        """Put down a payment of funding for a position, negative where the account pays."""
         self._paid[coin] = self._paid.get(coin, _ZERO) - usdc
-        delta = {
-            "type": "funding",
-            "coin": coin,
-            "usdc": str(usdc),
-            "szi": str(size),
-            "fundingRate": "0.0000125",
-        }
-        self.payments.append({"time": now_ms(), "hash": f"0x{0:064x}", "delta": delta})
-
-    def funding(self, query: Query) -> list[Message]:
-        """Return the answer to `userFunding`."""
-        return [p for p in self.payments if int(str(p["time"])) >= query["startTime"]]
 
     def funding_since_open(self, coin: str) -> Decimal:
         """Return what was paid for the coin's position."""

@@ -3,32 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
+from ml4t_actor.strategy.account.statements import AssetTerms
 
-@dataclass(frozen=True, slots=True)
-class AssetTerms:
-    """On which terms the account trades an asset.
-
-    Attributes
-    ----------
-    price : Decimal
-        Now; 0 where it is not known.
-    leverage : int
-        As it is set for the account: the venue refuses orders beyond.
-    max_leverage : int
-        The most that can be set.
-    isolated : bool
-        Whether a position has a margin of its own; otherwise the whole account is its margin.
-    """
-
-    price: Decimal
-    leverage: int
-    max_leverage: int
-    isolated: bool
-
-    @property
-    def maintenance_margin(self) -> Decimal:
-        """Fraction of the notional below which a position is liquidated."""
-        return 1 / (2 * Decimal(self.max_leverage))
+__all__ = ["AccountState", "AssetTerms", "HeldPosition", "RestingOrder"]
 
 
 @dataclass(frozen=True, slots=True)

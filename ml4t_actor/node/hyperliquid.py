@@ -16,6 +16,7 @@ from ml4t_actor.nautilus.model import BarType, bar_aggregation_to_str
 from ml4t_actor.node.account import AccountState
 from ml4t_actor.node.hyperliquid_account import InfoClient, read_account
 from ml4t_actor.node.hyperliquid_orders import HyperliquidOrders
+from ml4t_actor.node.hyperliquid_statements import HyperliquidStatements
 
 _BAR_STEPS = {
     "MINUTE": (1, 3, 5, 15, 30),
@@ -88,6 +89,13 @@ def order_statuses(config: NautilusConfig) -> HyperliquidOrders | None:
     if not isinstance(config, HyperliquidExecClientConfig) or (address := _address(config)) is None:
         return None
     return HyperliquidOrders(date_url(config), address, config.proxy_url)
+
+
+def statements(config: NautilusConfig) -> HyperliquidStatements | None:
+    """Return what asks about the account of an execution client; None for another client, or without a key."""
+    if not isinstance(config, HyperliquidExecClientConfig) or (address := _address(config)) is None:
+        return None
+    return HyperliquidStatements(InfoClient(date_url(config), config.proxy_url), address)
 
 
 def account_state(config: NautilusConfig, symbols: Iterable[str]) -> AccountState | None:

@@ -123,13 +123,14 @@ def read_account(client: InfoClient, address: str, symbols: Iterable[str]) -> Ac
         state.withdrawable,
         tuple(_held(entry.position) for entry in state.asset_positions),
         tuple(_resting(order) for order in orders),
-        _terms(client, address, symbols),
+        read_terms(client, address, symbols),
         sum((payment.delta.usdc for payment in payments), Decimal(0)),
         FUNDING_DAYS,
     )
 
 
-def _terms(client: InfoClient, address: str, symbols: Iterable[str]) -> dict[str, AssetTerms]:
+def read_terms(client: InfoClient, address: str, symbols: Iterable[str]) -> dict[str, AssetTerms]:
+    """Return on which terms the account of an address trades some coins, those that the venue lists."""
     prices = client.query(dict[str, Decimal], type="allMids")
     listed = {asset.name: asset for asset in client.query(_Meta, type="meta").universe}
     terms = {}

@@ -18,7 +18,7 @@ from ml4t_actor.nautilus.live import (
 )
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.node.config import NodePlan
-from ml4t_actor.node.venues import order_statuses
+from ml4t_actor.node.venues import order_statuses, statements
 from ml4t_actor.strategy import EnrichedSignalStrategy
 from ml4t_actor.strategy.requirements import longest_stop_s
 
@@ -86,9 +86,11 @@ def _build(plan: NodePlan) -> TradingNode:
         if isinstance(strategy, EnrichedSignalStrategy):
             strategy.awaited_at_stop = True
             for client in plan.exec_clients:
-                source = order_statuses(client.config)
-                if source is not None:
-                    strategy.use_order_statuses(client.name.partition("-")[0], source)
+                venue = client.name.partition("-")[0]
+                if (orders := order_statuses(client.config)) is not None:
+                    strategy.use_order_statuses(venue, orders)
+                if (accounts := statements(client.config)) is not None:
+                    strategy.use_statements(venue, accounts)
     return node
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from ml4t_actor.nautilus.components import NautilusConfig
 from ml4t_actor.nautilus.model import BarType
 from ml4t_actor.node.account import AccountState
+from ml4t_actor.strategy.account.statements import StatementSource
 from ml4t_actor.strategy.journal.order_status import EndedWithProcess, OrderStatusSource
 
 # By the package of the adapter; a module here has the functions of `Venue`.
@@ -36,6 +37,9 @@ class Venue(Protocol):
     def order_statuses(self, config: NautilusConfig) -> OrderStatusSource | None:
         """Return what asks about the orders of an execution client; None where there is nothing."""
 
+    def statements(self, config: NautilusConfig) -> StatementSource | None:
+        """Return what asks about the account of an execution client; None where there is nothing."""
+
     def account_state(self, config: NautilusConfig, symbols: Iterable[str]) -> AccountState | None:
         """Return the account of an execution client; None for another client, or without a key."""
 
@@ -57,3 +61,9 @@ def order_statuses(config: NautilusConfig) -> OrderStatusSource | None:
         return EndedWithProcess()
     venue = venue_of(config)
     return None if venue is None else venue.order_statuses(config)
+
+
+def statements(config: NautilusConfig) -> StatementSource | None:
+    """Return what asks about the account of an execution client; None where nothing here can."""
+    venue = venue_of(config)
+    return None if venue is None else venue.statements(config)

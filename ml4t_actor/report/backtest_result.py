@@ -108,6 +108,8 @@ class TradedRun:
         Paid in all, in the account's currency.
     starting_equity : float
         Before the first trade.
+    funding : float, default 0.0
+        Received less paid, in the account's currency; it is in the equity.
 
     Raises
     ------
@@ -121,6 +123,7 @@ class TradedRun:
     trades: int
     fees: float
     starting_equity: float
+    funding: float = 0.0
 
     def __post_init__(self) -> None:
         ts = np.ascontiguousarray(self.ts, np.int64)
@@ -139,6 +142,8 @@ class TradedRun:
             raise ValueError(f"equity of run {self.name!r} must be finite: row {bad[0]} is {equity[bad[0]]}")
         if not (self.starting_equity > 0.0 and math.isfinite(self.starting_equity)):
             raise ValueError(f"`starting_equity` was {self.starting_equity}, must be positive and finite")
+        if not math.isfinite(self.funding):
+            raise ValueError(f"`funding` of run {self.name!r} was {self.funding}, must be finite")
         if self.trades < 0 or not math.isfinite(self.fees):
             raise ValueError(f"run {self.name!r} has {self.trades} trades and {self.fees} fees: count them")
 

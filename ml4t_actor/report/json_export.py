@@ -66,6 +66,7 @@ def _run_json(run: TradedRun) -> dict[str, object]:
         "pnl_fraction": run.pnl_fraction,
         "trades": run.trades,
         "fees": run.fees,
+        "funding": run.funding,
         "max_drawdown": run.max_drawdown,
         "sharpe": run.sharpe._asdict(),
         "probabilistic_sharpe": run.probabilistic_sharpe,

@@ -8,7 +8,7 @@ from ml4t_actor.report.backtest_result import BacktestResult, TradedRun
 from ml4t_actor.report.charts import charts
 from ml4t_actor.report.numbers import interval, number, sharpe_ratio
 from ml4t_actor.report.page import Html, plotly_script, render, write_page
-from ml4t_actor.report.text import score_rows, sizing_notes, utc
+from ml4t_actor.report.text import score_rows, traded_notes, utc
 from ml4t_actor.report.verdict import Answer, assess
 from ml4t_actor.validation import Scores, Verdict
 
@@ -208,11 +208,10 @@ def _verdict_sentence(scores: Scores | None) -> str:
 def _runs(result: BacktestResult) -> Html:
     if not result.runs:
         return render("tearsheet/no_run")
-    notes = () if result.sizing is None else sizing_notes(result.sizing)
     return render(
         "tearsheet/runs",
         rows=_joined(map(_run_row, result.runs)),
-        notes=_joined(render("tearsheet/note", text=_sentence(note)) for note in notes),
+        notes=_joined(render("tearsheet/note", text=_sentence(note)) for note in traded_notes(result)),
     )
 
 

@@ -246,10 +246,16 @@ def _traded(result: BacktestResult) -> list[str]:
         "Traded, the same signals at flat and at enriched size, after fees",
         *_table(rows, (9, 13, 12, 25, 9, 10, 8, 12)),
     ]
-    if result.sizing is not None:
-        for note in sizing_notes(result.sizing):
-            lines += _wrapped(note, "  ")
+    for note in traded_notes(result):
+        lines += _wrapped(note, "  ")
     return lines
+
+
+def traded_notes(result: BacktestResult) -> tuple[str, ...]:
+    """Return what is to be said below the runs: their funding, where there was any, and how they differ."""
+    paid = [f"{run.name} {run.funding:+,.2f}" for run in result.runs if run.funding]
+    funding = (f"funding received less paid, within the PnL: {', '.join(paid)}",) if paid else ()
+    return funding + (() if result.sizing is None else sizing_notes(result.sizing))
 
 
 def sizing_notes(sizing: SizingDifference) -> tuple[str, str]:

@@ -243,6 +243,7 @@ class RiskStage:
                 loss_at_stop = loss_at(self.limits.stop_loss, side)
             room = self._room(account, exit_quantity, instrument, loss_at_stop)
             quantity, why = self._entry(enriched, exit_quantity, instrument, room, break_even)
+            _check_isolated(room, instrument)
         except RefusedError as refusal:
             if opposite:
                 return _exit(held, exit_quantity, instrument, f"opposite signal; not reversed: {refusal}")
@@ -381,6 +382,16 @@ class RiskStage:
                 f"liquidation before the stop: of equity {text(room.equity)} the stops leave {text(left)}, and "
                 f"maintenance_margin {margin} of notional {text(room.others + notional)} needs {text(needed)}"
             )
+
+
+def _check_isolated(room: _Room, instrument: InstrumentView) -> None:
+    """Refuse what a margin of its own would let be liquidated before its stop is reached."""
+    distance = optional("liquidation_distance", instrument.liquidation_distance)
+    if distance is not None and room.loss_rate >= distance:
+        raise RefusedError(
+            f"liquidation before the stop: the position's own margin lasts for {text(distance)} of the notional, and "
+            f"{text(room.loss_rate)} are to lose at the stop"
+        )
 
 
 def _exit(

@@ -17,6 +17,7 @@ from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
 from ml4t_actor.strategy.account.live_equity import LiveEquity
 from ml4t_actor.strategy.account.reservations import Reservations
+from ml4t_actor.strategy.account.statements import StatementSource
 from ml4t_actor.strategy.bar_closes import BarCloses
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.entry_planner import EntryPlanner
@@ -74,6 +75,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         super().__init__(config)
         self._bar_types = time_bars(config.bar_types)
         self._order_statuses: dict[str, OrderStatusSource] = {}
+        self._statements: dict[str, StatementSource] = {}
         self.awaited_at_stop = False
         self.stage = RiskStage(config.limits, IntegratedSizer(fraction=config.fraction))
         self._reset_state()
@@ -98,6 +100,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             lambda: self._execution.trades,
             limits.stop_loss,
             labels.cost,
+            lambda: self._entries.uncertain(),
         )
         self._equity = Equity(self, self._exposure, limits.max_daily_loss)
 
@@ -107,6 +110,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         Where none is given, and the reconciliation does not show it, nothing is entered.
         """
         self._order_statuses[venue] = source
+
+    def use_statements(self, venue: str, source: StatementSource) -> None:
+        """Have a venue asked by `source` for its own records of the account; before the start.
+
+        Where none is given, whatever an account lacks counts as lost, a withdrawal too.
+        """
+        self._statements[venue] = source
 
     def use_journal(self, journal: OrderJournal) -> None:
         """Remember in this journal; before the start, which live opens the configuration's unless it is a file."""
@@ -138,7 +148,14 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._instruments[instrument_id] = instrument
             self.subscribe_bars(self._bar_types[instrument_id])
         if self._event_loop is not None:
-            self._equity = LiveEquity(self, self._exposure, self.config.limits.max_daily_loss)
+            self._equity = LiveEquity(
+                self,
+                self._exposure,
+                self.config.limits.max_daily_loss,
+                self._statements,
+                self._call_soon,
+                self._record_days,
+            )
             self._execution = LiveExecution(
                 self,
                 self.config,
@@ -149,7 +166,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
                 self._journal,
                 lambda: bool(self._equity.unknown),
             )
-        self._guard(self._equity.start, self._guard)
+        self._guard(self._equity.start, self._guard, self._instruments.values())
         self._guard(self._execution.start, self._instruments)
         self._guard(self._entries.settle, self._order_statuses, self._call_soon, self._resume_exit)
         for instrument_id in self._instruments:
@@ -403,11 +420,14 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _evaluate_risk(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
         flat = self.config.sizing == "flat"
         self._reservations.release_ended(self._may_enter)
+        view, terms = instrument_view(instrument, price), self._equity.terms(instrument)
+        if terms is not None:
+            view = terms.apply_to(view, enriched.signal, self.config.limits.maintenance_margin)
         return self.stage.execute(
             FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
             self._equity.view(instrument),
             self._execution.position(instrument.id),
-            instrument_view(instrument, price),
+            view,
             break_even=self._planner.break_even(enriched),
             loss_at_stop=self._exposure.loss_at_stop(
                 instrument, price, enriched.signal, self._planner.stop_distance(enriched)
@@ -423,7 +443,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             return "no_volatility"
         if durable is None and (why := self._policy.why_not_open(enriched, self.clock.timestamp_ns())):
             return why
-        if self._entries.is_unsettled(instrument.id):
+        if self._entries.is_unsettled(instrument.id) or not self._exposure.is_known(account):
             return "unsettled_entry"
         if account in self._equity.halted:
             return "daily_loss"
@@ -435,6 +455,11 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             self._day = day
             self._equity.new_day()
             resume_day(self._journal, self._equity, day, self._instruments.values())
+            self._record_days()
+
+    def _record_days(self) -> None:
+        """Look at all accounts, whose day has begun with that, and write down what came of it."""
+        if self._day >= 0:
             for instrument in self._instruments.values():
                 self._equity.mark(instrument)
             record_days(self._journal, self._equity, self._day)

@@ -69,6 +69,9 @@ class InstrumentView:
     maintenance_margin : float or Decimal, optional
         Equity below which the venue liquidates, as a fraction of notional; None or 0 where the definition of the
         instrument does not give it, as Hyperliquid's adapter does not.
+    liquidation_distance : float or Decimal, optional
+        How far the price may move against a new position, as a fraction of its entry, until the margin that it has of
+        its own is used up; None where the whole account is its margin.
     """
 
     price: Number
@@ -78,3 +81,4 @@ class InstrumentView:
     min_notional: Number | None = None
     multiplier: Number = 1.0
     maintenance_margin: Number | None = None
+    liquidation_distance: Number | None = None

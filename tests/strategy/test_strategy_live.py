@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from examples.venue import Venue
+from ml4t_actor.strategy.__main__ import main
 from tests.support.live_trading import SETTINGS, Case, heal
 from tests.support.trader import Trader
 from tests.support.waiting import end_of, until
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def venue() -> Iterator[Venue]:
     with Venue("--candle-ms", "1000", "--virtual-candles", "1000") as venue:
+        venue.control("leverage", coin="BTC", mode="isolated", value=20)  # lasts for 3.75 %
         yield venue
         assert venue.errors() == ""
 
@@ -122,6 +124,16 @@ def test_an_expired_signal_opens_nothing(desk):
     desk.node.publish(1, status="expired")
     desk.until(lambda: desk.counts.get("expired"), "the refusal")
     assert desk.sent() == []
+
+
+def test_nothing_is_opened_that_its_own_margin_would_let_be_liquidated_before_its_stop(desk):
+    desk.until(lambda: desk.node.state()["counted_ms"], "a statement, with the terms")
+    desk.node.publish(1, volatility=0.045)
+    desk.until(lambda: desk.counts.get("refuse"), "the refusal")
+    assert "liquidation before the stop: the position's own margin lasts for 0.03797" in desk.node.log()
+    desk.enter(volatility=0.03)
+    desk.node.publish(0)
+    desk.until_flat()
 
 
 def test_a_part_that_is_filled_is_protected_and_closed(desk):
@@ -451,8 +463,11 @@ def test_nothing_is_opened_on_bars_that_have_stopped_coming(other):
         assert case.sent() == []
 
 
-def test_a_withdrawal_is_seen_with_a_position_open_and_the_next_entry_is_sized_by_what_is_left(other):
-    with Trader(other, strategy=SETTINGS) as trader:
+def test_a_withdrawal_is_seen_with_a_position_open_and_the_next_entry_is_sized_by_what_is_left(
+    other, tmp_path, capsys
+):
+    settings = SETTINGS | {"journal_path": str(tmp_path / "orders.sqlite")}
+    with Trader(other, strategy=settings) as trader:
         case = Case(trader, other)
         trader.until(lambda: len(trader.events("bar")) > 1, "bars")
         case.enter(1)
@@ -468,3 +483,67 @@ def test_a_withdrawal_is_seen_with_a_position_open_and_the_next_entry_is_sized_b
         price = trader.events("bar")[-1]["close"]
         # Half of what is left; and no loss of 80 % was taken for the day's, which would allow no entry.
         assert -quantity * price == pytest.approx(0.5 * after["equity"], rel=0.03)
+        assert "withdraw of -80000.00 USDC at HYPERLIQUID" in trader.log()
+        trader.stop(SIGKILL)
+    assert "transferred -80000.00, funding +0.000000, by the venue's records up to" in day_of(
+        settings, capsys
+    )
+
+
+def test_funding_and_what_nothing_explains_count_against_the_day_and_are_shown(other, tmp_path, capsys):
+    settings = SETTINGS | {
+        "journal_path": str(tmp_path / "orders.sqlite"),
+        "limits": {"max_position_fraction": 0.1, "max_daily_loss": 0.05},
+    }
+    with Trader(other, strategy=settings) as trader:
+        case = Case(trader, other)
+        trader.until(lambda: len(trader.events("bar")) > 1, "bars")
+        case.enter(1)
+        other.control("fund", coin="BTC", usdc="-1500")
+        other.control("cash", amount=-4_000.0)
+        trader.until(lambda: "funding of -1500.000000 USDC" in trader.log(), "the funding, by its record")
+        assert "USDC at HYPERLIQUID that no trade, funding or transfer explains are lost" in trader.log()
+        trader.publish(0)
+        case.until_flat()
+        trader.publish(1, signal_id="halted")
+        case.until(lambda: case.counts.get("refuse"), "the refusal")
+        trader.stop(SIGKILL)
+    day = day_of(settings, capsys)
+    assert "transferred +0.00, funding -1500.000000" in day
+    # To a cent: Nautilus rounds profits to one.
+    unexplained = day.split("unexplained ")[1].split(",")[0]
+    assert float(unexplained) == pytest.approx(-4_000.0, abs=0.02)
+    assert day.endswith("halted: its loss has reached the limit")
+
+
+def test_what_was_withdrawn_while_the_node_was_down_is_no_loss_of_the_day(other, tmp_path):
+    settings = SETTINGS | {
+        "journal_path": str(tmp_path / "orders.sqlite"),
+        "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.05},
+    }
+    with Trader(other, strategy=settings) as trader:
+        case = Case(trader, other)
+        trader.until(lambda: len(trader.events("bar")) > 1, "bars")
+        trader.until(lambda: trader.state()["counted_ms"], "a first statement")
+        case.enter(1)  # by then it is in the journal
+        trader.publish(0)
+        case.until_flat()
+        trader.stop(SIGKILL)
+    other.control("transfer", amount=-80_000.0)
+    with Trader(other, strategy=settings) as trader:
+        case = Case(trader, other)
+        trader.until(lambda: len(trader.events("bar")) > 1, "bars")
+        trader.until(
+            lambda: "withdraw of -80000.00 USDC at HYPERLIQUID" in trader.log(), "the venue's records"
+        )
+        quantity = case.enter(1, signal_id="of what is left")
+        price = trader.events("bar")[-1]["close"]
+        assert quantity * price == pytest.approx(0.5 * 20_000, rel=0.03)
+        trader.publish(0)
+        case.until_flat()
+
+
+def day_of(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what the journal's command says of the account's day."""
+    assert main([str(settings["journal_path"])]) == 0
+    return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("HYPERLIQUID USDC"))

@@ -43,7 +43,7 @@ from nautilus_trader.model.orders import Order
 
 from ml4t_actor.messages import EnrichedSignal, StrategyHealth
 from ml4t_actor.node.run import _Runner
-from ml4t_actor.node.venues import order_statuses
+from ml4t_actor.node.venues import order_statuses, statements
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.account.exposure import account_key
 
@@ -141,6 +141,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         return {
             "knows_equity": not strategy._equity.unknown,
             "day_result": _day_result(strategy),
+            "counted_ms": max(strategy._equity.counted_ms.values(), default=0),
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),
             "busy": [str(i) for i, trade in strategy._execution.trades.items() if trade.in_flight],
@@ -230,8 +231,10 @@ def main() -> None:
         EnrichedSignalStrategyConfig.parse(json.dumps({"order_id_tag": "T", **settings["strategy"]}))
     )
     for config in node._config.exec_clients.values():
-        if (source := order_statuses(config)) is not None:
-            strategy.use_order_statuses(HYPERLIQUID, source)
+        if (orders := order_statuses(config)) is not None:
+            strategy.use_order_statuses(HYPERLIQUID, orders)
+        if (accounts := statements(config)) is not None:
+            strategy.use_statements(HYPERLIQUID, accounts)
     remote = Remote(os.fdopen(arguments.pipe, "w", buffering=1), strategy)
     node.trader.add_actor(remote)
     node.trader.add_strategy(strategy)

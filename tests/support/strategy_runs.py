@@ -10,6 +10,7 @@ import pytest
 from nautilus_trader.backtest.config import BacktestEngineConfig
 from nautilus_trader.backtest.engine import BacktestEngine
 from nautilus_trader.backtest.models import LatencyModel
+from nautilus_trader.backtest.modules import SimulationModule
 from nautilus_trader.common.actor import Actor
 from nautilus_trader.config import ActorConfig, LoggingConfig
 from nautilus_trader.core.data import Data
@@ -167,6 +168,7 @@ def run(
     others: Sequence[Strategy] = (),
     balance: Money | None = None,
     latency: LatencyModel | None = None,
+    modules: Sequence[SimulationModule] = (),
     built: Callable[[BacktestEngine], None] = lambda engine: None,
     **config,
 ) -> Run:
@@ -182,6 +184,7 @@ def run(
         account_type=AccountType.MARGIN,
         starting_balances=[balance or Money(EQUITY, USDT)],
         latency_model=latency,
+        modules=list(modules),
     )
     for market in markets:
         engine.add_instrument(market.instrument)

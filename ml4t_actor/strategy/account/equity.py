@@ -1,12 +1,15 @@
 """What the account is worth, at the last closes."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from ml4t_actor.nautilus.model import Currency
 from ml4t_actor.nautilus.trading import Account, Instrument, PositionClosed, Strategy
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
 from ml4t_actor.strategy.account.reservations import AccountKey
+from ml4t_actor.strategy.account.statements import AssetTerms
 from ml4t_actor.strategy.execution.order_execution import Guard
+from ml4t_actor.strategy.journal.order_journal import DayRecord
 from ml4t_actor.strategy.views import AccountView
 
 _NAN = Decimal("NaN")
@@ -33,6 +36,13 @@ class Equity:
         Equity with which the day began.
     transferred : dict[AccountKey, Decimal]
         What was paid in, less what was paid out, since then: the day's loss is measured from the sum of both.
+    funding : dict[AccountKey, Decimal]
+        What of the day's profit is funding, received less paid, as far as the venue's records are known.
+    unexplained : dict[AccountKey, Decimal]
+        What the account has gained today, or lost, that no trade, funding or transfer explains. A loss counts as one;
+        of a gain nothing is made use of that day.
+    counted_ms : dict[AccountKey, int]
+        Up to which time, by the venue's clock, its records are in these.
     halted : set[AccountKey]
         Accounts whose daily loss has reached the limit today.
     unknown : set[AccountKey]
@@ -44,10 +54,13 @@ class Equity:
         self._fraction_at_limit = 1 - Decimal(repr(max_daily_loss))  # of the day's opening equity
         self.opening: dict[AccountKey, Decimal] = {}
         self.transferred: dict[AccountKey, Decimal] = {}
+        self.funding: dict[AccountKey, Decimal] = {}
+        self.unexplained: dict[AccountKey, Decimal] = {}
+        self.counted_ms: dict[AccountKey, int] = {}
         self.halted: set[AccountKey] = set()
         self.unknown: set[AccountKey] = set()
 
-    def start(self, guard: Guard) -> None:
+    def start(self, guard: Guard, instruments: Iterable[Instrument] = ()) -> None:
         """Do nothing: a backtest's account is always up to date."""
 
     def stop(self) -> None:
@@ -57,14 +70,17 @@ class Equity:
         """Begin a day: its opening equity is that of the next `mark`."""
         self.opening.clear()
         self.transferred.clear()
+        self.funding.clear()
+        self.unexplained.clear()
         self.halted.clear()
 
-    def resume_day(
-        self, key: AccountKey, open_equity: Decimal, *, halted: bool, transferred: Decimal = _ZERO
-    ) -> None:
+    def resume_day(self, key: AccountKey, record: DayRecord) -> None:
         """Go on with a day that an earlier life began."""
-        self.opening[key], self.transferred[key] = open_equity, transferred
-        if halted:
+        self.opening[key], self.transferred[key] = record.open_equity, record.transferred
+        self.funding[key], self.unexplained[key] = record.funding, record.unexplained
+        if record.counted_ms:
+            self.counted_ms[key] = record.counted_ms
+        if record.halted:
             self.halted.add(key)
 
     def day_open(self, key: AccountKey) -> Decimal:
@@ -77,7 +93,8 @@ class Equity:
         equity = self._mark_to_market(key, instrument.get_cost_currency())
         if not equity.is_nan():
             self.opening.setdefault(key, equity)
-            if equity <= self.day_open(key) * self._fraction_at_limit:
+            is_lost = self._counted(key, equity) <= self.day_open(key) * self._fraction_at_limit
+            if is_lost and self._is_certain(key):
                 self.halted.add(key)
         return equity
 
@@ -86,9 +103,12 @@ class Equity:
         equity, key = self.mark(instrument), account_key(instrument)
         if equity.is_nan():
             return AccountView(_NAN, _NAN, _NAN)
-        doubtful = self._doubtful(instrument, equity)
-        at_stake = self._exposure.at_stake(key, instrument.id)
-        return AccountView(equity - doubtful, self.day_open(key) - doubtful, *at_stake)
+        equities = self._prudent(instrument, self._counted(key, equity), self.day_open(key))
+        return AccountView(*equities, *self._exposure.at_stake(key, instrument.id))
+
+    def terms(self, instrument: Instrument) -> AssetTerms | None:
+        """Return on which terms the account trades an instrument; None where that is not known."""
+        return None
 
     def on_position_closed(self, event: PositionClosed) -> None:
         """Do nothing: its profit is in the engine's balance."""
@@ -110,6 +130,14 @@ class Equity:
         profits = (p.unrealized_pnl(self._exposure.price(p, i)).as_decimal() for p, i in positions)
         return sum(profits, balance)
 
-    def _doubtful(self, instrument: Instrument, equity: Decimal) -> Decimal:
-        """Return what of the equity an entry should not count on."""
-        return _ZERO
+    def _counted(self, key: AccountKey, equity: Decimal) -> Decimal:
+        """Return the equity that is made use of: without what nobody can explain."""
+        return equity - max(self.unexplained.get(key, _ZERO), _ZERO)
+
+    def _is_certain(self, key: AccountKey) -> bool:
+        """Return whether what an account has lost can't turn out to be something else."""
+        return True
+
+    def _prudent(self, instrument: Instrument, equity: Decimal, day_open: Decimal) -> tuple[Decimal, Decimal]:
+        """Return the equity, now and at the day's opening, that a decision about an instrument may count on."""
+        return equity, day_open

@@ -2,13 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
 from ml4t_actor.nautilus.model import InstrumentId, PositionSide, Price
 from ml4t_actor.nautilus.trading import Instrument, Order, Position, Strategy
-from ml4t_actor.strategy.account.reservations import AccountKey, Reservations
+from ml4t_actor.strategy.account.reservations import AccountKey, Reservation, Reservations
+from ml4t_actor.strategy.journal.order_journal import EntryIntent
 from ml4t_actor.strategy.orders.trade import Plan, Trade
 from ml4t_actor.strategy.risk import loss_at
 
@@ -37,7 +38,8 @@ class Exposure:
     """Adds up what the accounts of a strategy have at stake, other strategies' positions and orders included.
 
     An entry counts from its reservation on, and as long as it is on its way with its whole quantity, whatever of it is
-    filled. Orders of other strategies count unless they only reduce.
+    filled. So does one of an earlier life until it is known what became of it, at the last price, and with a stop as
+    far away as one may be. Orders of other strategies count unless they only reduce.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ class Exposure:
         Log distance from its entry at which a position without a known stop is taken to end.
     cost : float
         Of a round trip, as a fraction of notional; half of it is still to come for an open position.
+    uncertain : Callable[[], Iterable[EntryIntent]], optional
+        Returns the entries of an earlier life whose end is not known.
     """
 
     def __init__(
@@ -63,8 +67,10 @@ class Exposure:
         trades: Callable[[], Mapping[InstrumentId, Trade]],
         stop_loss: float,
         cost: float,
+        uncertain: Callable[[], Iterable[EntryIntent]] = tuple,
     ) -> None:
         self._strategy, self._prices, self._reservations = strategy, prices, reservations
+        self._uncertain = uncertain
         self._trades, self._stop_loss, self._cost = trades, stop_loss, Decimal(repr(cost))
 
     def at_stake(self, account: AccountKey, instrument_id: InstrumentId) -> AtStake:
@@ -84,12 +90,43 @@ class Exposure:
                 risk += loss
                 own_risk[instrument.id] += loss if trade is not None else _ZERO
                 leaving += _ZERO if trade is None else _leaving(trade, position, notional)
-        for entry in self._reservations.of(account):
+        for entry in (*self._reservations.of(account), *self._reserved_before(account)):
             gross += max(entry.notional - own_notional[entry.instrument_id], _ZERO)
             if entry.instrument_id != instrument_id:
                 risk += max(entry.risk - own_risk[entry.instrument_id], _ZERO)
         ordered, at_risk = self._ordered_by_others(account, instrument_id)
         return AtStake(gross + ordered, leaving, risk + at_risk)
+
+    def is_known(self, account: AccountKey) -> bool:
+        """Return whether there is a price for each entry of an earlier life whose end is not known."""
+        intents = (intent for intent in self._uncertain() if _instrument_id(intent).venue == account[0])
+        return all(self._price_of(intent) is not None for intent in intents)
+
+    def _reserved_before(self, account: AccountKey) -> Iterator[Reservation]:
+        """Iterate over what entries of an earlier life take of an account, as far as there are prices."""
+        for intent in self._uncertain():
+            instrument, price = (
+                self._strategy.cache.instrument(_instrument_id(intent)),
+                self._price_of(intent),
+            )
+            if instrument is None or price is None or account_key(instrument) != account:
+                continue
+            notional = intent.quantity * instrument.multiplier.as_decimal() * Decimal(repr(price))
+            loss = Decimal(repr(loss_at(self._stop_loss, intent.side)))
+            at_stop = (
+                1 + loss if intent.side < 0 else Decimal(1)
+            )  # the exit of a short is dearer than its entry
+            risk = notional * (loss + self._cost_of(instrument) * at_stop)
+            yield Reservation(account, instrument.id, notional, risk)
+
+    def _price_of(self, intent: EntryIntent) -> float | None:
+        """Return the last price of what was to be entered, None where there is none."""
+        instrument_id = _instrument_id(intent)
+        if self._strategy.cache.instrument(instrument_id) is None:
+            return None
+        close = self._prices.get(instrument_id)
+        quote = self._strategy.cache.quote_tick(instrument_id)
+        return float(quote.ask_price) if close is None and quote is not None else close
 
     def reserve(self, order_id: str, plan: Plan, instrument: Instrument, price: float) -> None:
         """Reserve for an entry that is planned at this price."""
@@ -178,6 +215,10 @@ def account_key(instrument: Instrument) -> AccountKey:
     """
     settled = getattr(instrument, "settlement_currency", None)
     return instrument.id.venue, settled or instrument.get_cost_currency()
+
+
+def _instrument_id(intent: EntryIntent) -> InstrumentId:
+    return InstrumentId.from_str(intent.instrument_id)
 
 
 def _leaving(trade: Trade, position: Position, notional: Decimal) -> Decimal:

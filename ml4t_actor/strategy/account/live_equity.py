@@ -1,12 +1,12 @@
-"""What a live account is worth, by what the venue reports of it and what was traded since."""
+"""What a live account is worth, by what the venue says of it and what was traded since."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-from ml4t_actor.market_data import SECOND_NS
+from ml4t_actor.market_data import MILLISECOND_NS, SECOND_NS
 from ml4t_actor.nautilus.components import UUID4
-from ml4t_actor.nautilus.model import AccountId, Currency, PositionSide, Price, Venue
+from ml4t_actor.nautilus.model import AccountId
 from ml4t_actor.nautilus.trading import (
     Account,
     AccountState,
@@ -21,30 +21,41 @@ from ml4t_actor.nautilus.trading import (
 )
 from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.reports import AccountReports, realized_profit
 from ml4t_actor.strategy.account.reservations import AccountKey
+from ml4t_actor.strategy.account.statements import (
+    AccountStatement,
+    AssetTerms,
+    Funding,
+    StatementRequest,
+    Statements,
+    StatementSource,
+    Transfer,
+)
 from ml4t_actor.strategy.execution.order_execution import Guard
+from ml4t_actor.strategy.journal.order_journal import DayRecord
 from ml4t_actor.strategy.orders.refusals import UNANSWERED, denies_position
 
 _ZERO = Decimal(0)
-_HYPERLIQUID = Venue("HYPERLIQUID")
-# Of the notional: what Hyperliquid keeps from being withdrawn, at least.
-_TRANSFER_MARGIN = Decimal("0.1")
-# A report is compared when no fill was this near to it: the venue may know of one that is not here yet.
+_CENT = Decimal("0.01")
+# What was filled so near to a report or a statement may be in one and not known here, or the other way round.
 _SETTLE_NS = 2 * SECOND_NS
 _LOST_ORDER_NS = 30 * SECOND_NS  # without an answer
-_HOUR_NS = 3_600 * SECOND_NS
-# Funding is paid at the full hour; Hyperliquid's rate is at most 4 % of the notional.
-_MAX_FUNDING = Decimal("0.04")
-_FUNDING_DELAY_NS = 120 * SECOND_NS
-# A younger quote than this prices the positions of a report.
-_QUOTE_NS = 15 * SECOND_NS
 # Of the notional: the venue's price for positions against ours.
 _PRICE_NOISE = Decimal("0.0025")
-_CENT = Decimal("0.01")
+# Of the notional: sums of rounded prices, profits and fees.
+_ROUNDING = Decimal("0.00001")
+_HOUR_MS = 3_600_000
+# After the full hour, by when the funding is in the venue's records.
+_FUNDED_MS = 20_000
+# Records that appear later than this after their time are not found.
+_LATE_RECORD_MS = _HOUR_MS
+_AGAIN_S, _LONGEST_PAUSE_S = 3.0, 60.0
+_ATTEMPTS = 3
 
 
 class _Report(NamedTuple):
-    """What the venue reported of an account, and what was known here at that time.
+    """What Nautilus reported of an account, and what was known here at that time.
 
     `profit` is what all positions had made since the strategy's start, and `consistent` whether the report fits the
     positions that are known here.
@@ -56,61 +67,84 @@ class _Report(NamedTuple):
     consistent: bool
 
 
-class _Held(NamedTuple):
-    """What the open positions of an account amount to."""
-
-    signed: Decimal
-    notional: Decimal
-    unrealized: Decimal
-    realized: Decimal
-    is_quoted: bool
-
-
 class LiveEquity(Equity):
     """Equity of each live account, and whether its daily loss has reached the limit.
 
-    Every report of the account counts, also with positions open. Between reports the profits of all positions since
-    the last one are added, whichever strategy's they are.
+    It is what the venue said last, and the profits of all positions since, whichever strategy's they are.
 
-    Nautilus's adapter for Hyperliquid reports no equity. Its balance is the raw cash, which lacks the value of
-    positions, or what may be withdrawn where that is more; free is what may be withdrawn, to which the used margin, or
-    a tenth of the notional if that is more, is missing. Where the balance is the raw cash, it and the signed value of
-    the positions are the equity exactly; else free and margin are. Where both are known and do not agree by 1 % of the
-    notional, or a margin is used without a position or the other way round, the report does not fit the positions known
-    here. Elsewhere the balance is taken for a wallet's, to which
-    the open profit is added, and compared with free and margin in the same way.
+    Nautilus's reports of the account, `AccountReports`, have neither transfers nor funding, and the price of positions
+    is the venue's. So where a venue can be asked (`StatementSource`) a report only leads to the question: at the start,
+    after each full hour, after a fill whose price is not known, and when a report differs by more than a cent and
+    0.25 % of the notional. The answer, a statement, is exact. By the venue's records what has changed beside the trades
+    that are known here is
 
-    What differs between a report and what was expected is told apart by its size and time, since the adapter reports
-    neither transfers nor funding:
+    - a **transfer**: it shifts the day's opening equity and is no profit or loss;
+    - **funding**: a profit or loss like that of a trade, which is summed up for the day;
+    - the result of fills whose price Nautilus has inferred or made up, where there were any: it learns of some from an
+      order's state alone;
+    - else **unexplained**, when it still is after three statements. A loss counts as one. Of a gain nothing is made use
+      of that day: neither do entries grow, nor is there more to lose.
 
-    - up to 4 % of the notional held since the last report, where a full hour passed in between: **funding**;
-    - up to 0.25 % of that notional: the venue's price of the positions against ours, and fees;
-    - both are profit or loss of trading, and count against the daily loss;
-    - after a fill whose price is not known, and after an order of which nobody knows what became, all of it is: the
-      loss of what was traded there;
-    - anything else is a **deposit or withdrawal**: it shifts the day's opening equity and is no profit or loss.
+    A statement counts if it fits the positions that are known here, no order is on its way and no fill came within 2 s.
+    Until there is one, entries are sized by the lower of report and expectation, and what is missing counts as lost.
 
-    A report is compared when no order was on its way and no fill came within 2 s of it; where free and margin are
-    the equity, also only with fresh quotes of all positions, since the last close is not the venue's price by then.
-    Until that, and as long as a report does not fit, entries are sized by the lower of report and expectation.
+    Where nothing can be asked, a report that fits, with no fill within 2 s and no order on its way, is compared with
+    the expectation itself. What is missing is a loss, a withdrawal too: nobody can tell them apart. What is more by a
+    cent and 0.25 % of the notional is a deposit.
 
     An account whose balance Nautilus calculates itself, as in the sandbox, is always up to date, as in a backtest.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        For its cache, portfolio, clock and log.
+    exposure : Exposure
+        Of the accounts.
+    max_daily_loss : float
+        Of the equity at the day's opening.
+    sources : Mapping[str, StatementSource], optional
+        By venue.
+    call_soon : callable, optional
+        Calls a function on the event thread, from any; where there are sources.
+    on_counted : callable, optional
+        Called when what a statement says has been counted.
     """
 
-    def __init__(self, strategy: Strategy, exposure: Exposure, max_daily_loss: float) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        exposure: Exposure,
+        max_daily_loss: float,
+        sources: Mapping[str, StatementSource] | None = None,
+        call_soon: Callable[[Callable[[], None]], None] = lambda function: function(),
+        on_counted: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(strategy, exposure, max_daily_loss)
+        self._reports = AccountReports(strategy, exposure)
+        self._statements = Statements(sources or {}, call_soon, self._on_statement, self._on_no_statement)
+        self._on_counted = on_counted
+        self._instruments: list[Instrument] = []
+        self._terms: dict[tuple[str, str], AssetTerms] = {}
+        self._terms_hour: dict[str, int] = {}
         self._base: dict[AccountKey, Decimal] = {}  # equity but for the profits since the start
         self._realized: dict[AccountKey, Decimal] = {}  # of positions closed since the start
         self._pending: dict[AccountKey, _Report] = {}
-        self._compared_ns: dict[AccountKey, int] = {}
+        self._disputed: set[AccountKey] = set()  # by a report that has settled, until the next statement
+        self._stated: set[AccountKey] = set()  # the base is that of a statement
+        self._resumed: set[AccountKey] = set()  # days whose records are not known yet
+        self._stated_hour: dict[AccountKey, int] = {}
+        self._floor_ms: dict[AccountKey, int] = {}  # records up to then are of no concern to the day
+        self._records: set[Transfer | Funding] = set()  # that are counted
+        self._attempts: dict[AccountKey, int] = {}
+        self._pause_s: dict[AccountKey, float] = {}
         self._fill_ns: dict[AccountKey, int] = {}
-        self._doubted_ns: dict[AccountKey, int] = {}
+        self._inferred: set[AccountKey] = set()  # by Nautilus, the price of a fill since the last statement
         self._notional: dict[AccountKey, Decimal] = {}  # the highest since the last comparison
         self._last_event_id: dict[AccountId, UUID4] = {}
         self._subscriptions: list[tuple[str, Callable[..., None]]] = []
 
-    def start(self, guard: Guard) -> None:
-        """Subscribe to the reports of accounts, and to the fills and positions of all strategies."""
+    def start(self, guard: Guard, instruments: Iterable[Instrument] = ()) -> None:
+        """Subscribe to the reports of accounts, and to the fills and positions of all; ask for a first statement."""
 
         def on_account(event: AccountState) -> None:
             guard(self._on_account_state, event)
@@ -132,12 +166,32 @@ class LiveEquity(Equity):
         ]
         for topic, handler in self._subscriptions:
             self._strategy.msgbus.subscribe(topic=topic, handler=handler)
+        self._instruments = list(instruments)
+        for key in {account_key(instrument) for instrument in self._instruments}:
+            if (account := self._strategy.portfolio.account(key[0])) is not None:
+                self._last_event_id[account.id] = account.last_event.id
+            self._request_statement(key)
 
     def stop(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, and ask no more."""
+        self._statements.stop()
         for topic, handler in self._subscriptions:
             self._strategy.msgbus.unsubscribe(topic=topic, handler=handler)
         self._subscriptions = []
+
+    def new_day(self) -> None:
+        """Begin a day: its opening equity is that of the next `mark`, which has in it what was counted so far."""
+        super().new_day()
+        self._floor_ms.update(self.counted_ms)
+
+    def resume_day(self, key: AccountKey, record: DayRecord) -> None:
+        """Go on with a day that an earlier life began: what was transferred since then is in the next statement."""
+        super().resume_day(key, record)
+        if record.counted_ms:
+            self._floor_ms[key] = record.counted_ms
+            self._stated.discard(key)
+            self._resumed.add(key)
+            self._request_statement(key)
 
     def on_position_closed(self, event: PositionClosed) -> None:
         """Keep the profit of a position that was closed."""
@@ -149,28 +203,39 @@ class LiveEquity(Equity):
         if any(_is_made_up(fill, position) for fill in position.events):
             self._doubt(key)
         else:
-            self._realized[key] = self._realized.get(key, _ZERO) + _realized(position)
+            self._realized[key] = self._realized.get(key, _ZERO) + realized_profit(position)
+
+    def terms(self, instrument: Instrument) -> AssetTerms | None:
+        """Return on which terms the account trades an instrument; None where that is not known."""
+        return self._terms.get((instrument.id.venue.value, instrument.raw_symbol.value))
 
     def _equity_of(self, key: AccountKey, account: Account, balance: Decimal) -> Decimal:
         if account.calculate_account_state:
             return super()._equity_of(key, account, balance)
-        notional = self._held(key).notional
-        self._notional[key] = max(self._notional.get(key, _ZERO), notional)
+        self._notional[key] = max(self._notional.get(key, _ZERO), self._reports.held(key).notional)
         if key not in self._base:
             report = self._report(key, account.last_event)
             self._last_event_id[account.id] = account.last_event.id
             self._base[key] = report.equity - report.profit
-            self._compared_ns[key] = report.ts
+        if key not in self.counted_ms:
+            self.counted_ms[key] = self._floor_ms[key] = self._now_ns() // MILLISECOND_NS
         self._compare_pending(key)
         return self._base[key] + self._profit(key)
 
-    def _doubtful(self, instrument: Instrument, equity: Decimal) -> Decimal:
-        """Return by how much a report that is not settled is below the equity, for an entry."""
+    def _is_certain(self, key: AccountKey) -> bool:
+        """Return whether it is known what was transferred while no node ran; where not, entries alone are refused."""
+        return key not in self._resumed or not self._statements.can_ask(key[0].value)
+
+    def _prudent(self, instrument: Instrument, equity: Decimal, day_open: Decimal) -> tuple[Decimal, Decimal]:
+        """Return the equities without what the last report lacks, which is lost when the report has settled."""
         key = account_key(instrument)
         report = self._pending.get(key)
         if report is None or self._strategy.cache.positions_open(instrument_id=instrument.id):
-            return _ZERO
-        return max(equity - (report.equity - report.profit + self._profit(key)), _ZERO)
+            return equity, day_open
+        missing = max(equity - (report.equity - report.profit + self._profit(key)), _ZERO)
+        return equity - missing, day_open if key in self._disputed else day_open - missing
+
+    # Reports
 
     def _on_account_state(self, event: AccountState) -> None:
         """Compare what the venue reports with what was expected, when it has settled."""
@@ -179,14 +244,16 @@ class LiveEquity(Equity):
         self._last_event_id[event.account_id] = event.id
         for key in list(self._base):
             account = self._strategy.portfolio.account(key[0])
-            if account is not None and account.id == event.account_id:
-                self._compare_pending(key)
-                report = self._pending[key] = self._report(key, event)
-                settled_ns = self._doubted_ns.get(key, 0) + _SETTLE_NS
-                if key in self.unknown and self._held(key).notional == 0 and report.ts >= settled_ns:
-                    # Nothing is held that it could be inconsistent with: better than to trade no more.
-                    del self._pending[key]
-                    self._apply_report(key, report)
+            if account is None or account.id != event.account_id:
+                continue
+            self._compare_pending(key)
+            report = self._pending[key] = self._report(key, event)
+            is_settled = report.ts - self._fill_ns.get(key, 0) > _SETTLE_NS
+            if key in self.unknown and self._reports.held(key).notional == 0 and is_settled:
+                # Nothing is held that it could be inconsistent with: better than to trade no more.
+                self._apply_report(key, report)
+            if self._is_due(key):
+                self._request_statement(key)
 
     def _on_fill(self, event: OrderFilled) -> None:
         cache = self._strategy.cache
@@ -195,6 +262,8 @@ class LiveEquity(Equity):
             return
         key = account_key(instrument)
         self._fill_ns[key] = self._now_ns()
+        if event.reconciliation or event.last_px.as_double() <= 0.0:
+            self._inferred.add(key)
         position = cache.position(event.position_id) if event.position_id else None
         is_of_position = position is not None and event.trade_id in position.trade_ids
         if order is not None and order.is_reduce_only and not is_of_position:
@@ -214,104 +283,199 @@ class LiveEquity(Equity):
     def _doubt(self, key: AccountKey) -> None:
         """Put down that something was traded whose result only the venue knows."""
         self.unknown.add(key)
-        self._doubted_ns[key] = self._now_ns()
+        self._fill_ns[key] = self._now_ns()
+        self._request_statement(key, _AGAIN_S)
 
     def _report(self, key: AccountKey, event: AccountState) -> _Report:
         """Return what a report says of the equity, with what is known now."""
-        held = self._held(key, quoted=True)
-        balance = next(b for b in event.balances if b.currency == key[1])
-        total, free = balance.total.as_decimal(), balance.free.as_decimal()
-        margin = _margin(event, key[1])
-        is_hyperliquid = key[0] == _HYPERLIQUID
-        missing = max(margin, _TRANSFER_MARGIN * held.notional) if is_hyperliquid else margin
-        if is_hyperliquid and total <= free:  # not the raw cash, which is less
-            equity = free + missing
-            consistent = held.notional == 0 or (free > 0 and held.is_quoted)
-        else:
-            equity = total + (held.signed if is_hyperliquid else held.unrealized)
-            consistent = abs(equity - free - missing) <= _CENT + held.notional / 100
-        consistent = consistent and (margin > 0) == (held.notional > 0)
-        equity = equity if consistent else min(equity, free + margin)
+        equity, held, fits = self._reports.read(key, event)
+        profit = self._realized.get(key, _ZERO) + held.unrealized + held.realized
+        return _Report(equity, profit, self._now_ns(), fits and self._is_quiet(key, self._now_ns()))
+
+    def _is_quiet(self, key: AccountKey, ts: int) -> bool:
+        """Return whether no fill came near to this time, and no order is on its way."""
         now = self._now_ns()
         # One whose end was never reported stays in flight in the cache for good.
         in_flight = any(
             now - order.ts_last < _LOST_ORDER_NS for order in self._strategy.cache.orders_inflight(key[0])
         )
-        quiet = now - self._fill_ns.get(key, 0) > _SETTLE_NS and not in_flight
-        profit = self._realized.get(key, _ZERO) + held.unrealized + held.realized
-        return _Report(equity, profit, now, consistent and quiet)
+        return self._fill_ns.get(key, 0) < ts - _SETTLE_NS and not in_flight
 
     def _compare_pending(self, key: AccountKey) -> None:
         """Apply the last report, if no fill came near to it."""
         report = self._pending.get(key)
-        if report is None or not report.consistent:
+        if report is None or not report.consistent or key in self._disputed:
             return
         if self._fill_ns.get(key, 0) >= report.ts:
             self._pending[key] = report._replace(consistent=False)  # a bound for entries until the next one
         elif self._now_ns() - report.ts >= _SETTLE_NS:
-            del self._pending[key]
             self._apply_report(key, report)
 
     def _apply_report(self, key: AccountKey, report: _Report) -> None:
         difference = report.equity - report.profit - self._base[key]
-        notional, since = self._notional.get(key, _ZERO), self._compared_ns[key]
-        hours_passed = report.ts // _HOUR_NS > (since - _FUNDING_DELAY_NS) // _HOUR_NS
-        cost = _CENT + notional * (_MAX_FUNDING if hours_passed else _PRICE_NOISE)
+        is_as_expected = abs(difference) <= _CENT + self._notional.get(key, _ZERO) * _PRICE_NOISE
+        if self._statements.can_ask(key[0].value):
+            if is_as_expected and key not in self.unknown:
+                del self._pending[key]
+            else:
+                self._disputed.add(key)
+                self._request_statement(key)
+            return
+        del self._pending[key]
+        if is_as_expected and key not in self.unknown:
+            return
         self._base[key] += difference
-        self._compared_ns[key], self._notional[key] = report.ts, self._held(key).notional
+        self._notional[key] = self._reports.held(key).notional
         if key in self.unknown:
             self.unknown.discard(key)
-        elif abs(difference) > cost:
-            self._shift_opening(key, difference, report.equity)
+        elif difference > 0:
+            self._shift_opening(key, difference, "deposit", report.equity)
+        else:
+            self._strategy.log.error(
+                f"{-difference:.2f} {key[1]} less at {key[0]} than expected, withdrawn or lost: it counts as lost "
+                "today, since nothing here can ask the venue for its records"
+            )
 
-    def _shift_opening(self, key: AccountKey, transfer: Decimal, equity: Decimal) -> None:
-        """Shift the day's opening equity by a deposit or withdrawal."""
+    # Statements
+
+    def _is_due(self, key: AccountKey) -> bool:
+        """Return whether a statement is due: since the last one an hour was full, and its funding is recorded."""
+        return key not in self._stated or self._stated_hour.get(key) != self._hour()
+
+    def _request_statement(self, key: AccountKey, delay_s: float = 0.0) -> None:
+        venue = key[0].value
+        if self._statements.can_ask(venue):
+            symbols = {i.raw_symbol.value for i in self._instruments if account_key(i) == key}
+            wanted = () if self._terms_hour.get(venue) == self._hour() else tuple(sorted(symbols))
+            self._statements.request(StatementRequest(venue, self._since_ms(key), wanted), delay_s)
+
+    def _since_ms(self, key: AccountKey) -> int:
+        """Return since when records are of concern."""
+        now_ms = self._now_ns() // MILLISECOND_NS
+        return max(self._floor_ms.get(key, now_ms), self.counted_ms.get(key, now_ms) - _LATE_RECORD_MS)
+
+    def _hour(self) -> int:
+        """Return the last hour whose funding is in the venue's records."""
+        return (self._now_ns() // MILLISECOND_NS - _FUNDED_MS) // _HOUR_MS
+
+    def _on_no_statement(self, venue: str, why: str) -> None:
+        self._strategy.log.warning(
+            f"{venue} gave no statement of the account: {why}. It is asked again; until then entries are sized by the "
+            "lower of what is reported and what is expected"
+        )
+
+    def _on_statement(self, request: StatementRequest, statement: AccountStatement) -> None:
+        for symbol, terms in statement.terms.items():
+            self._terms[request.venue, symbol] = terms
+            self._terms_hour[request.venue] = self._hour()
+        for key in {account_key(instrument) for instrument in self._instruments}:
+            if key[0].value != request.venue or key[1].code != statement.currency:
+                continue
+            if request.since_ms > self._since_ms(key):
+                self._request_statement(key)  # a day was resumed meanwhile, which began before
+            elif not self._fits(key, statement) or not self._is_quiet(key, request.asked_ns):
+                self._pause_s[key] = min(2.0 * self._pause_s.get(key, _AGAIN_S / 2.0), _LONGEST_PAUSE_S)
+                self._request_statement(key, self._pause_s[key])
+            else:
+                self._pause_s.pop(key, None)
+                self._apply_statement(key, statement)
+
+    def _fits(self, key: AccountKey, statement: AccountStatement) -> bool:
+        """Return whether the venue holds the quantities that are known here."""
+        known = dict.fromkeys(statement.held, _ZERO)
+        for position, instrument in self._exposure.positions(key):
+            symbol = instrument.raw_symbol.value
+            known[symbol] = known.get(symbol, _ZERO) + position.signed_decimal_qty()
+        listed = self._listed(key)
+        return all(
+            quantity == statement.held[symbol].quantity if symbol in statement.held else quantity == 0
+            for symbol, quantity in known.items()
+            if symbol in listed
+        )
+
+    def _listed(self, key: AccountKey) -> set[str]:
+        """Return the venue's names of the instruments that are known here."""
+        return {instrument.raw_symbol.value for instrument in self._strategy.cache.instruments(venue=key[0])}
+
+    def _apply_statement(self, key: AccountKey, statement: AccountStatement) -> None:
+        """Count what the venue says, unless it may say more in a moment."""
+        listed = self._listed(key)
+        elsewhere = (each.value for symbol, each in statement.held.items() if symbol not in listed)
+        equity = statement.cash + self._reports.held(key).signed + sum(elsewhere, _ZERO)
+        floor_ms = self._floor_ms.setdefault(key, statement.ts_ms)
+        transfers = [t for t in statement.transfers if t.ts_ms > floor_ms and t not in self._records]
+        funding = [f for f in statement.funding if f.ts_ms > floor_ms and f not in self._records]
+        transferred = sum((t.amount or _ZERO for t in transfers), _ZERO)
+        funded = sum((f.amount for f in funding), _ZERO)
+        base = equity - self._profit(key)
+        unexplained = _ZERO
+        if key in self._stated and key not in self.unknown and key not in self._inferred:
+            unexplained = base - self._base[key] - transferred - funded
+        if abs(unexplained) > 5 * _CENT + self._notional.get(key, _ZERO) * _ROUNDING:
+            self._attempts[key] = self._attempts.get(key, 0) + 1
+            if self._attempts[key] < _ATTEMPTS:
+                self._request_statement(key, _AGAIN_S)
+                return
+            self._add_unexplained(key, unexplained)
+        self._attempts.pop(key, None)
+        self._base[key], self._notional[key] = base, self._reports.held(key).notional
+        self._stated.add(key)
+        self._resumed.discard(key)
+        self._stated_hour[key] = self._hour()
+        self._pending.pop(key, None)
+        self._disputed.discard(key)
+        self.unknown.discard(key)
+        self._inferred.discard(key)
+        self.counted_ms[key] = statement.ts_ms
+        self._records = {r for r in self._records if r.ts_ms > statement.ts_ms - 2 * _LATE_RECORD_MS}
+        self._records.update(transfers, funding)
+        self._count_records(key, transfers, funded, equity)
+        self._on_counted()
+
+    def _count_records(
+        self, key: AccountKey, transfers: list[Transfer], funded: Decimal, equity: Decimal
+    ) -> None:
+        for transfer in transfers:
+            if transfer.amount is None:
+                self._strategy.log.error(
+                    f"{key[0]} has recorded `{transfer.kind}`; what it did to the account is not in the record, and "
+                    "counts as profit or loss"
+                )
+            else:
+                self._shift_opening(key, transfer.amount, transfer.kind, equity)
+        if funded:
+            total = self.funding[key] = self.funding.get(key, _ZERO) + funded
+            self._strategy.log.info(f"funding of {funded:.6f} {key[1]} at {key[0]}, {total:.6f} today")
+
+    def _add_unexplained(self, key: AccountKey, amount: Decimal) -> None:
+        total = self.unexplained[key] = self.unexplained.get(key, _ZERO) + amount
+        what = "lost: it counts as a loss" if amount < 0 else "gained: it is made no use of"
+        self._strategy.log.error(
+            f"{abs(amount):.2f} {key[1]} at {key[0]} that no trade, funding or transfer explains are {what} today; "
+            f"{total:.2f} of the day are unexplained"
+        )
+
+    def _shift_opening(self, key: AccountKey, transfer: Decimal, kind: str, equity: Decimal) -> None:
+        """Shift the day's opening equity by a transfer."""
         if key in self.opening:
             self.transferred[key] = self.transferred.get(key, _ZERO) + transfer
             if (
                 self.day_open(key) <= 0
             ):  # more was taken out than there was in the morning: the day begins anew
                 self.transferred[key] = equity - self.opening[key]
-        kind = "deposit" if transfer > 0 else "withdrawal"
         self._strategy.log.warning(
-            f"{kind} of {abs(transfer):.2f} {key[1]} at {key[0]}: equity {equity:.2f}, "
+            f"{kind} of {transfer:.2f} {key[1]} at {key[0]}: equity {equity:.2f}, "
             f"the day's loss is measured from {self.day_open(key) if key in self.opening else equity:.2f}"
         )
 
-    def _held(self, key: AccountKey, *, quoted: bool = False) -> _Held:
-        """Return what the open positions amount to, at the last closes or where there are some at fresh quotes."""
-        signed, notional, unrealized, realized, is_quoted = _ZERO, _ZERO, _ZERO, _ZERO, True
-        for position, instrument in self._exposure.positions(key):
-            quote = self._fresh_middle(instrument) if quoted else None
-            is_quoted = is_quoted and quote is not None
-            price = self._exposure.price(position, instrument) if quote is None else quote
-            value = instrument.notional_value(position.quantity, price).as_decimal()
-            signed += value if position.side == PositionSide.LONG else -value
-            notional += value
-            unrealized += position.unrealized_pnl(price).as_decimal()
-            realized += _realized(position)
-        return _Held(signed, notional, unrealized, realized, is_quoted)
-
-    def _fresh_middle(self, instrument: Instrument) -> Price | None:
-        quote = self._strategy.cache.quote_tick(instrument.id)
-        if quote is None or self._now_ns() - quote.ts_init > _QUOTE_NS:
-            return None
-        return instrument.make_price((quote.bid_price.as_double() + quote.ask_price.as_double()) / 2)
-
     def _profit(self, key: AccountKey) -> Decimal:
         """Return what all positions have made since the start, open and closed ones, at the last closes."""
-        held = self._held(key)
+        held = self._reports.held(key)
         return self._realized.get(key, _ZERO) + held.unrealized + held.realized
 
     def _now_ns(self) -> int:
         now_ns: int = self._strategy.clock.timestamp_ns()
         return now_ns
-
-
-def _margin(event: AccountState, currency: Currency) -> Decimal:
-    """Return the initial margin of all positions."""
-    margins = (m.initial for m in event.margins if m.initial.currency == currency)
-    return sum((m.as_decimal() for m in margins), _ZERO)
 
 
 def _is_made_up(fill: OrderFilled, position: Position) -> bool:
@@ -322,11 +486,3 @@ def _is_made_up(fill: OrderFilled, position: Position) -> bool:
     return bool(
         fill.last_px.as_double() <= 0.0 or (fill.reconciliation and fill.order_side != position.entry)
     )
-
-
-def _realized(position: Position) -> Decimal:
-    """Return the realized profit after fees, which a position leaves out where they are of another currency."""
-    realized = position.realized_pnl
-    profit: Decimal = _ZERO if realized is None else realized.as_decimal()
-    own = position.settlement_currency
-    return profit - sum((fee.as_decimal() for fee in position.commissions() if fee.currency != own), _ZERO)

@@ -86,6 +86,16 @@ class Entries:
         """Return the entries of an earlier life of which it is not known what became."""
         return list(self._unsettled.values())
 
+    def uncertain(self) -> list[EntryIntent]:
+        """Return the entries of an earlier life that may have opened, or may yet, what is not known here."""
+        now_ns = self._strategy.clock.timestamp_ns()
+        return [
+            intent
+            for intent in self._journal.open_intents()
+            if intent.order_id in self._unsettled
+            or now_ns - self._ended_ns.get(intent.order_id, -_LATE_FILL_NS) < _LATE_FILL_NS
+        ]
+
     def end_closed(self, instrument_id: InstrumentId, trade: Trade | None) -> None:
         """Close the intents of an instrument whose orders have ended; of one that is unwound that is not known."""
         if trade is not None and trade.unwinding:

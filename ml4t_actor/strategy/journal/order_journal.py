@@ -1,7 +1,7 @@
 """What the strategy must not forget: signals that were entered, entries on their way, and how a day began."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
@@ -54,6 +54,12 @@ class DayRecord:
         Whether nothing is entered any more that day.
     transferred : Decimal
         What was paid in, less what was paid out, since the opening.
+    funding : Decimal
+        What was received of it since then; negative where it was paid.
+    unexplained : Decimal
+        What was gained since then, negative where lost, that no trade, funding or transfer explains.
+    counted_ms : int
+        Up to which time, by the venue's clock in UNIX milliseconds, its records are in these; 0 where it was not asked.
     """
 
     account: str
@@ -61,6 +67,9 @@ class DayRecord:
     open_equity: Decimal
     halted: bool
     transferred: Decimal = Decimal(0)
+    funding: Decimal = Decimal(0)
+    unexplained: Decimal = Decimal(0)
+    counted_ms: int = 0
 
 
 class OrderJournal(Protocol):
@@ -84,8 +93,11 @@ class OrderJournal(Protocol):
     def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
         """Remember a day; when that is durable call `then`, on the event thread.
 
-        Of a day that is known already the older opening stays, and so does a halt; what was transferred is replaced.
+        Of a day that is known already the older opening stays, and so does a halt; the rest is replaced.
         """
+
+    def days(self) -> list[DayRecord]:
+        """Return the newest day of each account."""
 
     def newest_entry(self, instrument_id: str) -> EntryIntent | None:
         """Return the entry in an instrument that was begun last, None if there was none."""
@@ -150,6 +162,10 @@ class MemoryJournal:
         """Return the newest day of an account, None if there was none."""
         return self._days.get(account)
 
+    def days(self) -> list[DayRecord]:
+        """Return the newest day of each account."""
+        return list(self._days.values())
+
     def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
         """Remember a day and call `then`."""
         self._days[record.account] = merge_days(self._days.get(record.account), record)
@@ -196,4 +212,4 @@ def merge_days(known: DayRecord | None, new: DayRecord) -> DayRecord:
         return new
     if new.day < known.day:
         return known
-    return DayRecord(known.account, known.day, known.open_equity, known.halted or new.halted, new.transferred)
+    return replace(new, open_equity=known.open_equity, halted=known.halted or new.halted)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from ml4t_actor.strategy.journal.order_journal import DayRecord, EntryIntent, JournalError, MemoryJournal
 
 _APPLICATION_ID = 0x4D4C344F  # "ML4O"
-_VERSION = 1
-_SCHEMA = """
+# By the version of a file, what makes it one of the next; an empty one is of version 0.
+_MIGRATIONS = (
+    """
 CREATE TABLE entries (
     order_id TEXT PRIMARY KEY, source TEXT NOT NULL, signal_id TEXT NOT NULL, instrument_id TEXT NOT NULL,
     side INTEGER NOT NULL, quantity TEXT NOT NULL, ts INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0
@@ -23,11 +24,21 @@ CREATE TABLE days (
     transferred TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE exits (instrument_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE quantities (instrument_id TEXT PRIMARY KEY, quantity TEXT NOT NULL) WITHOUT ROWID;
-"""
+CREATE TABLE quantities (instrument_id TEXT PRIMARY KEY, quantity TEXT NOT NULL) WITHOUT ROWID
+""",
+    """
+ALTER TABLE days ADD COLUMN funding TEXT NOT NULL DEFAULT '0';
+ALTER TABLE days ADD COLUMN unexplained TEXT NOT NULL DEFAULT '0';
+ALTER TABLE days ADD COLUMN counted_ms INTEGER NOT NULL DEFAULT 0
+""",
+)
+_VERSION = len(_MIGRATIONS)
 _BEGIN_ENTRY = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(EntryIntent._fields))}, 0)"
 _END_ENTRY = "UPDATE entries SET ended = 1 WHERE order_id = ?"
-_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?)"
+_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_READ_DAYS = (
+    "SELECT account, day, open_equity, halted, transferred, funding, unexplained, counted_ms FROM days"
+)
 _WANT_EXIT = "INSERT OR IGNORE INTO exits VALUES (?)"
 _END_EXIT = "DELETE FROM exits WHERE instrument_id = ?"
 _RECORD_QUANTITY = "INSERT OR REPLACE INTO quantities VALUES (?, ?)"
@@ -101,8 +112,16 @@ class SqliteJournal(MemoryJournal):
         """Remember a day; when that is in the file call `then`, on the event thread."""
         super().record_day(record)
         merged = self._days[record.account]
-        opening, transferred = str(merged.open_equity), str(merged.transferred)
-        values = (merged.account, merged.day, opening, int(merged.halted), transferred)
+        values = (
+            merged.account,
+            merged.day,
+            str(merged.open_equity),
+            int(merged.halted),
+            str(merged.transferred),
+            str(merged.funding),
+            str(merged.unexplained),
+            merged.counted_ms,
+        )
         self._record(_RECORD_DAY, values, then)
 
     def want_exit(self, instrument_id: str) -> None:
@@ -151,9 +170,10 @@ class SqliteJournal(MemoryJournal):
             self._remember_entry(intent)
             if ended:
                 del self._open[order_id]
-        for account, day, opening, halted, transferred in self._connection.execute("SELECT * FROM days"):
+        for account, day, opening, halted, *amounts, counted_ms in self._connection.execute(_READ_DAYS):
+            transferred, funding, unexplained = map(Decimal, amounts)
             self._days[account] = DayRecord(
-                account, day, Decimal(opening), bool(halted), Decimal(transferred)
+                account, day, Decimal(opening), bool(halted), transferred, funding, unexplained, counted_ms
             )
         for instrument_id, quantity in self._connection.execute("SELECT * FROM quantities"):
             self._quantities[instrument_id] = Decimal(quantity)
@@ -238,7 +258,7 @@ def read_orders(path: Path, limit: int) -> StoredOrders:
         # Not `mode=ro`: after a kill what is in the WAL has to be recovered.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0.5)
         with closing(connection):
-            if _is_new(connection, path):
+            if _version_of(connection, path) == 0:
                 return StoredOrders([], frozenset(), {})
             (n_open,) = connection.execute("SELECT count(*) FROM entries WHERE NOT ended").fetchone()
             rows = sorted(connection.execute(newest, (n_open + limit,)))
@@ -261,15 +281,14 @@ def _open(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     try:
         # The lock, which the system takes back from a process that is killed, stays until the connection is closed.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        is_new = _is_new(connection, path)
+        version = _version_of(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN EXCLUSIVE")
-        if is_new:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        for statement in ";".join(_MIGRATIONS[version:]).split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
         connection.commit()
     except BaseException:
         connection.close()
@@ -277,20 +296,20 @@ def _open(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
-def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the file is empty; `JournalError` if it is another's."""
+def _version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file, 0 if it is empty; `JournalError` if it is another's."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0 and application == 0:
-        return True
+        return 0
     if application != _APPLICATION_ID:
         raise JournalError(f"{path} is no journal of orders: give `journal_path` another file")
-    if version != _VERSION:
+    if not 1 <= version <= _VERSION:
         raise JournalError(
-            f"the journal {path} is of version {version}, not {_VERSION}: use the release that wrote it"
+            f"the journal {path} is of version {version}, not 1 to {_VERSION}: use the release that wrote it"
         )
-    return False
+    return int(version)
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ml4t_actor.strategy.journal.order_journal import (
     MemoryJournal,
     OrderJournal,
 )
-from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal, read_orders
 from tests.support.paths import ROOT
 
 WAIT_S = 20.0
@@ -77,6 +78,9 @@ def remembers(journal: OrderJournal) -> None:
     journal.record_day(DayRecord("A", 5, Decimal(90), True))
     journal.record_day(DayRecord("A", 5, Decimal(80), False))
     journal.record_day(DayRecord("B", 6, Decimal("0.1"), False))
+    journal.record_day(
+        DayRecord("B", 6, Decimal("0.3"), False, Decimal(-8), Decimal("-0.5"), Decimal(3), 77_000)
+    )
     journal.record_quantity("BTC.X", Decimal(2))
     journal.record_quantity("BTC.X", Decimal("-0.455"))
 
@@ -91,7 +95,9 @@ def check(journal: OrderJournal) -> None:
     assert journal.own_quantity("BTC.X") == Decimal("-0.455")
     assert journal.own_quantity("ETH.X") == 0
     assert journal.day("A") == DayRecord("A", 5, Decimal(100), True)
-    assert journal.day("B") == DayRecord("B", 6, Decimal("0.1"), False)
+    in_b = DayRecord("B", 6, Decimal("0.1"), False, Decimal(-8), Decimal("-0.5"), Decimal(3), 77_000)
+    assert journal.day("B") == in_b
+    assert {day.account for day in journal.days()} == {"A", "B"}
     assert journal.day("C") is None
 
 
@@ -122,6 +128,39 @@ def test_a_new_day_replaces_an_older_one_and_not_the_reverse(reopen):
     assert reopen().day("A") == DayRecord("A", 6, Decimal(90), False, Decimal("-3.5"))
 
 
+def test_a_file_of_the_first_version_is_taken_over(reopen, tmp_path):
+    """Of before funding was recorded."""
+    path = tmp_path / "a" / "orders.sqlite"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            """
+            CREATE TABLE entries (
+                order_id TEXT PRIMARY KEY, source TEXT NOT NULL, signal_id TEXT NOT NULL, instrument_id TEXT NOT NULL,
+                side INTEGER NOT NULL, quantity TEXT NOT NULL, ts INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0
+            );
+            CREATE TABLE days (
+                account TEXT PRIMARY KEY, day INTEGER NOT NULL, open_equity TEXT NOT NULL, halted INTEGER NOT NULL,
+                transferred TEXT NOT NULL
+            ) WITHOUT ROWID;
+            CREATE TABLE exits (instrument_id TEXT PRIMARY KEY) WITHOUT ROWID;
+            CREATE TABLE quantities (instrument_id TEXT PRIMARY KEY, quantity TEXT NOT NULL) WITHOUT ROWID;
+            PRAGMA application_id = 1296839759;
+            PRAGMA user_version = 1;
+            INSERT INTO entries VALUES ('id1', 'momentum', '1', 'BTC.X', 1, '0.10', 1001, 0);
+            INSERT INTO days VALUES ('A', 5, '100', 1, '-7');
+            INSERT INTO quantities VALUES ('BTC.X', '0.1');
+            """
+        )
+    assert read_orders(path, 10).unsettled == {"id1"}
+    for journal in (reopen(), reopen()):
+        assert journal.open_intents() == [intent(1)]
+        assert journal.day("A") == DayRecord("A", 5, Decimal(100), True, Decimal(-7))
+        assert journal.own_quantity("BTC.X") == Decimal("0.1")
+    journal.record_day(DayRecord("A", 5, Decimal(100), True, Decimal(-7), Decimal(1), Decimal(2), 3))
+    assert reopen().day("A").counted_ms == 3
+
+
 def test_what_follows_is_called_on_the_event_thread_when_it_is_in_the_file(reopen, events, tmp_path):
     journal = reopen()
     called: list[int] = []
@@ -143,7 +182,7 @@ KILLED = """
 import os, signal, sys
 from decimal import Decimal
 from ml4t_actor.strategy.journal.order_journal import EntryIntent
-from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal, read_orders
 journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
 def killed(n):
     print(n, flush=True)
@@ -170,7 +209,7 @@ def test_what_was_durable_survives_a_kill(tmp_path):
 
 HOLDS = """
 import sys
-from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal, read_orders
 journal = SqliteJournal(sys.argv[1], lambda call: call(), print)
 print("open", flush=True)
 sys.stdin.read()
@@ -255,13 +294,19 @@ def test_what_a_journal_holds_is_shown_and_settled_by_hand(reopen, capsys):
     assert journal.close(WAIT_S)
     assert main([str(journal.path)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 3
+    assert len(shown) == 5
     assert shown[0].startswith("id2  1970-01-01T00:00:00.000001002Z  sell 0.10 ETH.X, for 2 of momentum")
     assert shown[2] == "BTC.X: its position is to be closed"
+    assert shown[3:] == [
+        "A  1970-01-06: opened with 100.00, transferred +0.00, funding +0.000000; halted: its loss has reached the "
+        "limit",
+        "B  1970-01-07: opened with 0.10, transferred -8.00, funding -0.500000, unexplained +3.00, by the venue's "
+        "records up to 1970-01-01T00:01:17.000000000Z",
+    ]
     assert main([str(journal.path), "--settle", "id2", "--settle", "id9"]) == 2
     printed = capsys.readouterr()
     assert "id9 is no entry" in printed.err
-    assert [line.split()[0] for line in printed.out.splitlines()] == ["id3", "BTC.X:"]
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["id3", "BTC.X:", "A", "B"]
     again = reopen()
     assert again.open_intents() == [intent(3)]
     assert again.was_entered("momentum", "2")

@@ -24,6 +24,8 @@ class TradingDay:
     ----------
     has_transfers : bool
         Money came or went, on whichever day.
+    opens_in_midst : bool
+        The day began with the history under way: at closes of bars that had not all come.
     halted : bool
         The loss has been at the limit for so long that a node that runs knows it.
     """
@@ -37,7 +39,7 @@ class TradingDay:
         self._before: deque[float] = deque(maxlen=int(_BAR_S / step_s) + 1)
         self._seen_s = self._below_s = 0.0
         self._lowest, self._highest = math.inf, -math.inf  # opening equity, less what was paid in before
-        self.has_transfers = self.halted = False
+        self.has_transfers = self.opens_in_midst = self.halted = False
 
     def pay_in(self, amount: float) -> None:
         """Money came, or went where the amount is negative."""
@@ -47,6 +49,7 @@ class TradingDay:
     def step(self, now_ns: int, equity: float, *, runs: bool, hears: bool) -> None:
         """Time has passed: a node that `runs` looks at the account, and `hears` of it while the venue answers."""
         if now_ns // _DAY_NS != self._day:
+            self.opens_in_midst = self._day >= 0
             self._day = now_ns // _DAY_NS
             self._seen_s = self._below_s = 0.0
             self._lowest = min(self._before, default=math.inf)

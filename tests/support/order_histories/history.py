@@ -151,7 +151,7 @@ class History:
         """Pay into the account, or out of it as far as the venue lets one."""
         amount = Decimal(str(round(usdc, 2)))
         amount = max(amount, -Decimal(self.venue.exchange.clearinghouse()["withdrawable"]))  # type: ignore[arg-type]
-        self.venue.exchange.cash += amount
+        self.venue.exchange.transfer(amount, "deposit" if amount > 0 else "withdraw")
         self.checks.day.pay_in(float(amount))
         self.log(f"transfer of {amount}")
 

@@ -24,6 +24,7 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 
 from examples.venue.tape import SIZE_DECIMALS
 from ml4t_actor.messages import EnrichedSignal
+from ml4t_actor.node.hyperliquid_statements import HyperliquidStatements
 from ml4t_actor.node.run import _Runner
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig, RiskLimits
@@ -31,11 +32,12 @@ from ml4t_actor.strategy.account.exposure import account_key
 from tests.support.order_histories.client import ModelClient, instrument_id
 from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.plan import BAR_S, COINS, Plan
-from tests.support.order_histories.threads import ModelOrders
+from tests.support.order_histories.threads import ModelInfo, ModelOrders
 from tests.support.order_histories.venue import VenueModel
 
 ADOPT_POSITIONS = False
 STRATEGY_ID = "EnrichedSignalStrategy-001"
+_ADDRESS = f"0x{'1' * 40}"
 _BASES = {"BTC": BTC, "ETH": ETH, "SOL": Currency.from_str("SOL")}
 _LIFE: ContextVar[int] = ContextVar("life", default=0)
 
@@ -138,6 +140,7 @@ class Node:
             **parts | {"clock": VirtualClock(loop, plan.start_ns)},
         )
         self.strategy.use_order_statuses("HYPERLIQUID", ModelOrders(venue))
+        self.strategy.use_statements("HYPERLIQUID", HyperliquidStatements(ModelInfo(venue), _ADDRESS))
         self.started = False
         self.is_dead = False
         self._starting: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ START_NS = 1_800_000_000 * 1_000_000_000 // 86_400_000_000_000 * 86_400_000_000_
 EQUITY = 100_000.0
 ORDER_TIMEOUT_S = 8.0
 # Whether the strategy reads the venue's record of transfers: else it takes some of them for what trading has made.
-TRANSFERS_ARE_RECORDED = False
+TRANSFERS_ARE_RECORDED = True
 _QUIET_FOR_FUNDING_S = 10.0
 
 _TEXTS = {

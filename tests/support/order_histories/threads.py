@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from ml4t_actor.node.hyperliquid_orders import _OPEN
@@ -17,6 +18,7 @@ from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 from tests.support.order_histories.client import cloid
 from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.venue import VenueModel
+from tests.support.statements import without_threads
 
 
 class _NoThread:
@@ -108,6 +110,17 @@ class ModelOrders:
         return OrderOutcome.OPEN if answer["order"]["status"] in _OPEN else OrderOutcome.ENDED
 
 
+class ModelInfo:
+    """Asks the model of the venue, as `InfoClient` asks the venue."""
+
+    def __init__(self, venue: VenueModel) -> None:
+        self._venue = venue
+
+    def query[T](self, kind: type[T], **query: object) -> T:
+        """Return the answer to a query; raise where there is none of that kind."""
+        return msgspec.json.decode(msgspec.json.encode(self._venue.query(query)), type=kind)
+
+
 def _settlements(loop: VirtualLoop) -> type[IntentSettlement]:
     class VirtualSettlement(IntentSettlement):
         def start(self, intents: Sequence[EntryIntent]) -> None:
@@ -136,5 +149,6 @@ def no_threads(seed: int, loop: VirtualLoop, clock: VirtualClock) -> Iterator[Jo
         )
         patch.setattr(strategy, "SqliteJournal", _journal(journals))
         patch.setattr(entries, "IntentSettlement", _settlements(loop))
+        without_threads(patch, loop.call_later, clock.timestamp_ns)
         patch.setattr(order_status, "time", SimpleNamespace(time_ns=clock.timestamp_ns))
         yield journals

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from examples.venue.exchange import Exchange
+from examples.venue.orders import LEVERAGE
 from examples.venue.payloads import Action, Message
 from tests.support.order_histories.loop import VirtualClock, VirtualLoop
 from tests.support.order_histories.market import Market, size_step
@@ -128,6 +129,16 @@ class VenueModel:
             return self.exchange.clearinghouse()
         if kind in ("openOrders", "frontendOpenOrders"):
             return self.exchange.open_orders()
+        if kind == "userFunding":
+            return self.exchange.records.funding(request)  # type: ignore[arg-type]
+        if kind == "userNonFundingLedgerUpdates":
+            return self.exchange.records.transfers(request)  # type: ignore[arg-type]
+        if kind == "allMids":
+            return {coin: str(self.market.last(coin)) for coin in COINS}
+        if kind == "meta":
+            return {"universe": [{"name": coin, "maxLeverage": LEVERAGE[coin]} for coin in COINS]}
+        if kind == "activeAssetData":
+            return self.exchange.terms.active_asset(request)  # type: ignore[arg-type]
         if kind in ("userFills", "userFillsByTime"):
             return list(self.exchange.fills)
         raise ValueError(f"the model does not know the query {kind!r}")
@@ -151,7 +162,7 @@ class VenueModel:
         for coin in COINS:
             notional = self.held(coin) * Decimal(str(self.market.last(coin)))
             if notional:
-                self.exchange.fund(coin, str(round(-notional * Decimal(str(rates[coin])), 6)))
+                self.exchange.fund(coin, round(-notional * Decimal(str(rates[coin])), 6))
 
     def trade_by_hand(self, coin: str, share: float) -> Decimal:
         """Open a position as the user might from elsewhere; return it."""
