@@ -52,7 +52,8 @@ class WalkResult:
         Tested signals.
     bias : float
         Mean probability served less the hit rate.
-    hit_rate : float
+    served, hit_rate : float
+        Mean probability served, and share of signals that paid.
     auc : float
         Within side and fold.
     skill : float
@@ -69,6 +70,7 @@ class WalkResult:
     verdict: str
     n: int
     bias: float
+    served: float
     hit_rate: float
     auc: float
     skill: float
@@ -89,6 +91,7 @@ def walk(task: WalkTask) -> WalkResult:
         verdict=str(result.scores.verdict),
         n=len(found.y),
         bias=found.bias,
+        served=float(found.p.mean()),
         hit_rate=float(found.y.mean()),
         auc=found.auc(found.p),
         skill=found.skill(found.p, found.rate),
