@@ -30,7 +30,6 @@ _INTEGERS = {"side", "regime", "latency_ns", "entry_bar", "barrier", "label", "b
 _TEXTS = {"actor", "source", "signal_id", "instrument_id", "model_version", "status", "regime_model"}
 _SCORED = ("label", "confidence", "side", "ret", "base_odds")
 _IS_SCORED = "label >= 0 AND side <> 0 AND confidence IS NOT NULL AND status IN ('ok', 'late')"
-_FLOOR = 1e-4  # of a probability that is scored: what is 0 by rule is no claim of certainty
 _NAT = np.iinfo(np.int64).min  # what numpy stores for "not a time"
 
 
@@ -87,7 +86,7 @@ class LedgerReader:
     expected_calibration_error    0.050
     mean_ret                      0.001
     log_loss_odds                 0.690
-    skill_over_odds              -0.006
+    odds_skill                   -0.006
     >>> reliability = reader.reliability(version="v000007", instrument="ETH", **last_week)
     >>> reliability[["n", "mean_p", "rate", "rate_low", "rate_high"]].round(2)
         n  mean_p  rate  rate_low  rate_high
@@ -183,7 +182,7 @@ class LedgerReader:
             paid), `mean_confidence`, `log_loss` in nats, `log_loss_baseline` (of always answering the base rate, which
             only hindsight knows), `skill` (the share of it that was avoided), `auc_within_side`, `brier`,
             `expected_calibration_error`, `mean_ret` (gross log return), `log_loss_odds` (of the base odds that were
-            served, over the signals that have any) and `skill_over_odds` (what the confidences added to them).
+            served, over the signals that have any) and `odds_skill` (what the confidences added to them).
 
         Raises
         ------
@@ -312,6 +311,7 @@ def _served_features(
 def _scores(rows: list[_Scored]) -> dict[str, float]:
     """Return the scores of a group of signals."""
     from ml4t_actor.validation import (
+        SCORING_FLOOR,
         auc_within_side,
         base_rate,
         brier,
@@ -324,11 +324,11 @@ def _scores(rows: list[_Scored]) -> dict[str, float]:
     scored = [row[1:] for row in rows if row[0]]
     y, p, side, ret, odds = np.array(scored, dtype=np.float64).reshape(len(scored), len(_SCORED)).T
     rate = base_rate(y)
-    floored = np.maximum(p, _FLOOR)
+    floored = np.maximum(p, SCORING_FLOOR)  # what is 0 by rule is no claim of certainty
     loss = log_loss(y, floored)
     baseline = log_loss(y, np.full(len(y), 0.0 if math.isnan(rate) else rate))
     known = ~np.isnan(odds)  # in a ledger of an earlier version they are not
-    odds_loss = log_loss(y[known], np.maximum(odds[known], _FLOOR))
+    odds_loss = log_loss(y[known], np.maximum(odds[known], SCORING_FLOOR))
     return {
         "n": len(rows),
         "resolved": sum(row[1] is not None and row[1] >= 0 for row in rows),
@@ -343,7 +343,7 @@ def _scores(rows: list[_Scored]) -> dict[str, float]:
         "expected_calibration_error": expected_calibration_error(reliability_table(y, p)),
         "mean_ret": _mean(ret[~np.isnan(ret)]),
         "log_loss_odds": odds_loss,
-        "skill_over_odds": skill(log_loss(y[known], floored[known]), odds_loss),
+        "odds_skill": skill(log_loss(y[known], floored[known]), odds_loss),
     }
 
 

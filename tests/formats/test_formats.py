@@ -230,7 +230,7 @@ def test_the_ledger_scores_its_models(written: Path) -> None:
     found = {" ".join(group): scores for group, scores in table.to_dict("index").items()}
     assert list(found) == list(EXPECTED["performance"])
     for group, scores in found.items():
-        expected = scores_of(group) | {"log_loss_odds": math.nan, "skill_over_odds": math.nan}
+        expected = scores_of(group) | {"log_loss_odds": math.nan, "odds_skill": math.nan}
         for name in ("n", "resolved", "scored"):
             assert scores[name] == EXPECTED["performance"][group][name]
         compared = {name: scores[name] for name in expected}

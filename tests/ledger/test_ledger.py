@@ -327,7 +327,7 @@ def test_a_ledger_of_an_earlier_version_gets_what_is_new(tmp_path, version):
     signals = LedgerReader(path).signals()  # which changes nothing
     assert list(signals["signal_id"]) == ["s0", "s1"]
     assert signals[list(ADDED)].isna().all(axis=None)
-    assert math.isnan(LedgerReader(path).performance()["skill_over_odds"].item())
+    assert math.isnan(LedgerReader(path).performance()["odds_skill"].item())
     assert len(training_rows(path, "actor", [], 0, 2**62, 10)) == 0
     assert table(path, "PRAGMA user_version") == [(version,)]
     answered = signal_row(2, base_odds=0.4, confidence_low=0.5, confidence_high=0.7)

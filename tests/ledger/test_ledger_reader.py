@@ -108,9 +108,7 @@ def test_performance_is_that_of_a_plain_loop(answered):
             for name in ("confidence", "base_odds")
         }
         assert found["log_loss_odds"] == pytest.approx(np.mean(losses["base_odds"]))
-        assert found["skill_over_odds"] == pytest.approx(
-            1 - sum(losses["confidence"]) / sum(losses["base_odds"])
-        )
+        assert found["odds_skill"] == pytest.approx(1 - sum(losses["confidence"]) / sum(losses["base_odds"]))
 
 
 def test_what_cannot_pay_is_scored_as_a_small_probability():
@@ -120,7 +118,7 @@ def test_what_cannot_pay_is_scored_as_a_small_probability():
         ledger.record_outcomes([outcome_row(i, int(i == 0))])
     [found] = LedgerReader(ledger).performance().to_dict("records")
     assert found["log_loss"] == pytest.approx(-(math.log(1e-4) + 9 * math.log(1 - 1e-4)) / 10)
-    assert found["skill_over_odds"] == 0.0
+    assert found["odds_skill"] == 0.0
     assert found["brier"] == pytest.approx(0.1)
 
 
