@@ -116,29 +116,34 @@ class Resamples(NamedTuple):
     drawn_block: int
 
     def interval(self, level: float) -> Interval:
-        """Return the central interval: both bounds, each at the confidence of its own tail."""
-        return Interval(*self._bounds((1.0 + level) / 2.0))
+        """Return the central interval, NaN unless most draws are defined.
+
+        Each end lies `widening` times as far from the estimate as the draws have it, by the mean of two distances: that
+        of their quantile, which knows their skewness but is uncertain for a few hundred draws, and the one of a normal
+        distribution of their deviation.
+        """
+        confidence = (1.0 + level) / 2.0
+        low, high, normal = self._distances(confidence)
+        factor = widening(confidence, self.influence, self.block, self.drawn_block)
+        return Interval(
+            self.estimate - factor * 0.5 * (max(low, 0.0) + normal),
+            self.estimate + factor * 0.5 * (max(high, 0.0) + normal),
+        )
 
     def lower_bound(self, confidence: float) -> float:
-        """Return the one-sided lower bound."""
-        return self._bounds(confidence)[0]
+        """Return the one-sided lower bound, which claims rest on: by the larger of the two distances."""
+        low, _, normal = self._distances(confidence)
+        factor = widening(confidence, self.influence, self.block, self.drawn_block)
+        return self.estimate - factor * max(low, normal)
 
-    def _bounds(self, confidence: float) -> tuple[float, float]:
-        """Return both one-sided bounds, NaN unless most draws are defined.
-
-        By the quantile of the draws, or where a normal distribution of their deviation would have it if that is further
-        from the estimate (the quantile of a few hundred draws is uncertain itself), at `widening` times the distance.
-        """
+    def _distances(self, confidence: float) -> tuple[float, float, float]:
+        """Return how far from the estimate the draws' lower and upper quantile are, and a normal one."""
         defined = self.draws[np.isfinite(self.draws)]
         if 2 * len(defined) <= len(self.draws):
-            return math.nan, math.nan
+            return math.nan, math.nan, math.nan
         low, high = np.quantile(defined, [1.0 - confidence, confidence])
         normal = NormalDist().inv_cdf(confidence) * float(defined.std())
-        factor = widening(confidence, self.influence, self.block, self.drawn_block)
-        return (
-            self.estimate - factor * max(self.estimate - float(low), normal),
-            self.estimate + factor * max(float(high) - self.estimate, normal),
-        )
+        return self.estimate - float(low), float(high) - self.estimate, normal
 
 
 class ResampledScores(NamedTuple):

@@ -25,7 +25,9 @@ def informed(seed, n=4000, strength=1.0):
 
 
 def bounds_of(estimate, draws, level, factor):
-    """Return the interval of a statistic: quantiles of its draws, or normal ones if further, times `factor`."""
+    """Return the interval of a statistic: half quantiles of its draws, half normal ones, times `factor`."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     normal = stats.norm.ppf((1 + level) / 2) * np.std(draws)
-    return estimate - factor * max(estimate - low, normal), estimate + factor * max(high - estimate, normal)
+    return estimate - factor * (estimate - low + normal) / 2, estimate + factor * (
+        high - estimate + normal
+    ) / 2
