@@ -359,9 +359,9 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
                 intercepts.append((self.wide_intercept_sd**2, self.wide_probability))
         return [
             Candidate(float(a), float(w), float(first), float(second), share_a * p / len(terms))
-            for a, share_a in intercepts
             for w in terms
             for first, second, p in features
+            for a, share_a in intercepts
         ]
 
     def _fit_candidates(
