@@ -38,8 +38,13 @@ def content(result: TrainingResult) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["logistic", "hist_gradient_boosting"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        pytest.param("logistic", marks=pytest.mark.slow),
+        pytest.param("hist_gradient_boosting", marks=pytest.mark.long),
+    ],
+)
 def test_the_result_does_not_depend_on_the_number_of_workers_nor_on_the_backend(estimator):
     alone = content(train(1, estimator=estimator))
     assert content(train(2, estimator=estimator)) == alone
