@@ -235,8 +235,6 @@ class History:
             self.journal,
             self.lives,
         )
-        for coin in COINS:
-            self.node.quote(coin)
         self.checks.on_start(self.node)
         self.node.client.on_sent = self.checks.on_sent
         self._watch(self.node)
