@@ -59,12 +59,15 @@ class OddsComparison(NamedTuple):
         Of AUC within side if only the odds were true.
     rate_skill : float
         Log-loss skill against the base rate.
+    auc_gain : float
+        AUC within side less the mean of its null.
     """
 
     skill: Interval
     skill_low: float
     auc_null: Interval
     rate_skill: float
+    auc_gain: float
 
 
 def verdict(
@@ -72,10 +75,10 @@ def verdict(
 ) -> Verdict:
     """Return what may be claimed, given the intervals of AUC within side and of skill against the base rate.
 
-    With `odds`, *better* is claimed only of a model whose skill against them is above zero at one-sided 95 %, and whose
-    loss is below that of the base rate: the odds know already when volatility pays the costs, so that a model that
-    knows no more can beat the base rate, and ranks. Without them, as for the user's own labels, AUC and skill against
-    the base rate must both be better than chance.
+    With `odds`, *better* is claimed only of a model whose skill against them is above zero at one-sided 95 %, whose
+    loss is below that of the base rate, and whose AUC is above what the odds alone would give: the odds know already
+    when volatility pays the costs, so that a model that knows no more can beat the base rate, and ranks. Without
+    them, as for the user's own labels, AUC and skill against the base rate must both be better than chance.
     """
     if any(math.isnan(bound) for bound in (*auc_within_side, *log_loss_skill)):
         return Verdict.NO_INTERVAL
@@ -92,7 +95,7 @@ def verdict(
 def _against_odds(auc_within_side: Interval, log_loss_skill: Interval, odds: OddsComparison) -> Verdict:
     if math.isnan(odds.skill_low) or any(math.isnan(bound) for bound in (*odds.skill, *odds.auc_null)):
         return Verdict.NO_INTERVAL
-    if odds.skill_low > 0.0 and odds.rate_skill > 0.0:
+    if odds.skill_low > 0.0 and odds.rate_skill > 0.0 and odds.auc_gain > 0.0:
         return Verdict.BETTER
     if log_loss_skill.low > 0.0:
         return Verdict.VOLATILITY_ONLY
@@ -285,7 +288,11 @@ def evaluate(
         )
         against_odds = _against(log_model, log_loss(labels, odds, weights), intervals, null)
         comparison = OddsComparison(
-            intervals.odds_skill, intervals.odds_skill_low, null.interval, skill(log_model, log_baseline)
+            intervals.odds_skill,
+            intervals.odds_skill_low,
+            null.interval,
+            skill(log_model, log_baseline),
+            by_side.within - null.mean,
         )
     gap = weights * (probabilities - labels) / weights.mean()
     return Scores(

@@ -167,8 +167,9 @@ def test_one_in_twenty_of_those_that_are_as_good_as_the_odds_is_called_better():
     ("auc", "rate", "odds", "low", "null", "expected"),
     [
         ((0.51, 0.6), (0.001, 0.1), (0.001, 0.1), 0.002, (0.49, 0.52), Verdict.BETTER),
-        ((0.45, 0.55), (-0.01, 0.1), (-0.001, 0.1), 0.001, (0.49, 0.52), Verdict.BETTER),
+        ((0.46, 0.55), (-0.01, 0.1), (-0.001, 0.1), 0.001, (0.49, 0.52), Verdict.BETTER),
         ((0.51, 0.6), (-0.1, -0.01), (0.001, 0.1), 0.002, (0.49, 0.52), Verdict.CHANCE),
+        ((0.42, 0.55), (-0.01, 0.1), (0.001, 0.1), 0.002, (0.49, 0.52), Verdict.CHANCE),
         ((0.53, 0.6), (0.001, 0.1), (-0.01, 0.01), -0.002, (0.49, 0.62), Verdict.VOLATILITY_ONLY),
         ((0.53, 0.6), (-0.01, 0.1), (-0.1, -0.01), -0.09, (0.49, 0.52), Verdict.ODDS_WORSE),
         ((0.53, 0.6), (-0.01, 0.1), (-0.1, 0.01), -0.09, (0.49, 0.52), Verdict.RANKS_BETTER),
@@ -178,5 +179,5 @@ def test_one_in_twenty_of_those_that_are_as_good_as_the_odds_is_called_better():
     ],
 )
 def test_claims_only_what_the_bounds_against_the_odds_allow(auc, rate, odds, low, null, expected):
-    comparison = OddsComparison(Interval(*odds), low, Interval(*null), sum(rate) / 2)
+    comparison = OddsComparison(Interval(*odds), low, Interval(*null), sum(rate) / 2, sum(auc) / 2 - 0.5)
     assert verdict(Interval(*auc), Interval(*rate), comparison) is expected
