@@ -326,11 +326,14 @@ class LiveEquity(Equity):
             return
         self._base[key] += difference
         self._notional[key] = self._reports.held(key).notional
-        if key in self.unknown:
-            self.unknown.discard(key)
-        elif difference > 0:
-            self._shift_opening(key, difference, "deposit", report.equity)
-        else:
+        is_doubted = key in self.unknown
+        self.unknown.discard(key)
+        if (
+            difference > 0
+        ):  # what a fill at an unknown price has gained, perhaps: else a deposit would hide its loss
+            if not is_as_expected:
+                self._shift_opening(key, difference, "deposit", report.equity)
+        elif not is_doubted:
             self._strategy.log.error(
                 f"{-difference:.2f} {key[1]} less at {key[0]} than expected, withdrawn or lost: it counts as lost "
                 "today, since nothing here can ask the venue for its records"

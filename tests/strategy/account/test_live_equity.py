@@ -644,6 +644,20 @@ def test_a_fill_at_an_unknown_price_is_a_loss_of_trading_when_the_venue_reports(
     assert desk.transfers() == []
 
 
+def test_where_nothing_can_be_asked_a_deposit_makes_good_no_loss_at_an_unknown_price():
+    desk = Desk(is_asked=False).start()
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.settled()
+    desk.fill_at_venue(BTC, "-1.0", 44_000.0)
+    desk.fill_here(BTC, "-1.0", 0.0, Decimal(0))
+    desk.cash += 10_000
+    desk.settled()
+    assert float(desk.marked()) == near(desk.value())
+    assert not desk.equity.unknown
+    assert desk.day_open() > 100_000
+    assert desk.transfers() == ["deposit"]
+
+
 @POSITIONS
 def test_a_position_at_the_start_is_part_of_the_first_report(quantity):
     desk = Desk()

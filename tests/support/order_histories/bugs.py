@@ -66,6 +66,11 @@ def a_loss_that_only_the_venue_knows_is_a_withdrawal(patch: pytest.MonkeyPatch) 
     patch.setattr(LiveEquity, "_doubt", lambda self, key: None)
 
 
+@_shown_by("result", "daily loss", "reserved risk")
+def what_is_paid_in_is_a_profit(patch: pytest.MonkeyPatch) -> None:  # point 2
+    patch.setattr(LiveEquity, "_shift_opening", lambda self, *what: None)
+
+
 @_shown_by("age")
 def signals_of_any_age_are_traded(patch: pytest.MonkeyPatch) -> None:  # point 7
     def accept(self: SignalPolicy, enriched: Any, now: int) -> bool:
