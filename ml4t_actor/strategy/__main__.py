@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml4t_actor.market_data import DAY_NS, MILLISECOND_NS
 from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
-from ml4t_actor.strategy.journal.order_journal import DayRecord, JournalError
+from ml4t_actor.strategy.account.day_records import day_text
+from ml4t_actor.strategy.journal.order_journal import JournalError
 from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 
 _TIMEOUT_S = 10.0
@@ -57,24 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for instrument_id in journal.exits_wanted():
         print(f"{instrument_id}: its position is to be closed")
     for day in journal.days():
-        print(_text(day))
+        print(day_text(day))
     for order_id in sorted(unknown):
         print(f"{order_id} is no entry whose end is not known", file=sys.stderr)
     return 0 if journal.close(_TIMEOUT_S) and not unknown else 2
-
-
-def _text(day: DayRecord) -> str:
-    """Return what is known of an account's day, in a line."""
-    date = unix_nanos_to_iso8601(day.day * DAY_NS)[:10]
-    line = (
-        f"{day.account}  {date}: opened with {day.open_equity:.2f}, transferred {day.transferred:+.2f}, "
-        f"funding {day.funding:+.6f}"
-    )
-    if day.unexplained:
-        line += f", unexplained {day.unexplained:+.2f}"
-    if day.counted_ms:
-        line += f", by the venue's records up to {unix_nanos_to_iso8601(day.counted_ms * MILLISECOND_NS)}"
-    return f"{line}; halted: its loss has reached the limit" if day.halted else line
 
 
 if __name__ == "__main__":

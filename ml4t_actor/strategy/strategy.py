@@ -12,7 +12,7 @@ from ml4t_actor.nautilus.components import is_live
 from ml4t_actor.nautilus.custom_data import Data
 from ml4t_actor.nautilus.model import Bar, InstrumentId
 from ml4t_actor.nautilus.trading import Instrument, OrderEvent, PositionClosed, Strategy
-from ml4t_actor.strategy.account.day_records import record_days, resume_day
+from ml4t_actor.strategy.account.day_records import day_text, record_days, resume_day
 from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
 from ml4t_actor.strategy.account.live_equity import LiveEquity
@@ -213,6 +213,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             for instrument_id in self._instruments:
                 self._execution.flatten(instrument_id)
         self.log.info(f"signals and exits: {dict(self.counts)}")
+        self._log_days()
 
     def on_reset(self) -> None:
         """Forget everything but the configuration, and what is in the journal's file."""
@@ -452,10 +453,17 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _roll_day(self) -> None:
         day = self.clock.timestamp_ns() // DAY_NS
         if day != self._day:
+            self._log_days()
             self._day = day
             self._equity.new_day()
             resume_day(self._journal, self._equity, day, self._instruments.values())
             self._record_days()
+
+    def _log_days(self) -> None:
+        """Write the day of each live account to the log: where it ends, and where the strategy does."""
+        if self._event_loop is not None:
+            for record in self._journal.days():
+                self.log.info(day_text(record))
 
     def _record_days(self) -> None:
         """Look at all accounts, whose day has begun with that, and write down what came of it."""

@@ -541,6 +541,9 @@ def test_what_was_withdrawn_while_the_node_was_down_is_no_loss_of_the_day(other,
         assert quantity * price == pytest.approx(0.5 * 20_000, rel=0.03)
         trader.publish(0)
         case.until_flat()
+        trader.stop()
+        day = trader.log().rpartition("HYPERLIQUID USDC  ")[2]
+        assert "transferred -80000.00, funding +0.000000, by the venue's records up to" in day
 
 
 def day_of(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from decimal import Decimal
 
+from ml4t_actor.market_data import DAY_NS, MILLISECOND_NS
+from ml4t_actor.nautilus.components import unix_nanos_to_iso8601
 from ml4t_actor.nautilus.trading import Instrument
 from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import account_key
@@ -35,6 +37,20 @@ def record_days(journal: OrderJournal, equity: Equity, day: int) -> None:
         )
         if journal.day(record.account) != record:
             journal.record_day(record)
+
+
+def day_text(record: DayRecord) -> str:
+    """Return what is known of an account's day, in a line."""
+    date = unix_nanos_to_iso8601(record.day * DAY_NS)[:10]
+    line = (
+        f"{record.account}  {date}: opened with {record.open_equity:.2f}, transferred {record.transferred:+.2f}, "
+        f"funding {record.funding:+.6f}"
+    )
+    if record.unexplained:
+        line += f", unexplained {record.unexplained:+.2f}"
+    if record.counted_ms:
+        line += f", by the venue's records up to {unix_nanos_to_iso8601(record.counted_ms * MILLISECOND_NS)}"
+    return f"{line}; halted: its loss has reached the limit" if record.halted else line
 
 
 def _account_name(key: AccountKey) -> str:
