@@ -88,8 +88,7 @@ def market_context(
     bundle = active.bundle
     probabilities = active.regimes.get(instrument_id)
     if bundle is not None and bundle.regime is not None and probabilities is not None:
-        regime = bundle.regime.regime(probabilities)
-        regime_weight = bundle.regime.weight(probabilities)
+        regime, regime_weight = bundle.regime.regime_and_weight(probabilities)
     else:
         percentile, strength = features.volatility_percentile, features.trend_strength
         regime = rule_regime(percentile, strength) if features.initialized else -1

@@ -265,8 +265,7 @@ class InferenceLoop:
             bundle.model.answer(x, 0.5, 1.0)
             if bundle.regime is not None:
                 scratch._states[_SCRATCH].filtered(bundle.regime)
-                bundle.regime.weight(bundle.regime.initial_state())
-                bundle.regime.regime(
+                bundle.regime.regime_and_weight(
                     bundle.regime.step(bundle.regime.initial_state(), features.regime_inputs())
                 )
 

@@ -154,3 +154,13 @@ def expected_weight(probs: FloatArray, weights: FloatArray) -> float:
     for j in range(len(weights)):
         total += probs[j] * weights[j]
     return min(total, 1.0) if total > 0.0 else 0.0
+
+
+@kernel
+def likeliest_and_weight(probs: FloatArray, weights: FloatArray) -> tuple[int, float]:
+    """Return the likeliest regime under `probs`, the first of two equals, and `expected_weight`."""
+    likeliest = 0
+    for j in range(1, len(probs)):
+        if probs[j] > probs[likeliest]:
+            likeliest = j
+    return likeliest, expected_weight(probs, weights)

@@ -163,6 +163,8 @@ def test_batch_and_streaming_agree_bit_for_bit(seed, k, d, n):
         assert probabilities.tobytes() == batch[t].tobytes()
         assert model.weight(probabilities) == model.weight(batch[t])
         assert model.regime(probabilities) == batch[t].argmax()
+        assert model.regime_and_weight(probabilities) == (batch[t].argmax(), model.weight(batch[t]))
+        assert model.regime_and_weight(batch[::-1][n - 1 - t]) == model.regime_and_weight(probabilities)
 
 
 def test_a_step_reads_any_layout_and_changes_nothing_it_was_given():
@@ -233,6 +235,12 @@ def test_damaged_probabilities_restart_from_ignorance(damage):
     expected = np.array([density(STICKY, j, x) for j in range(3)])
     np.testing.assert_allclose(after, expected / expected.sum(), rtol=1e-9)
     assert STICKY.weight(np.full(3, np.nan)) == 0.0
+    equal = np.array([0.4, 0.4, 0.2])
+    assert (
+        STICKY.regime_and_weight(equal)
+        == (STICKY.regime(equal), STICKY.weight(equal))
+        == (0, STICKY.weight(equal))
+    )
 
 
 def em_over_all_paths(features, labels, k, steps):
