@@ -22,8 +22,6 @@ class TradingDay:
 
     Attributes
     ----------
-    has_transfers : bool
-        Money came or went, on whichever day.
     opens_in_midst : bool
         The day began with the history under way: at closes of bars that had not all come.
     halted : bool
@@ -39,12 +37,11 @@ class TradingDay:
         self._before: deque[float] = deque(maxlen=int(_BAR_S / step_s) + 1)
         self._seen_s = self._below_s = 0.0
         self._lowest, self._highest = math.inf, -math.inf  # opening equity, less what was paid in before
-        self.has_transfers = self.opens_in_midst = self.halted = False
+        self.opens_in_midst = self.halted = False
 
     def pay_in(self, amount: float) -> None:
         """Money came, or went where the amount is negative."""
         self._flows += amount
-        self.has_transfers = True
 
     def step(self, now_ns: int, equity: float, *, runs: bool, hears: bool) -> None:
         """Time has passed: a node that `runs` looks at the account, and `hears` of it while the venue answers."""

@@ -140,7 +140,8 @@ class Node:
             **parts | {"clock": VirtualClock(loop, plan.start_ns)},
         )
         self.strategy.use_order_statuses("HYPERLIQUID", ModelOrders(venue))
-        self.strategy.use_statements("HYPERLIQUID", HyperliquidStatements(ModelInfo(venue), _ADDRESS))
+        if plan.has_records:
+            self.strategy.use_statements("HYPERLIQUID", HyperliquidStatements(ModelInfo(venue), _ADDRESS))
         self.started = False
         self.is_dead = False
         self._starting: asyncio.Task[None] | None = None
