@@ -155,8 +155,14 @@ class Exposure:
         return [(p, instrument) for p, instrument in positions if account_key(instrument) == account]
 
     def price(self, position: Position, instrument: Instrument) -> Price:
-        """Return the last close, or the entry's price where there is none yet."""
-        return instrument.make_price(self._prices.get(position.instrument_id, position.avg_px_open))
+        """Return the last close; where there is none yet the middle of the quote, or without one the entry's price."""
+        close = self._prices.get(position.instrument_id)
+        if close is not None:
+            return instrument.make_price(close)
+        quote = self._strategy.cache.quote_tick(position.instrument_id)
+        if quote is None:
+            return instrument.make_price(position.avg_px_open)
+        return instrument.make_price((quote.bid_price.as_double() + quote.ask_price.as_double()) / 2)
 
     def _trade_of(self, position: Position) -> Trade | None:
         """Return the trade of a position of this strategy."""

@@ -670,6 +670,18 @@ def test_a_position_at_the_start_is_part_of_the_first_report(quantity):
     assert float(desk.marked()) == near(desk.value())
 
 
+def test_before_the_first_close_a_position_is_worth_what_it_is_quoted_at():
+    """Else a day that opens right after a restart would open with the equity of its entry."""
+    desk = Desk()
+    fee = desk.fill_at_venue(BTC, "0.5", 50_000.0)
+    desk.fill_here(BTC, "0.5", 50_000.0, fee)
+    del desk.closes[BTC.id]
+    desk.marks[BTC.id] = 51_000.0
+    desk.quote(BTC, 51_000.0)
+    desk.start()
+    assert float(desk.day_open()) == near(desk.value())
+
+
 def test_what_nautilus_calculates_itself_is_no_report(desk):
     desk.send(Decimal(1), Decimal(1), Decimal(0), reported=False)
     desk.wait(60)
