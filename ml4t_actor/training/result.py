@@ -67,8 +67,8 @@ class TrainingResult:
         What choosing the tested rows by confidence earned, beside a filter by volatility and a random choice; None
         where their returns are not known.
     trials : TrialsSummary, optional
-        What the result is worth among all that were tried on the same bars and signals; None without a store, whose
-        folder keeps them.
+        What the result is worth among all that were tried on the same bars and signals. None without a store, whose
+        folder keeps them, and where rows were given in place of bars.
     """
 
     bundle: ModelBundle
