@@ -38,6 +38,8 @@ from ml4t_actor.validation import (
 )
 from ml4t_actor.validation.selection import TOP_SHARE, top_share
 
+_WORTH_PROCESSES = 20_000
+
 
 def break_even(volatility: FloatArray, labels: LabelSettings) -> FloatArray:
     """Return each signal's probability of success at which it earns nothing, by its barriers and costs.
@@ -142,11 +144,14 @@ def purged_path_skills(
     n_groups, n_test_groups : int
         5 paths of 15 fits by default.
     parallel, n_jobs
-        As for `fan_out`; the result does not depend on them.
+        As for `fan_out`, but by default one process for fewer than 20,000 rows: starting others takes longer. The
+        result does not depend on them.
     """
     splits = combinatorial_purged_splits(
         rows.label_start, rows.label_end, n_groups=n_groups, n_test_groups=n_test_groups, embargo=embargo_ns
     )
+    if n_jobs is None and len(rows) < _WORTH_PROCESSES:
+        n_jobs = 1
     tasks = [_PathTask(fit, rows, split) for split in splits]
     predictions = fan_out(_predict_split, tasks, parallel=parallel, n_jobs=n_jobs)
     model_paths, odds_paths = (
