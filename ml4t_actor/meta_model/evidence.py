@@ -13,8 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.calibration import expit, logit
-
-_MAX_STEPS = 100
+from ml4t_actor.meta_model.laplace import Posterior, fit_posterior
 
 
 class Candidate(NamedTuple):
@@ -37,14 +36,6 @@ class Candidate(NamedTuple):
     variance: float
     group_variance: float
     probability: float
-
-
-class _Fit(NamedTuple):
-    """Mode of one model's posterior, and the normal distribution that it is taken for."""
-
-    evidence: float
-    mode: FloatArray
-    covariance: FloatArray
 
 
 class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -112,7 +103,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
     candidates_ : list of Candidate
         The models.
     log_evidence_ : float64 (n_candidates,)
-        Without the normalising constant that all have in common.
+        Of the models, in Laplace's approximation.
     probabilities_ : float64 (n_candidates,)
         Of the models given the rows.
     relevance_ : float
@@ -372,7 +363,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         offset: FloatArray,
         n_terms: int,
         in_group: NDArray[np.bool_],
-    ) -> list[_Fit]:
+    ) -> list[Posterior]:
         """Return the fit of every candidate, each begun where the one before ended."""
         start = np.zeros(design.shape[1])
         fits = []
@@ -388,13 +379,13 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
             used = np.flatnonzero(variance > 0.0)
             if subset[0] != used.tobytes():
                 subset = (used.tobytes(), np.ascontiguousarray(design[:, used]))
-            fit = _posterior(
+            fit = fit_posterior(
                 subset[1], outcome, weight, offset, 1.0 / variance[used], start[used], self.tol * weight.sum()
             )
             mode, covariance = np.zeros(len(start)), np.zeros((len(start), len(start)))
             mode[used], covariance[np.ix_(used, used)] = fit.mode, fit.covariance
             start[used] = fit.mode
-            fits.append(_Fit(fit.evidence, mode, covariance))
+            fits.append(Posterior(fit.evidence, mode, covariance))
         return fits
 
     def _standardised_terms(self, terms: ArrayLike | None, n: int) -> FloatArray:
@@ -404,53 +395,6 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
                 f"`terms` must have {len(self.term_mean_)} columns, as in `fit`: {table.shape[1]}"
             )
         return _standardised(table, self.term_mean_, self.term_scale_, self.limit)
-
-
-def _posterior(
-    design: FloatArray,
-    outcome: FloatArray,
-    weight: FloatArray,
-    offset: FloatArray,
-    precision: FloatArray,
-    start: FloatArray,
-    tol: float,
-) -> _Fit:
-    """Return mode, covariance and log evidence of one logistic regression with normal priors around zero."""
-    signs = 2.0 * outcome - 1.0
-    b = start
-    eta = offset + design @ b
-    objective = _objective(eta, signs, weight, b, precision)
-    for _ in range(_MAX_STEPS):
-        p = expit(eta)
-        gradient = design.T @ (weight * (outcome - p)) - precision * b
-        root = np.sqrt(weight * p * (1.0 - p))
-        scaled = design * root[:, None]
-        hessian = scaled.T @ scaled
-        hessian[np.diag_indices_from(hessian)] += precision
-        step = np.linalg.solve(hessian, gradient)
-        gain = float(gradient @ step)
-        # From a far start a full step can overshoot: halved until it climbs. (At the mode nothing climbs any more.)
-        for _ in range(_MAX_STEPS):
-            candidate = b + step
-            eta = offset + design @ candidate
-            reached = _objective(eta, signs, weight, candidate, precision)
-            if reached >= objective or gain <= tol:
-                break
-            step = 0.5 * step
-        b, objective = candidate, reached
-        if gain <= tol:
-            break
-    evidence = objective + 0.5 * float(np.log(precision).sum()) - 0.5 * float(np.linalg.slogdet(hessian)[1])
-    return _Fit(evidence, b, np.linalg.inv(hessian))
-
-
-def _objective(
-    eta: FloatArray, signs: FloatArray, weight: FloatArray, b: FloatArray, precision: FloatArray
-) -> float:
-    """Return the log posterior but for constants."""
-    margin = signs * eta
-    log_likelihood = np.minimum(margin, 0.0) - np.log1p(np.exp(-np.abs(margin)))
-    return float(weight @ log_likelihood) - 0.5 * float(precision @ (b * b))
 
 
 def _moments(table: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
