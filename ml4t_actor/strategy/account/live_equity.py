@@ -191,6 +191,8 @@ class LiveEquity(Equity):
             self._floor_ms[key] = record.counted_ms
             self._stated.discard(key)
             self._resumed.add(key)
+            if self._statements.can_ask(key[0].value):
+                self.unknown.add(key)  # a deposit that is not counted yet would hide a loss
             self._request_statement(key)
 
     def on_position_closed(self, event: PositionClosed) -> None:

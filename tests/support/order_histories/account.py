@@ -22,8 +22,8 @@ class TradingDay:
 
     Attributes
     ----------
-    opens_in_midst : bool
-        The day began with the history under way: at closes of bars that had not all come.
+    opening_gross : float
+        Notional that was held when the day began with the history under way: at closes of which not all had come.
     halted : bool
         The loss has been at the limit for so long that a node that runs knows it.
     """
@@ -37,24 +37,29 @@ class TradingDay:
         self._before: deque[float] = deque(maxlen=int(_BAR_S / step_s) + 1)
         self._seen_s = self._below_s = 0.0
         self._lowest, self._highest = math.inf, -math.inf  # opening equity, less what was paid in before
-        self.opens_in_midst = self.halted = False
+        self.opening_gross, self.halted = 0.0, False
 
     def pay_in(self, amount: float) -> None:
         """Money came, or went where the amount is negative."""
         self._flows += amount
 
-    def step(self, now_ns: int, equity: float, *, runs: bool, hears: bool) -> None:
-        """Time has passed: a node that `runs` looks at the account, and `hears` of it while the venue answers."""
+    def roll(self, now_ns: int, gross: float) -> None:
+        """Begin a day, if it is time to."""
         if now_ns // _DAY_NS != self._day:
-            self.opens_in_midst = self._day >= 0
+            self.opening_gross = gross if self._day >= 0 else 0.0
             self._day = now_ns // _DAY_NS
             self._seen_s = self._below_s = 0.0
             self._lowest = min(self._before, default=math.inf)
             self._highest = max(self._before, default=-math.inf)
             self.halted = False
+
+    def step(self, now_ns: int, equity: float, gross: float, *, runs: bool, hears: bool) -> None:
+        """Time has passed: a node that `runs` looks at the account, and `hears` of it while the venue answers."""
+        self.roll(now_ns, gross)
         self._equities.append(equity)
         self._before.append(equity - self._flows)
         if self._seen_s <= _OPENING_S:
+            self.opening_gross = max(self.opening_gross, gross) if self.opening_gross else 0.0
             self._lowest = min(self._lowest, equity - self._flows)
             self._highest = max(self._highest, equity - self._flows)
         self._seen_s += self._step_s if runs else 0.0

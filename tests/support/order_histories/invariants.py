@@ -13,7 +13,7 @@ from ml4t_actor.strategy.orders.order_ids import Leg, order_id
 from tests.support.order_histories.account import TradingDay
 from tests.support.order_histories.client import ACCOUNT, cloid
 from tests.support.order_histories.course import Course, Node, Prices, Venue
-from tests.support.order_histories.plan import COINS
+from tests.support.order_histories.plan import BAR_S, COINS, log_step
 from tests.support.order_histories.venue import order_of
 
 _TOLERANCE = 0.01  # of a limit: prices move between a decision and its arrival
@@ -24,9 +24,8 @@ _FRESH_S = 60.0
 _SLACK = 0.002  # of equity, for fees and moves between decision and fill
 _BACKOFF_S = 60.0  # the longest; 2 s, doubled by each target that was sent
 _RESULT_USDC = 2.0
-_MIXED_USDC = 50.0  # an opening equity at closes of two times is none that the venue ever had
 _NOISE = 0.0025  # of the notional, which is about the equity
-_MOVE = 0.005  # of prices, since the last bar's close
+_SIGMAS = 4.0  # that prices move at most, from one bar's close to the next
 _REFUSALS = 8  # of exits of one coin in 20 s
 
 
@@ -131,9 +130,8 @@ class Checks:
         """Time has passed."""
         node = self._node
         runs = node is not None and node.started
-        self.day.step(
-            self._course.now_ns(), self._venue.equity(), runs=runs, hears=runs and not self._venue.is_cut
-        )
+        hears = runs and not self._venue.is_cut
+        self.day.step(self._course.now_ns(), self._venue.equity(), self._gross(), runs=runs, hears=hears)
         if node is not None and node.started and self._ready_s == math.inf:
             self._ready_s = self._course.now_s()
         self._check_protection()
@@ -232,6 +230,7 @@ class Checks:
             self.violate(
                 "position", f"{entry.coin} {own:.0f}, {limits['max_position_fraction']} x {best:.0f} allowed"
             )
+        self.day.roll(self._course.now_ns(), self._gross())
         level = self.day.loss_level()
         if self.day.halted:
             self.violate(
@@ -385,14 +384,17 @@ class Checks:
         if known is None:
             return
         low, high = self.day.result(self._venue.equity())
-        gross = sum(float(abs(self._venue.held(coin))) * self._prices.last(coin) for coin in COINS)
-        tolerance = _RESULT_USDC + _MOVE * gross + (_MIXED_USDC if self.day.opens_in_midst else 0.0)
-        if (
-            not self._plan.has_records
-        ):  # a gain that nobody explains is a deposit; up to the noise of prices it is not
+        move = _SIGMAS * log_step(self._plan, BAR_S)
+        # An opening equity at closes of two bars is none that the venue ever had.
+        tolerance = _RESULT_USDC + move * (self._gross() + self.day.opening_gross)
+        if not self._plan.has_records:
+            # A gain that nobody explains is a deposit; up to the noise of prices it is not.
             low, tolerance = -math.inf, tolerance + _NOISE * self.day.best_equity(self._venue.equity())
         if not low - tolerance <= known <= high + tolerance:
             yield "result", f"the day has made {low:.2f} to {high:.2f}, the node takes it for {known:.2f}"
+
+    def _gross(self) -> float:
+        return sum(float(abs(self._venue.held(coin))) * self._prices.last(coin) for coin in COINS)
 
     def _check_errors(self) -> None:
         if self._node is not None and self._node.n_errors:
