@@ -447,11 +447,13 @@ def test_what_was_transferred_and_paid_while_the_node_was_down_is_recognised(des
     other.equity.resume_day(key, record)
     other.marked()
     assert float(other.equity.view(ETH).day_open_equity) == 100_000  # as if lost, until the venue answers
+    assert other.equity.unknown == {key}  # and a deposit would be as if gained: nothing is entered
     other.wait(1)
     assert float(other.marked()) == near(other.value())
     assert other.day_open() == 20_000
     assert other.equity.funding[key] == -12
     assert other.equity.unexplained[key] == 0
+    assert not other.equity.unknown
     assert not other.equity.halted
 
 

@@ -135,6 +135,7 @@ def live_and_lose(venue: Venue, settings: dict[str, object], signal_id: str) -> 
     """Enter, be stopped out and be killed; return whether the entry was refused."""
     with Trader(venue, strategy=settings) as node:
         case = trading(node, venue)
+        case.until(lambda: node.state()["knows_equity"], "the venue's records of the day")
         node.publish(1, signal_id=signal_id)
         case.until(lambda: {"open", "refuse"} & set(case.counts), "the decision")
         if case.counts.get("open"):
