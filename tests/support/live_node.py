@@ -452,12 +452,25 @@ class Rig:
         return self.position(coin) == 0.0 and not self.orders(coin)
 
     def open(self, coin: str, side: int, **kwargs: Any) -> EnrichedSignal:
-        """Publish a signal; return its answer when the position is there, with stop and target."""
+        """Publish a signal; return its answer when the position is there, with stop and target.
+
+        One that is refused since only the venue knows yet what the account is left with is followed by another.
+        """
         answer = self.ask(coin, side, **kwargs)
         assert answer.status == "ok"
-        self.until(
-            lambda: self.position(coin) * side > 0 and self.is_protected(coin), f"a position in {coin}"
-        )
+
+        def is_open() -> bool:
+            nonlocal answer
+            if self.position(coin) * side > 0 and self.is_protected(coin):
+                return True
+            refused = (
+                f"{answer.signal_id} of {answer.source} for {answer.instrument_id}: refuse, unknown_equity"
+            )
+            if refused in self.output():
+                answer = self.ask(coin, side, **kwargs)
+            return False
+
+        self.until(is_open, f"a position in {coin}")
         return answer
 
     def cut(self, what: str, **arguments: Any) -> None:
