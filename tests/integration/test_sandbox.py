@@ -40,16 +40,28 @@ def test_a_signal_becomes_a_simulated_trade_and_a_stop_ends_it_cleanly(tmp_path:
             sign = 1.0 if fill["order_side"] == "BUY" else -1.0
             held[fill["instrument_id"].partition("-")[0]] += sign * float(fill["last_qty"])
         assert held["BTC"] == pytest.approx(0.0)
-        # Closed at the stop. The simulation fills no more than the quote's size, which may be thin: what is left is
-        # tried again until the stop's time is over.
-        exits = {
-            f["client_order_id"]
-            for f in fills
-            if f["instrument_id"].startswith("ETH") and f["order_side"] == "BUY"
-        }
-        assert held["ETH"] == pytest.approx(0.0) or len(exits) > 1
+        # Closed at the stop. The simulation fills no more than the quote's size, which may be thin: then each further
+        # exit is for what is left, until the stop's time is over.
+        sold = (f for f in fills if f["instrument_id"].startswith("ETH") and f["order_side"] == "SELL")
+        left, exits = sum(float(f["last_qty"]) for f in sold), _exits(node, "ETH")
+        for order_id, quantity in exits:
+            assert quantity == pytest.approx(left)
+            filled = sum(float(f["last_qty"]) for f in fills if f["client_order_id"] == order_id)
+            assert filled > 0.0
+            left -= filled
+        assert held["ETH"] == pytest.approx(-left)
+        assert left == pytest.approx(0.0) or len(exits) > 1
         assert not node.venue.log("post")
         assert not node.venue.log("exchange")
+
+
+def _exits(node: Rig, coin: str) -> list[tuple[str, float]]:
+    """Return id and quantity of a coin's exits at market, in order."""
+    return [
+        (event["client_order_id"], float(event["quantity"]))
+        for event in node.order_events("OrderSubmitted")
+        if event["instrument_id"].startswith(coin) and not event["tags"]
+    ]
 
 
 def test_after_a_kill_the_simulated_account_is_flat_and_is_traded_again(tmp_path: Path) -> None:
