@@ -28,10 +28,18 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is `long` unless it is asked for, and begin with what takes longest."""
+    """Leave out what is `long` unless it is asked for, and begin with what takes longest.
+
+    What is `slow`, real processes on a busy machine mostly, is tried again once if it fails, and then named at the end
+    (`RERUN`): one that needs it more than once is to be mended.
+    """
     if "long" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
     def rank(item: pytest.Item) -> int:
         places = (i for i, place in enumerate(LONGEST) if item.nodeid.startswith(place))

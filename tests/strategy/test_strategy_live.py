@@ -128,7 +128,7 @@ def test_an_expired_signal_opens_nothing(desk):
 
 def test_nothing_is_opened_that_its_own_margin_would_let_be_liquidated_before_its_stop(desk):
     desk.until(lambda: desk.node.state()["counted_ms"], "a statement, with the terms")
-    desk.node.publish(1, volatility=0.045)
+    desk.signal(1, volatility=0.045)
     desk.until(lambda: desk.counts.get("refuse"), "the refusal")
     assert "liquidation before the stop: the position's own margin lasts for 0.03797" in desk.node.log()
     desk.enter(volatility=0.03)
@@ -160,7 +160,7 @@ def test_an_exit_that_is_filled_in_parts_is_asked_for_until_the_position_is_gone
 
 def test_after_a_refused_entry_nothing_is_left_and_the_next_is_taken(desk):
     desk.venue.control("orders", mode="rejected")
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.node.events("OrderRejected")[-1:], "the refusal")
     assert len(desk.sent()) == 1
     desk.venue.control("orders", mode="filled")
@@ -170,7 +170,7 @@ def test_after_a_refused_entry_nothing_is_left_and_the_next_is_taken(desk):
 
 def test_a_position_whose_stop_is_refused_is_closed_at_once(desk):
     desk.venue.control("orders", reject={"trigger": "Invalid TP/SL price."})
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.counts.get("exit_no_stop"), "the exit")
     desk.until_flat()
     assert "is left: no_stop" in desk.node.log()
@@ -178,7 +178,7 @@ def test_a_position_whose_stop_is_refused_is_closed_at_once(desk):
 
 def test_a_position_whose_stop_is_not_answered_is_closed(desk):
     desk.venue.control("orders", lose=["trigger"])
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.position() > 0, "the entry")
     desk.until(lambda: desk.counts.get("exit_no_stop"), "the exit")
     desk.until_flat()
@@ -194,7 +194,7 @@ def test_a_position_whose_stop_is_cancelled_at_the_venue_is_closed_at_once(desk)
 
 def test_an_exit_that_the_venue_refuses_is_asked_for_until_it_is_filled(desk):
     desk.venue.control("orders", reject={"reduce_only": "Too many orders."})
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.counts.get("exit_again", 0) > 1, "further attempts")
     assert desk.position() > 0
     heal(desk.venue)
@@ -203,7 +203,7 @@ def test_an_exit_that_the_venue_refuses_is_asked_for_until_it_is_filled(desk):
 
 def test_an_entry_that_was_lost_on_the_way_is_given_up(desk):
     desk.venue.control("orders", mode="silent")
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
     assert desk.position() == 0
     desk.venue.control("orders", mode="filled")
@@ -217,7 +217,7 @@ def test_an_entry_that_was_lost_on_the_way_is_given_up(desk):
 
 def test_an_entry_that_was_filled_without_a_word_is_undone(desk):
     desk.venue.control("orders", mode="mute")
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.position() > 0, "the fill")
     desk.venue.control("orders", mode="filled")
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
@@ -231,7 +231,7 @@ def test_an_entry_that_was_filled_without_a_word_is_undone(desk):
 
 def test_an_entry_that_is_answered_late_is_not_forgotten(desk):
     desk.venue.control("set", post_delay_ms=7_000)
-    desk.node.publish(1)
+    desk.signal(1)
     desk.until(lambda: desk.counts.get("unknown_entry"), "the doubt")
     desk.venue.control("set", post_delay_ms=0)
     desk.until(desk.fills, "the fill")
@@ -536,7 +536,7 @@ def test_what_was_withdrawn_while_the_node_was_down_is_no_loss_of_the_day(other,
         trader.until(
             lambda: "withdraw of -80000.00 USDC at HYPERLIQUID" in trader.log(), "the venue's records"
         )
-        quantity = case.enter(1, signal_id="of what is left")
+        quantity = case.enter(1)
         price = trader.events("bar")[-1]["close"]
         assert quantity * price == pytest.approx(0.5 * 20_000, rel=0.03)
         trader.publish(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from examples.venue import Venue
 from tests.support.trader import Trader
@@ -71,10 +72,27 @@ class Case:
         seen = len(self.node.events("bar"))
         self.until(lambda: len(self.node.events("bar")) > seen + 1, "a bar at the new price")
 
+    def signal(self, side: int = 1, **fields: Any) -> None:
+        """Publish a signal that may open a position, and wait until it is decided.
+
+        One that is refused since only the venue knows yet what the account is left with is followed by another: an
+        order of an earlier case may be given up as unanswered at any time.
+        """
+        fields.setdefault("signal_id", uuid4().hex)  # of no other case or life of the node
+        decisions: list[str] = []
+        while not decisions or "refuse, unknown_equity" in decisions[-1]:
+            self.until(lambda: self.node.state()["knows_equity"], "a report of the account")
+            before = len(decisions)
+            self.node.publish(side, **fields)
+            self.until(lambda: len(self._decisions(fields["signal_id"])) > before, "the decision")
+            decisions = self._decisions(fields["signal_id"])
+
+    def _decisions(self, name: str) -> list[str]:
+        return [line for line in self.node.log().splitlines() if f": {name} of " in line]
+
     def enter(self, side: int = 1, **fields: Any) -> float:
         """Enter, and return the quantity when stop and target rest at the venue."""
-        self.until(lambda: self.node.state()["knows_equity"], "a report of the account")
-        self.node.publish(side, **fields)
+        self.signal(side, **fields)
         self.until(lambda: len(self.orders()) == 2, "stop and target at the venue")
         return self.position()
 
