@@ -79,13 +79,17 @@ class Case:
         order of an earlier case may be given up as unanswered at any time.
         """
         fields.setdefault("signal_id", uuid4().hex)  # of no other case or life of the node
-        decisions: list[str] = []
-        while not decisions or "refuse, unknown_equity" in decisions[-1]:
+        name, n = fields["signal_id"], 0
+
+        def is_decided() -> bool:
+            return len(self._decisions(name)) > n
+
+        while n == 0 or "refuse, unknown_equity" in self._decisions(name)[-1]:
+            n = len(self._decisions(name))
             self.until(lambda: self.node.state()["knows_equity"], "a report of the account")
-            before = len(decisions)
             self.node.publish(side, **fields)
-            self.until(lambda: len(self._decisions(fields["signal_id"])) > before, "the decision")
-            decisions = self._decisions(fields["signal_id"])
+            self.until(is_decided, f"the decision on {name}")
+            n += 1
 
     def _decisions(self, name: str) -> list[str]:
         return [line for line in self.node.log().splitlines() if f": {name} of " in line]
