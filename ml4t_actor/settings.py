@@ -5,6 +5,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -109,6 +110,9 @@ class LabelSettings(Settings, frozen=True):
     max_gap_bars : int, default 10
         A trade that is open across a step of more bar lengths than this between two bars has no label: what price
         did meanwhile is not known.
+    exit_on_signal : bool, default True
+        A later zero or opposite signal of the same source ends the trade, at the close of the last bar before it. What
+        0.1.0 stored reads as False: there labels end at barriers and horizon only.
     """
 
     horizon_bars: PositiveInt = 60
@@ -116,6 +120,12 @@ class LabelSettings(Settings, frozen=True):
     stop_barrier: PositiveFloat = 1.0
     cost: NonNegativeFloat = 0.0009
     max_gap_bars: PositiveInt = 10
+    exit_on_signal: bool = True
+
+
+def stored_labels(labels: Mapping[str, object]) -> dict[str, object]:
+    """Return label settings as they were stored, with what they meant where they do not say: exits are younger."""
+    return {"exit_on_signal": False, **labels}
 
 
 class VPINSettings(Settings, frozen=True):

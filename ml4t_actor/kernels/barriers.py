@@ -16,6 +16,7 @@ PROFIT = 1
 VERTICAL = 0
 STOP = -1
 UNRESOLVED = -2
+SIGNAL = 2
 
 # Lengths of the blocks that are skipped whole where they cannot touch; powers of two, one dividing the other.
 FINE = 16

@@ -1,9 +1,11 @@
 """Labels by the triple barrier: of a history at once, of a signal as bars come, and the rows to learn from."""
 
+from ml4t_actor.labeling.exits import NO_EXIT, exit_bars
 from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import (
     PROFIT,
+    SIGNAL,
     STOP,
     UNRESOLVED,
     VERTICAL,
@@ -15,7 +17,9 @@ from ml4t_actor.labeling.triple_barrier import (
 )
 
 __all__ = [
+    "NO_EXIT",
     "PROFIT",
+    "SIGNAL",
     "STOP",
     "UNRESOLVED",
     "VERTICAL",
@@ -24,6 +28,7 @@ __all__ = [
     "OpenBarrier",
     "OutcomeTracker",
     "Resolution",
+    "exit_bars",
     "join_rows",
     "random_walk_odds",
     "spans_gap",

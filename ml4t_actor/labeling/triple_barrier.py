@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ml4t_actor.kernels.barriers import (
     PROFIT,
+    SIGNAL,
     STOP,
     UNRESOLVED,
     VERTICAL,
@@ -22,6 +23,7 @@ from ml4t_actor.market_data import FloatArray, IntArray
 
 __all__ = [
     "PROFIT",
+    "SIGNAL",
     "STOP",
     "UNRESOLVED",
     "VERTICAL",

@@ -210,7 +210,7 @@ class OutcomeRow(NamedTuple):
     source, signal_id : str
         The signal.
     barrier : int
-        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0) or `UNRESOLVED` (-2).
+        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0), `SIGNAL` (2) or `UNRESOLVED` (-2).
     label : int
         1 if the trade made more than its costs, 0 if not, -1 if unresolved.
     ret : float, optional

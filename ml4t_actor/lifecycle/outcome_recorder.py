@@ -10,7 +10,7 @@ import msgspec
 
 from ml4t_actor.inference import Answer, InferenceLoop, ModelInputs
 from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
-from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL
+from ml4t_actor.labeling.triple_barrier import PROFIT, SIGNAL, STOP, UNRESOLVED, VERTICAL
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
 from ml4t_actor.ledger.schema import FIELD_OF_COLUMN
 from ml4t_actor.messages import Barrier, EnrichedSignal, SignalOutcome, Status
@@ -26,6 +26,7 @@ _BARRIERS = {
     PROFIT: Barrier.PROFIT,
     STOP: Barrier.STOP,
     VERTICAL: Barrier.VERTICAL,
+    SIGNAL: Barrier.SIGNAL,
     UNRESOLVED: Barrier.UNRESOLVED,
 }
 _PRIMITIVES = {"instrument_id": "instrument_id.value", "status": "status.value"}

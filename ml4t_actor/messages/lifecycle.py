@@ -28,6 +28,7 @@ class Barrier(StrEnum):
     PROFIT = "profit"
     STOP = "stop"
     VERTICAL = "vertical"
+    SIGNAL = "signal"
     UNRESOLVED = "unresolved"
 
 
@@ -53,7 +54,8 @@ class SignalOutcome(Data):  # type: ignore[misc]  # Nautilus's compiled base has
     meta_confidence, model_version, status
         As it was enriched, see `EnrichedSignal`.
     barrier : str
-        A `Barrier`: "profit", "stop", "vertical", or "unresolved" where the data broke off and nobody can say.
+        A `Barrier`: "profit", "stop", "vertical", "signal" where a later signal of its source ended it, or
+        "unresolved" where the data broke off and nobody can say.
     label : int
         1 if the trade made more than its costs, 0 if not, -1 if unresolved.
     ret : float

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ml4t_actor.registry.bundle import BundleError
-from ml4t_actor.settings import NonNegativeInt, PositiveInt, TrainingSettings
+from ml4t_actor.settings import NonNegativeInt, PositiveInt, TrainingSettings, stored_labels
 
 FORMAT = "ml4t_actor.bundle"
 FORMAT_VERSION = 1
@@ -116,12 +116,21 @@ def decode_manifest(version: str, raw: bytes) -> Manifest:
         detail = f"it has format version {header.format_version}, this installation reads {FORMAT_VERSION}"
         raise BundleError(version, "incompatible", detail, _RETRAIN)
     try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.convert(_as_stored(msgspec.json.decode(raw)), Manifest)
     except (ValueError, RecursionError) as e:  # msgspec's errors are ValueErrors, as are those of Settings
         raise BundleError(version, "incompatible", f"{MANIFEST_FILE}: {e}", _RETRAIN) from None
     names = set(manifest.files)
     if SERVING_FILE not in names or names - {SERVING_FILE, ESTIMATOR_FILE, HISTORY_FILE}:
         raise BundleError(version, "foreign", f"{MANIFEST_FILE} lists the files {sorted(names)}", _RESTORE)
+    return manifest
+
+
+def _as_stored(manifest: object) -> object:
+    """Return a decoded manifest with label settings that say of which kind they are."""
+    settings = manifest.get("settings") if isinstance(manifest, dict) else None
+    labels = settings.get("labels") if isinstance(settings, dict) else None
+    if isinstance(manifest, dict) and isinstance(settings, dict) and isinstance(labels, dict):
+        return manifest | {"settings": settings | {"labels": stored_labels(labels)}}
     return manifest
 
 

@@ -15,7 +15,7 @@ from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.replay.comparison import Comparison, Difference, ledger_answers
 from ml4t_actor.replay.engine import ReplayedActor, run
 from ml4t_actor.replay.survey import Survey
-from ml4t_actor.settings import FeedSettings, HealthSettings
+from ml4t_actor.settings import FeedSettings, HealthSettings, stored_labels
 
 _A_DAY_S = 86_400.0
 # Where a difference in these fields comes from, the surest first.
@@ -186,7 +186,10 @@ def replay(
 
 def _config(header: RecordingHeader) -> ML4TActorConfig:
     try:
-        config: ML4TActorConfig = ML4TActorConfig.parse(header.config)
+        raw = msgspec.json.decode(header.config)
+        if isinstance(raw, dict) and isinstance(raw.get("labels"), dict):
+            raw["labels"] = stored_labels(raw["labels"])
+        config: ML4TActorConfig = ML4TActorConfig.parse(msgspec.json.encode(raw))
         return config
     except (msgspec.MsgspecError, ValueError) as e:
         raise ReplayError(

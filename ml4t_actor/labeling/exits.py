@@ -1,0 +1,62 @@
+"""When a trade is ended by a later signal of its source, rather than by price or time."""
+
+import numpy as np
+
+from ml4t_actor.market_data import Bars, IntArray, Signals
+
+NO_EXIT = 2**62
+"""The bar of a signal that no later one ends: beyond any horizon, and twice it is still an int64."""
+
+
+def exit_bars(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> IntArray:
+    """Return the bar at whose close each signal's trade is ended by the next zero or opposite signal.
+
+    A signal is given at the close of the last bar at or before it, where its trade is entered; so does the one that
+    ends the trade act at that bar's close. Both may come within one bar: the exit then counts at the close of the next
+    one, since a label ends after it starts. Signals of the same side end nothing. That a trade is ended by price or
+    time before is not looked at here.
+
+    Parameters
+    ----------
+    signals : Signals
+        Of one source for one instrument, n rows; the zero signals among them.
+    bars : Bars
+        Those that the signals are given on.
+    max_age_ns : int, optional
+        A signal that comes longer after the last bar ends nothing: what price did meanwhile is not known.
+
+    Returns
+    -------
+    int64 (n,)
+        Indices of bars, where the newest bar has both signals one after the last; `NO_EXIT` for zero signals and those
+        that no later one ends.
+
+    Examples
+    --------
+    >>> closes = np.arange(1, 7) * 60
+    >>> bars = Bars(closes, *np.ones((6, 6)))
+    >>> signals = Signals(np.array([60, 120, 190, 190, 330]), np.array([1, 1, -1, 0, 1], np.int8), np.ones(5))
+    >>> [int(bar) if bar < NO_EXIT else None for bar in exit_bars(signals, bars)]
+    [2, 2, 3, None, None]
+    """
+    n = len(signals)
+    at = np.searchsorted(bars.ts_event, signals.ts_event, side="right") - 1
+    age_ns = (
+        signals.ts_event - bars.ts_event[at]
+    )  # of a signal before all bars negative, and it ends nothing anyway
+    ending = np.flatnonzero((at >= 0) & (age_ns <= max_age_ns))
+    exits = np.full(n, NO_EXIT, dtype=np.int64)
+    if not len(ending):
+        return exits
+    side = signals.signal[ending]
+    # Of equal signals in a row each is ended by the first one after them all.
+    first_of_run = np.flatnonzero(np.diff(side)) + 1
+    following = np.searchsorted(
+        ending, np.arange(n), side="right"
+    )  # in `ending`, the first one after each row
+    run_end = np.append(first_of_run, len(ending))[np.searchsorted(first_of_run, following, side="right")]
+    same = (following < len(ending)) & (side[np.minimum(following, len(ending) - 1)] == signals.signal)
+    ended_by = np.where(same, run_end, following)
+    found = (ended_by < len(ending)) & (signals.signal != 0)
+    exits[found] = np.maximum(at[ending[ended_by[found]]], at[found] + 1)
+    return exits
