@@ -30,6 +30,8 @@ class Enrichment:
     base_odds: float = 0.0
     confidence_low: float = 0.0
     confidence_high: float = 1.0
+    expected_return: float = math.nan
+    break_even: float = 1.0
 
     def of(self, signal: SignalData, latency_ns: int, now_ns: int) -> EnrichedSignal:
         """Return the signal enriched."""
@@ -47,6 +49,8 @@ class Enrichment:
             base_odds=self.base_odds,
             confidence_low=self.confidence_low,
             confidence_high=self.confidence_high,
+            expected_return=self.expected_return,
+            break_even=self.break_even,
             ts_init=now_ns,
         )
 

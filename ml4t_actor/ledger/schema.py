@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WAL_BYTES_MAX = 64 * 1024 * 1024
 READ_TIMEOUT_S = 2.0  # for recovery after a crash: a writer blocks no reader
 
@@ -24,14 +24,16 @@ _POSITIONS = """
         PRIMARY KEY (actor, stream)
     )
     """
-_ADDED = ("base_odds", "confidence_low", "confidence_high")  # to the signals, by version 3
+# To the signals, by versions 3 and 4.
+_ADDED = ("base_odds", "confidence_low", "confidence_high", "expected_return", "break_even")
 # A CHECK of a column that is added would read the whole table.
 _CHECK_ADDED = f"""
     CREATE TRIGGER signals_added BEFORE INSERT ON signals
     WHEN 'blob' IN ({", ".join(f"typeof(NEW.{name})" for name in _ADDED)})
     BEGIN SELECT raise(ABORT, 'a number was given as bytes'); END
     """
-# Hides the table, so that a file of an earlier version is read by the same queries.
+# Hides the table, so that a file of an earlier version is read by the same queries. What it has already comes first in
+# the view, and is what a name finds.
 _AS_IF_ADDED = f"""
     CREATE TEMP VIEW signals AS SELECT *, {", ".join(f"NULL AS {name}" for name in _ADDED)} FROM main.signals
     """
@@ -76,6 +78,8 @@ _TABLES = (
         base_odds REAL,
         confidence_low REAL,
         confidence_high REAL,
+        expected_return REAL,
+        break_even REAL,
         UNIQUE (actor, source, signal_id),
         -- Numpy's integers and short floats would be stored as their bytes.
         CHECK ('blob' NOT IN (
@@ -115,7 +119,12 @@ _TABLES = (
     _POSITIONS,
 )
 _TABLE_NAMES = frozenset({"signals", "feature_sets", "events", "snapshots"})
-_READABLE_VERSIONS = (1, 2, SCHEMA_VERSION)  # 1 knew no positions, 2 no odds and no interval
+_READABLE_VERSIONS = (
+    1,
+    2,
+    3,
+    SCHEMA_VERSION,
+)  # 1 knew no positions, 2 no odds and no interval, 3 no expected return
 
 
 class LedgerError(ValueError):
@@ -141,6 +150,8 @@ class SignalRow(NamedTuple):
         The answer, as in `EnrichedSignal`.
     base_odds, confidence_low, confidence_high : float, optional
         The answer too; None in what was recorded before there were any.
+    expected_return, break_even : float, optional
+        The answer too; the former is also None where it is not known.
     feature_set : int, optional
         What the features are called: the answer of `Ledger.feature_set`.
     features : bytes, optional
@@ -182,6 +193,8 @@ class SignalRow(NamedTuple):
     base_odds: float | None = None
     confidence_low: float | None = None
     confidence_high: float | None = None
+    expected_return: float | None = None
+    break_even: float | None = None
     feature_set: int | None = None
     features: bytes | None = None
     regime_probabilities: bytes | None = None
@@ -412,7 +425,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
         present = {row[1] for row in connection.execute("PRAGMA table_info(signals)")}
         if not present.issuperset(_ADDED):  # another process may have been faster
             for name in _ADDED:
-                connection.execute(f"ALTER TABLE signals ADD COLUMN {name} REAL")
+                if name not in present:
+                    connection.execute(f"ALTER TABLE signals ADD COLUMN {name} REAL")
+            connection.execute("DROP TRIGGER IF EXISTS signals_added")  # that of version 3
             connection.execute(_CHECK_ADDED)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

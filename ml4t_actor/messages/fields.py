@@ -142,7 +142,14 @@ def _message[T: type[Any]](cls: T, later: frozenset[str]) -> T:
     names = frozenset((*cls.__annotations__, *TIMESTAMPS))
 
     def equal(self: object, other: object) -> bool:
-        return type(other) is type(self) and self.__dict__ == other.__dict__
+        if type(other) is not type(self):
+            return False
+        ours, theirs = self.__dict__, other.__dict__
+        return ours == theirs or all(
+            value == theirs[name]
+            or (value != value and theirs[name] != theirs[name])  # what both do not know
+            for name, value in ours.items()
+        )
 
     def from_dict(cls: type[Data], values: Mapping[str, object]) -> Data:
         """Return the message that `values`, as made by `to_dict`, describe.

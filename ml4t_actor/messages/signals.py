@@ -1,5 +1,6 @@
 """`SignalData` comes in, `EnrichedSignal` goes out."""
 
+import math
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -123,7 +124,7 @@ class SignalData(Data):  # type: ignore[misc]  # Nautilus's compiled base has no
         }
 
 
-@message_with_later("base_odds", "confidence_low", "confidence_high")
+@message_with_later("base_odds", "confidence_low", "confidence_high", "expected_return", "break_even")
 class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """A signal with how far to trust it.
 
@@ -156,6 +157,10 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
     confidence_low, confidence_high : float, default 0.0 and 1.0
         Ends of a 90 % interval of `meta_confidence`, in [0, 1], for the uncertainty of the model's estimate; all of
         [0, 1] where no model answered or it knows of none.
+    expected_return : float, default NaN
+        What the trade is expected to make after its costs, in basis points; NaN where not known.
+    break_even : float, default 1.0
+        The `meta_confidence` at which a trade of this size is expected to make nothing after its costs, in [0, 1].
     ts_event : int, default 0
         When the signal arose, UNIX nanoseconds.
     ts_init : int, default 0
@@ -164,11 +169,16 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
     Raises
     ------
     ValueError
-        If a value breaks its rule. No field can be NaN or infinite: what is not known fails closed.
+        If a value breaks its rule. No field can be infinite, and only `expected_return` NaN: what else is not known
+        fails closed.
 
     See Also
     --------
     EnrichedSignal.from_signal : The cheap way, where the signal is at hand.
+
+    Notes
+    -----
+    JSON has no NaN: an `expected_return` that is not known is null there, and `from_dict` takes None for it.
     """
 
     instrument_id: InstrumentId
@@ -188,6 +198,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
     base_odds: float
     confidence_low: float
     confidence_high: float
+    expected_return: float
+    break_even: float
 
     def __init__(
         self,
@@ -209,6 +221,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         base_odds: float = 0.0,
         confidence_low: float = 0.0,
         confidence_high: float = 1.0,
+        expected_return: float = math.nan,
+        break_even: float = 1.0,
         ts_event: int = 0,
         ts_init: int = 0,
     ) -> None:
@@ -228,6 +242,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             base_odds,
             confidence_low,
             confidence_high,
+            expected_return,
+            break_even,
         )
         fields["_ts_event"] = integer("ts_event", ts_event)
         fields["_ts_init"] = integer("ts_init", ts_init)
@@ -249,6 +265,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
         base_odds: float = 0.0,
         confidence_low: float = 0.0,
         confidence_high: float = 1.0,
+        expected_return: float = math.nan,
+        break_even: float = 1.0,
         ts_init: int | None = None,
     ) -> Self:
         """Return `signal` enriched; what is left out fails closed.
@@ -261,7 +279,7 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             The signal, whose fields and `ts_event` are taken over.
         meta_confidence, status, toxicity, vpin, regime_weight, regime, volatility, model_version, latency_ns
             See the class.
-        base_odds, confidence_low, confidence_high
+        base_odds, confidence_low, confidence_high, expected_return, break_even
             See the class.
         ts_init : int, optional
             When the enrichment was made, UNIX nanoseconds; the signal's own `ts_init` by default.
@@ -288,6 +306,8 @@ class EnrichedSignal(Data):  # type: ignore[misc]  # Nautilus's compiled base ha
             base_odds,
             confidence_low,
             confidence_high,
+            expected_return,
+            break_even,
         )
         if ts_init is not None:
             fields["_ts_init"] = integer("ts_init", ts_init)
@@ -338,6 +358,8 @@ class EnrichedSignalFields(msgspec.Struct, array_like=True):
     base_odds: float | None = None
     confidence_low: float | None = None
     confidence_high: float | None = None
+    expected_return: float | None = None
+    break_even: float | None = None
 
 
 def _volatility(value: object) -> float:
@@ -349,6 +371,21 @@ def _volatility(value: object) -> float:
             if 0.0 <= number <= _FLOAT_MAX:
                 return number
     raise refused("volatility", value, "must be a finite number of at least 0")
+
+
+def _expected_return(value: object) -> float:
+    if type(value) is float and -_FLOAT_MAX <= value <= _FLOAT_MAX:
+        return value
+    if value is None:
+        return math.nan
+    if is_number(value, Real):
+        with suppress(OverflowError):  # an integer beyond any float
+            number = float(value)
+            if number != number:
+                return math.nan
+            if -_FLOAT_MAX <= number <= _FLOAT_MAX:
+                return number
+    raise refused("expected_return", value, "must be a finite number, or NaN where it is not known")
 
 
 def _side(value: object) -> int:
@@ -388,6 +425,8 @@ def _set_enrichment(
     base_odds: object,
     confidence_low: object,
     confidence_high: object,
+    expected_return: object,
+    break_even: object,
 ) -> None:
     fields["meta_confidence"] = unit("meta_confidence", meta_confidence)
     fields["toxicity"] = unit("toxicity", toxicity)
@@ -401,6 +440,8 @@ def _set_enrichment(
     fields["base_odds"] = unit("base_odds", base_odds)
     fields["confidence_low"] = unit("confidence_low", confidence_low)
     fields["confidence_high"] = unit("confidence_high", confidence_high)
+    fields["expected_return"] = _expected_return(expected_return)
+    fields["break_even"] = unit("break_even", break_even)
 
 
 def _status(value: object) -> Status:

@@ -113,7 +113,8 @@ class Comparison:
         self.compared += 1
         same = True
         for name in _FIELDS:
-            if _told(name, expected[name]) and _bits(expected[name]) != _bits(actual[name]):
+            told = expected[name] is not None  # a recording of an earlier version knows less
+            if told and _bits(expected[name]) != _bits(actual[name]):
                 same = False
                 self._differ(number, key, name, expected[name], actual[name])
         if number < self._newest:
@@ -131,7 +132,7 @@ class Comparison:
         wrong = [
             name
             for name, value in recorded.items()
-            if _told(name, value) and _bits(value) != _bits(actual[name])
+            if not _unknown(name, value) and _bits(value) != _bits(actual[name])
         ]
         for name in wrong:
             self._differ(number, key, f"{name}, in the ledger", recorded[name], actual[name])
@@ -160,9 +161,9 @@ def ledger_answers(path: str | Path, header: RecordingHeader) -> dict[Key, dict[
     return {row[:2]: dict(zip(columns, row, strict=True)) for row in rows}
 
 
-def _told(name: str, value: object) -> bool:
-    """Return whether what recorded the field knew of it: an earlier version left None, which a table has as NaN."""
-    return name not in _LATER or not (value is None or value != value)
+def _unknown(name: str, value: object) -> bool:
+    """Return whether a ledger has no value of a field: NULL, left by an earlier version or stored for NaN."""
+    return name in _LATER and (value is None or value != value)
 
 
 def _comparable(values: dict[str, object]) -> dict[str, object]:

@@ -41,7 +41,14 @@ _CAUSES = (
         "bars or trades are missing, so that an instrument counted as stale or cold, or the reverse",
     ),
     (
-        {"meta_confidence", "confidence_low", "confidence_high", "base_odds"},
+        {
+            "meta_confidence",
+            "confidence_low",
+            "confidence_high",
+            "base_odds",
+            "expected_return",
+            "break_even",
+        },
         "signals before it are missing or in another order (the model knows of them), or custom features have changed",
     ),
     ({"ts_init", "order"}, "the recording's frames are not in the order in which they were handled"),

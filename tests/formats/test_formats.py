@@ -54,6 +54,8 @@ LATER = (
     "base_odds",
     "confidence_low",
     "confidence_high",
+    "expected_return",
+    "break_even",
 )  # of an enriched signal, which 0.1.0 did not know of
 
 
@@ -305,7 +307,7 @@ def test_a_live_ledger_goes_on_where_it_was(written: Path) -> None:
         assert not +ledger.counts  # nothing was refused or dropped
     with closing(sqlite3.connect(path)) as connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(signals)")]
-    assert columns[-3:] == list(LATER)
+    assert columns[-len(LATER) :] == list(LATER)
     after = signal_facts(LedgerReader(path))
     added = after.pop("of a later version")
     assert after == before
@@ -366,7 +368,10 @@ def test_a_catalog_of_enriched_signals_is_read(written: Path, messages: Path) ->
     expected = answers_of_sessions(written)
     assert len(found) == len(expected) > 30
     assert sorted(found, key=repr) == sorted(expected, key=repr)
-    assert {(e.base_odds, e.confidence_low, e.confidence_high) for e in found} == {(0.0, 0.0, 1.0)}
+    assert {(e.base_odds, e.confidence_low, e.confidence_high, e.break_even) for e in found} == {
+        (0.0, 0.0, 1.0, 1.0)
+    }
+    assert all(math.isnan(e.expected_return) for e in found)
 
 
 def test_enriched_signals_of_a_stream_are_read(written: Path, messages: Path) -> None:

@@ -31,7 +31,8 @@ from tests.support.ledgers import (
     table,
 )
 
-ADDED = ("base_odds", "confidence_low", "confidence_high")
+BY_VERSION_4 = ("expected_return", "break_even")
+ADDED = ("base_odds", "confidence_low", "confidence_high", *BY_VERSION_4)
 finite = st.floats(allow_nan=False, width=64)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -58,6 +59,8 @@ signal_rows = st.builds(
     base_odds=optional_float,
     confidence_low=optional_float,
     confidence_high=optional_float,
+    expected_return=optional_float,
+    break_even=optional_float,
     feature_set=st.none(),
     features=doubles,
     regime_probabilities=doubles,
@@ -305,44 +308,54 @@ def test_rows_after_one_that_was_forgotten_are_still_after_it(tmp_path):
 
 
 def make_older(path, version):
-    """Make a ledger what it was in that version: 1 knew no positions, neither knew the added columns."""
+    """Make a ledger what it was in that version: 1 knew no positions, and added columns came with 3 and 4."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TRIGGER signals_added")
-        for name in ADDED:
+        for name in BY_VERSION_4 if version == 3 else ADDED:
             connection.execute(f"ALTER TABLE signals DROP COLUMN {name}")
+        if version == 3:
+            kept = ", ".join(f"typeof(NEW.{name})" for name in ADDED if name not in BY_VERSION_4)
+            connection.execute(
+                f"CREATE TRIGGER signals_added BEFORE INSERT ON signals WHEN 'blob' IN ({kept}) "
+                "BEGIN SELECT raise(ABORT, 'a number was given as bytes'); END"
+            )
         if version == 1:
             connection.execute("DROP TABLE positions")
         connection.execute(f"PRAGMA user_version = {version}")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_ledger_of_an_earlier_version_gets_what_is_new(tmp_path, version):
     path, new = tmp_path / "ledger.sqlite", tmp_path / "new.sqlite"
+    kept = {"base_odds": 0.3, "confidence_low": 0.2, "confidence_high": 0.9} if version == 3 else {}
     with Ledger(path, "actor", FAST) as ledger:
-        ledger.record_signal(signal_row(0))
+        ledger.record_signal(signal_row(0, **kept))
         ledger.record_outcomes([outcome_row(0)])
-        ledger.record_signal(signal_row(1))
+        ledger.record_signal(signal_row(1, **kept))
     make_older(path, version)
     before = table(path, "SELECT * FROM signals")
     signals = LedgerReader(path).signals()  # which changes nothing
     assert list(signals["signal_id"]) == ["s0", "s1"]
-    assert signals[list(ADDED)].isna().all(axis=None)
-    assert math.isnan(LedgerReader(path).performance()["odds_skill"].item())
+    assert signals[[name for name in ADDED if name not in kept]].isna().all(axis=None)
+    assert [signals[name].tolist() for name in kept] == [[value] * 2 for value in kept.values()]
+    assert math.isnan(LedgerReader(path).performance()["odds_skill"].item()) == (not kept)
     assert len(training_rows(path, "actor", [], 0, 2**62, 10)) == 0
     assert table(path, "PRAGMA user_version") == [(version,)]
-    answered = signal_row(2, base_odds=0.4, confidence_low=0.5, confidence_high=0.7)
+    answered = signal_row(
+        2, base_odds=0.4, confidence_low=0.5, confidence_high=0.7, expected_return=-3.5, break_even=0.6
+    )
     with Ledger(path, "actor", FAST) as ledger:
         ledger.record_position(StreamPosition("in", "1-0"))
         ledger.record_signal(answered)
         assert ledger.position("in") == StreamPosition("in", "1-0")
-        assert ledger.open_signals() == [signal_row(1), answered]
+        assert ledger.open_signals() == [signal_row(1, **kept), answered]
         assert not +ledger.counts
     Ledger(new, "actor", FAST).close()
     assert [row[: len(before[0])] for row in table(path, "SELECT * FROM signals")][:2] == before
     assert table(path, f"SELECT {', '.join(ADDED)} FROM signals") == [
-        (None,) * 3,
-        (None,) * 3,
-        (0.4, 0.5, 0.7),
+        tuple(kept.get(name) for name in ADDED),
+        tuple(kept.get(name) for name in ADDED),
+        (0.4, 0.5, 0.7, -3.5, 0.6),
     ]
     for query in (
         "PRAGMA user_version",

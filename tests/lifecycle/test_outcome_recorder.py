@@ -1,5 +1,7 @@
 """`OutcomeRecorder`: what the ledger holds of an answered signal."""
 
+import math
+
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.ledger import Ledger
 from ml4t_actor.ledger.schema import FIELD_OF_COLUMN
@@ -26,6 +28,8 @@ ANSWER = {
     "base_odds": 0.19,
     "confidence_low": 0.21,
     "confidence_high": 0.23,
+    "expected_return": -2.4,
+    "break_even": 0.25,
     "ts_event": 1_700_000_000_000_000_000,
     "ts_init": 1_700_000_000_000_000_001,
 }
@@ -49,10 +53,15 @@ def test_an_answer_is_recorded_field_by_field_and_read_back_as_it_was():
     assert {name: value for name, value in row._asdict().items() if name in expected} == expected
     assert not any(value for name, value in row._asdict().items() if name not in expected)
     assert answer_of(row) == enriched
-    older = row._replace(base_odds=None, confidence_low=None, confidence_high=None)
-    assert answer_of(older) == EnrichedSignal(
-        **ANSWER | {"base_odds": 0.0, "confidence_low": 0.0, "confidence_high": 1.0}
-    )
+    fails_closed = {
+        "base_odds": 0.0,
+        "confidence_low": 0.0,
+        "confidence_high": 1.0,
+        "expected_return": math.nan,
+        "break_even": 1.0,
+    }
+    older = row._replace(**dict.fromkeys(fails_closed))
+    assert answer_of(older) == EnrichedSignal(**ANSWER | fails_closed)
 
 
 def test_the_ledger_has_a_column_for_each_field_of_an_answer():

@@ -1,5 +1,7 @@
 import copy
 import inspect
+import json
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -64,8 +66,11 @@ ENRICHED = SIGNAL | {
     "base_odds": 0.45,
     "confidence_low": 0.52,
     "confidence_high": 0.67,
+    "expected_return": 4.2,
+    "break_even": 0.57,
 }
-LATER = ("base_odds", "confidence_low", "confidence_high")  # which what is older may lack
+# Which what is older may lack.
+LATER = ("base_odds", "confidence_low", "confidence_high", "expected_return", "break_even")
 OUTCOME = {
     "instrument_id": BTC,
     "signal": -1,
@@ -127,6 +132,8 @@ enriched_fields = signal_fields | {
     "base_odds": units,
     "confidence_low": units,
     "confidence_high": units,
+    "expected_return": st.floats(allow_infinity=False, allow_nan=True),
+    "break_even": units,
 }
 outcome_fields = {
     **{name: signal_fields[name] for name in ("instrument_id", "source", "signal_id", "ts_event", "ts_init")},
@@ -204,7 +211,9 @@ def test_arrow_returns_equal_messages_one_by_one_and_in_a_batch(cls, fields, dat
     one = ArrowSerializer.serialize(written[0], cls)
     assert ArrowSerializer.deserialize(cls, pa.Table.from_batches([one])) == written[:1]
     assert table.schema == one.schema
-    assert ArrowSerializer.serialize_batch([CustomData(DataType(cls), x) for x in written], cls) == table
+    wrapped = ArrowSerializer.serialize_batch([CustomData(DataType(cls), x) for x in written], cls)
+    assert wrapped.schema == table.schema
+    assert ArrowSerializer.deserialize(cls, wrapped) == written
 
 
 @pytest.mark.parametrize(("cls", "fields"), KINDS[:3])  # a model's news are of no instrument
@@ -284,6 +293,7 @@ def test_primitives_of_an_enriched_signal_are_its_fields_in_the_order_of_the_cla
         "signal_id": "trend-1", "meta_confidence": 0.6, "toxicity": 0.2, "vpin": 0.3, "regime_weight": 0.8,
         "regime": 2, "volatility": 0.012, "model_version": "v0001", "status": "late", "latency_ns": 12_345,
         "base_odds": 0.45, "confidence_low": 0.52, "confidence_high": 0.67,
+        "expected_return": 4.2, "break_even": 0.57,
         "type": "EnrichedSignal", "ts_event": T, "ts_init": T + 5,
     }  # fmt: skip
     enriched = EnrichedSignal.from_signal(
@@ -339,6 +349,8 @@ BAD_ENRICHED: dict[str, list[object]] = BAD_SIGNAL | {
     "base_odds": BAD_UNITS,
     "confidence_low": BAD_UNITS,
     "confidence_high": BAD_UNITS,
+    "expected_return": [INF, -INF, np.float32(INF), True, "0.1", 10**400, 0.5j, [1.0]],
+    "break_even": BAD_UNITS,
 }
 BAD_NUMBERS: list[object] = [NAN, INF, -INF, np.float32(INF), True, "0.1", None, 10**400, 0.5j]
 BAD_OUTCOME: dict[str, list[object]] = {
@@ -409,7 +421,13 @@ def test_an_unknown_field_is_named(cls, fields, extra):
 
 
 OLDER = {name: value for name, value in ENRICHED.items() if name not in LATER}
-FAILS_CLOSED = {"base_odds": 0.0, "confidence_low": 0.0, "confidence_high": 1.0}
+FAILS_CLOSED = {
+    "base_odds": 0.0,
+    "confidence_low": 0.0,
+    "confidence_high": 1.0,
+    "expected_return": NAN,
+    "break_even": 1.0,
+}
 
 
 @pytest.mark.parametrize("encoding", [msgspec.msgpack, msgspec.json], ids=["msgpack", "json"])
@@ -423,7 +441,29 @@ def test_what_an_older_producer_sends_is_read_and_fails_closed(encoding):
     assert read == message
     assert EnrichedSignal.from_dict(sent | {"base_odds": 0.3}).base_odds == 0.3
     whole = EnrichedSignal.from_signal(SignalData(**SIGNAL), meta_confidence=0.6, status="ok")
-    assert {name: getattr(whole, name) for name in LATER} == FAILS_CLOSED
+    assert whole == EnrichedSignal.from_signal(
+        SignalData(**SIGNAL), meta_confidence=0.6, status="ok", **FAILS_CLOSED
+    )
+    assert math.isnan(whole.expected_return)
+
+
+@pytest.mark.parametrize("unknown", [NAN, np.float64(NAN), np.float32(NAN), None, -NAN])
+def test_an_expected_return_that_is_not_known_is_null_in_json_and_equal_wherever_it_comes_from(unknown):
+    message = EnrichedSignal(**ENRICHED | {"expected_return": unknown})
+    assert type(message.expected_return) is float
+    assert math.isnan(message.expected_return)
+    raw = msgspec.json.encode(message.to_dict())
+
+    def no_constant(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads(raw, parse_constant=no_constant)["expected_return"] is None
+    assert EnrichedSignal.from_dict(json.loads(raw)) == message
+    again = pickle.loads(pickle.dumps(message))
+    assert again == message
+    assert hash(again) == hash(message)
+    assert message != EnrichedSignal(**ENRICHED)
+    assert EnrichedSignal(**ENRICHED) != message
 
 
 def older_file(catalog, first, messages):
@@ -522,6 +562,8 @@ def test_messages_differ_if_any_field_does(cls, fields):
         "base_odds": 0.46,
         "confidence_low": 0.51,
         "confidence_high": 0.68,
+        "expected_return": -4.2,
+        "break_even": 0.58,
         "barrier": "stop",
         "label": 0,
         "ret": -0.012,
