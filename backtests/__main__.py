@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from backtests.funding import BASE_RATE
+import msgspec
+
+from backtests.costs import BASE_FUNDING_RATE, TradingCosts
 from backtests.market import UNIVERSES, load_markets
 from backtests.run import PRIMARIES, run_backtest
 from ml4t_actor.report import result_json, result_text, write_tearsheet
@@ -26,11 +28,12 @@ def main() -> None:
         "--funding-rate",
         type=float,
         default=0.0,
-        help=f"of a perpetual's notional, paid by longs each hour (default: 0; the venues' base is {BASE_RATE:.7f})",
+        help=f"of a perpetual's notional, paid by longs each hour (default: 0; the venues' is {BASE_FUNDING_RATE:.7f})",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results and models")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    costs = msgspec.structs.replace(TradingCosts.none(), funding_rate=arguments.funding_rate)
     results = []
     for universe in arguments.universe:
         markets = load_markets(universe, synthetic=arguments.synthetic)
@@ -48,7 +51,7 @@ def main() -> None:
                 primary,
                 arguments.out,
                 estimator=arguments.estimator,
-                funding_rate=arguments.funding_rate,
+                costs=costs,
                 progress=print_progress,
             )
             print(f"[{name}] took {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)

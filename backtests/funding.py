@@ -9,8 +9,6 @@ from nautilus_trader.model.enums import PositionSide
 from nautilus_trader.model.objects import Money
 
 HOUR_NS = 3_600_000_000_000
-# Of the notional, an hour: 0.01 % in eight, what both Hyperliquid and Binance charge where price and index agree.
-BASE_RATE = 0.0000125
 
 
 class Funding(SimulationModule):  # type: ignore[misc]  # Nautilus's compiled base has no stubs

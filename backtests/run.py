@@ -22,6 +22,7 @@ from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import Money
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
+from backtests.costs import TradingCosts
 from backtests.funding import Funding
 from backtests.market import Market, nautilus_bars
 from backtests.primaries import MeanReverter, Primary, TrendFollower, batch_signals
@@ -102,6 +103,7 @@ class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no 
         return equity
 
 
+NO_COSTS = TradingCosts.none()
 FROZEN = {"retrain": "off"}  # the result of one model is of that model alone
 
 
@@ -134,13 +136,13 @@ def run_engine(
     start: int | None = None,
     end: int | None = None,
     learning: Mapping[str, object] = FROZEN,
-    funding_rate: float = 0.0,
+    costs: TradingCosts = NO_COSTS,
     log_level: str = "ERROR",
 ) -> EngineRun:
     """Run primary, actor and strategy over the markets' bars from `start` to `end` (UNIX nanoseconds).
 
-    Without a `sizing` nothing trades. `learning` is added to the actor's configuration. Perpetuals pay `funding_rate`
-    of their notional an hour.
+    Without a `sizing` nothing trades. `learning` is added to the actor's configuration. `costs` are those beside the
+    instruments' fees.
     """
     bar_types = [str(market.bar_type) for market in markets]
     engine = BacktestEngine(
@@ -168,7 +170,11 @@ def run_engine(
     for venue in {market.instrument.id.venue for market in markets}:
         instrument = next(m.instrument for m in markets if m.instrument.id.venue == venue)
         currency = getattr(instrument, "settlement_currency", instrument.quote_currency)
-        modules = [Funding(funding_rate)] if funding_rate and isinstance(instrument, CryptoPerpetual) else []
+        modules = (
+            [Funding(costs.funding_rate)]
+            if costs.funding_rate and isinstance(instrument, CryptoPerpetual)
+            else []
+        )
         engine.add_venue(
             venue=venue,
             oms_type=OmsType.NETTING,
@@ -301,18 +307,20 @@ def run_backtest(
     out: Path,
     *,
     estimator: str = "logistic",
-    funding_rate: float = 0.0,
+    costs: TradingCosts = NO_COSTS,
     progress: Progress | None = None,
 ) -> BacktestResult:
     """Train, backtest flat and enriched, and return the result, under the universe's `name`.
 
-    Perpetuals pay `funding_rate` of their notional an hour, which no label counts.
+    `costs` are those beside the instruments' fees.
 
     The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
     no label of the training part reaches past the split.
     """
     report = progress or (lambda _what, _share: None)
-    settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets)), model=_model(estimator))
+    settings = TrainingSettings(
+        labels=LabelSettings(cost=round_trip_cost(markets, costs)), model=_model(estimator)
+    )
     model_path = out / "models" / f"{name}-{primary}"
     first, split, last = span(markets, TRAIN_SHARE)
     training = train_before(split, markets, primary, settings, model_path, progress)
@@ -320,7 +328,7 @@ def run_backtest(
     for sizing in ("flat", "enriched"):
         report(f"backtest, {sizing} size", 0.0)
         runs[sizing] = run_engine(
-            markets, primary, settings, model_path, sizing=sizing, start=split, funding_rate=funding_rate
+            markets, primary, settings, model_path, sizing=sizing, start=split, costs=costs
         )
     report("combinatorial purged paths", 0.0)
     embargo_ns = settings.validation.embargo_bars * training.bundle.bar_interval_ns
@@ -402,6 +410,10 @@ def _model(estimator: str) -> ModelSettings:
     return ModelSettings(estimator=estimator)  # type: ignore[arg-type]  # checked by the settings themselves
 
 
-def round_trip_cost(markets: list[Market]) -> float:
-    """Return what entry and exit cost as taker, of the dearest market, as a share of the price."""
-    return 2.0 * max(float(market.instrument.taker_fee) for market in markets)
+def round_trip_cost(markets: list[Market], costs: TradingCosts = NO_COSTS) -> float:
+    """Return what entry and exit cost on average, of the dearest market, as a share of the price.
+
+    Two taker's fees, the spread once, and the slippage of stops by the share of trades that end there.
+    """
+    fees = 2.0 * max(float(market.instrument.taker_fee) for market in markets)
+    return fees + 1e-4 * (costs.spread_bp + costs.stop_share * costs.stop_slippage_bp)
