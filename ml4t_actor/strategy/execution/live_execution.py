@@ -65,7 +65,8 @@ class LiveExecution(OrderExecution):
       when the stop was placed.
     - Nothing is opened without fresh quotes and bars, nor when the market has left the barriers.
     - A position that own orders do not explain is left alone, with its instrument (`OwnQuantity`).
-    - Entries are paced, so that the submit rate has room for what protects; an exit that is refused backs off.
+    - Entries are paced, so that the submit rate has room for what protects; an exit that is refused backs off, but one
+      that was refused for want of a fresh quote is sent again as soon as there is one.
 
     Everything here runs on the event thread.
 
@@ -442,7 +443,9 @@ class LiveExecution(OrderExecution):
         return held_quantity(self.positions(trade.instrument_id))
 
     def _is_due(self, trade: Trade, now: int) -> bool:
-        """Return whether an exit that was sent may be sent again."""
+        """Return whether an exit may be sent again: at once where the last one lacked the quote that there is now."""
+        if trade.lacked_quote and self._market.fresh_quote(trade.instrument_id) is not None:
+            return True
         return now - trade.sent_ns >= backoff_ns(trade.refusals, denied=trade.exit_denied)
 
     def _now_ns(self) -> int:

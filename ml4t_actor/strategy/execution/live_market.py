@@ -91,7 +91,8 @@ class LiveMarket:
         """Return an order that closes at once.
 
         At the market, or without a fresh quote by an immediate limit order 5 % beyond the last known price: the adapter
-        makes a market order an immediate limit order 0.5 % beyond the quote in the cache, however old.
+        makes a market order an immediate limit order 0.5 % beyond the quote in the cache, however old, and sends none
+        where there is no quote at all.
         """
         factory = self._strategy.order_factory
         price = self._last_price(instrument_id)
@@ -112,9 +113,12 @@ class LiveMarket:
         )
 
     def _last_price(self, instrument_id: InstrumentId) -> float | None:
-        """Return the newer of the last quote's middle and the last bar's close."""
+        """Return the newer of the last quote's middle and the last bar's close, else what a position was entered at."""
         cache = self._strategy.cache
         quote, bar = cache.quote_tick(instrument_id), cache.bar(self._bar_types[instrument_id])
         if quote is not None and (bar is None or quote.ts_init >= bar.ts_init):
             return (float(quote.bid_price) + float(quote.ask_price)) / 2
-        return None if bar is None else float(bar.close)
+        if bar is not None:
+            return float(bar.close)
+        entered = (float(p.avg_px_open) for p in cache.positions_open(instrument_id=instrument_id))
+        return next((price for price in entered if price > 0.0), None)

@@ -177,6 +177,7 @@ class LiveOrders:
 
     def _reducing_order(self, trade: Trade, side: OrderSide, quantity: Quantity, leg: Leg) -> Order:
         order_id = self._attempts.next_id(trade, leg)
+        trade.lacked_quote = self._market.fresh_quote(trade.instrument_id) is None
         return self._market.reducing_order(trade.instrument_id, side, quantity, order_id)
 
 

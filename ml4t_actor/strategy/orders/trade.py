@@ -123,6 +123,8 @@ class Trade:
         How many exits in a row were refused, none of them filled in part.
     exit_denied : bool
         The last exit never left the node.
+    lacked_quote : bool
+        The last exit was sent without a fresh quote.
     attempts : Counter[Leg]
         How many orders were made for each leg.
     """
@@ -148,6 +150,7 @@ class Trade:
     unprotected_ns: int = 0
     refusals: int = 0
     exit_denied: bool = False
+    lacked_quote: bool = False
     attempts: Counter[Leg] = field(default_factory=Counter)
 
     def phase(self, held: Decimal) -> Phase:

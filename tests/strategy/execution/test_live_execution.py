@@ -3,9 +3,10 @@
 import importlib
 import math
 from decimal import Decimal
+from functools import partial
 
 import pytest
-from nautilus_trader.model.enums import OrderSide
+from nautilus_trader.model.enums import OrderSide, OrderType, TimeInForce
 from nautilus_trader.model.identifiers import AccountId
 from nautilus_trader.model.objects import Price, Quantity
 
@@ -95,6 +96,26 @@ class TestRefusedExits:
         desk.wait(9.0)
         assert len(desk.closing()) >= 4
         assert desk.held() <= 200 / 2**4
+
+    def test_for_want_of_a_quote_are_sent_again_as_soon_as_there_is_one(self):
+        desk = Desk(max_quote_age=5.0)
+        desk.enter()
+        desk.wait(6.0)
+        desk.client.answer = lambda order: desk.client.reject(order, "Order could not immediately match.")
+        desk.signal(0)
+        desk.wait(10.0)
+        refused = len(desk.closing())
+        assert refused == 3  # the next one is due in 4 s
+        desk.quote("BTC", 100.0)
+        desk.wait(1.0)
+        assert len(desk.closing()) == refused + 1
+        for _ in range(5):
+            desk.quote("BTC", 100.0)
+            desk.wait(1.0)
+        assert len(desk.closing()) == refused + 1  # that one was refused at a quote, and waits its 16 s
+        desk.works()
+        desk.wait(12.0)
+        assert desk.held() == 0
 
     @pytest.mark.parametrize(
         "words",
@@ -364,6 +385,28 @@ class TestForeignPosition:
         desk.wait(2.0)
         assert desk.held() == 0  # it has no stop
         assert "foreign_position" not in desk.counts
+
+    @pytest.mark.parametrize(("held", "limit"), [(200, 95.0), (-200, 105.0)])
+    def test_without_a_stop_is_left_before_there_is_a_quote(self, held, limit):
+        """The adapter sends no market order without one."""
+
+        def answer(desk, order):
+            quote = desk.cache.quote_tick(order.instrument_id)
+            if order.order_type == OrderType.MARKET and quote is None:
+                desk.client.reject(order, f"No cached quote available for {order.instrument_id}")
+            else:
+                desk.client.fill(order)
+
+        def before(desk):
+            desk.strategy._journal.record_quantity("BTC-USD-PERP.HYPERLIQUID", Decimal(held))
+            held_before(desk, held)
+            desk.client.answer = partial(answer, desk)
+
+        desk = Desk(before=before)
+        assert desk.held() == 0
+        [order] = desk.closing()
+        assert (order.order_type, order.time_in_force) == (OrderType.LIMIT, TimeInForce.IOC)
+        assert order.price.as_double() == pytest.approx(limit)
 
     @pytest.mark.parametrize("held", [201, -1])
     def test_more_than_own_orders_explain_is_not(self, held):
