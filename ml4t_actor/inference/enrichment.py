@@ -7,12 +7,10 @@ from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.indicators.regime import rule_regime, rule_weight
 from ml4t_actor.inference.instrument_state import ActiveModel
 from ml4t_actor.kernels.features import row_fault
-from ml4t_actor.kernels.odds import barrier_series, random_walk_odds
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
-from ml4t_actor.settings import LabelSettings
 
 
 @dataclass(slots=True)
@@ -55,35 +53,12 @@ class Enrichment:
         )
 
 
-class TradeOdds:
-    """The odds of a trade between the barriers of the labels, in a random walk without drift.
-
-    Parameters
-    ----------
-    labels : LabelSettings
-        Barriers, horizon and costs.
-    """
-
-    __slots__ = ("_cost", "_series", "_sqrt_horizon")
-
-    def __init__(self, labels: LabelSettings) -> None:
-        self._cost = labels.cost
-        self._series = barrier_series(labels.profit_barrier, labels.stop_barrier)
-        self._sqrt_horizon = math.sqrt(labels.horizon_bars)  # rounded as in training
-
-    def __call__(self, features: FeatureEngine) -> tuple[float, float]:
-        """Return an instrument's volatility scaled to the horizon, and the odds; NaN where they are not known yet."""
-        volatility = features.volatility * self._sqrt_horizon
-        return volatility, random_walk_odds(volatility, self._cost, self._series)
-
-
 def market_context(
     instrument_id: InstrumentId,
     features: FeatureEngine,
     vpin: float,
     active: ActiveModel,
     default_confidence: float,
-    trade_odds: TradeOdds,
 ) -> tuple[Enrichment, float]:
     """Return what is known whether or not the model can be asked, and the weight of the regime, for where it can.
 
@@ -97,7 +72,8 @@ def market_context(
         percentile, strength = features.volatility_percentile, features.trend_strength
         regime = rule_regime(percentile, strength) if features.initialized else -1
         regime_weight = rule_weight(percentile, strength)
-    volatility, odds = trade_odds(features)
+    volatility = active.trade_odds.scaled(features.volatility)
+    odds, break_even = active.trade_odds.of(volatility)
     enrichment = Enrichment(
         Status.OK,
         default_confidence,
@@ -108,6 +84,7 @@ def market_context(
         volatility if volatility == volatility else 0.0,
         "" if bundle is None else bundle.version,
         odds if odds == odds else 0.0,
+        break_even=break_even if break_even == break_even else 1.0,
     )
     return enrichment, regime_weight
 

@@ -11,10 +11,12 @@ from ml4t_actor.indicators.features import FeatureEngine
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.indicators.vpin import VPIN
 from ml4t_actor.kernels.features import BUILTIN_NAMES
+from ml4t_actor.labeling.odds import TradeOdds
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
+from ml4t_actor.settings import LabelSettings
 
 REGIME_HISTORY_BARS = 256
 
@@ -71,10 +73,16 @@ class _State(msgspec.Struct, array_like=True):
 class ActiveModel:
     """The bundle that serves, and all that is derived from it: swapped as one reference."""
 
-    __slots__ = ("bundle", "columns", "regime_model", "regimes")
+    __slots__ = ("bundle", "columns", "regime_model", "regimes", "trade_odds")
 
-    def __init__(self, bundle: ModelBundle | None, states: "Mapping[InstrumentId, InstrumentState]") -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle | None,
+        states: "Mapping[InstrumentId, InstrumentState]",
+        labels: LabelSettings,
+    ) -> None:
         self.bundle = bundle
+        self.trade_odds = TradeOdds(labels) if bundle is None else bundle.trade_odds()
         self.columns: NDArray[np.int64] | None = None
         self.regime_model = "" if bundle is None or bundle.regime is None else bundle.regime.digest
         self.regimes: dict[InstrumentId, FloatArray] = {}

@@ -15,7 +15,7 @@ from ml4t_actor.indicators.features import (
 )
 from ml4t_actor.indicators.regime import rule_regime
 from ml4t_actor.indicators.vpin import VPIN
-from ml4t_actor.inference.enrichment import Enrichment, TradeOdds, market_context, predict
+from ml4t_actor.inference.enrichment import Enrichment, market_context, predict
 from ml4t_actor.inference.instrument_state import (
     ActiveModel,
     Answer,
@@ -126,9 +126,8 @@ class InferenceLoop:
         self.n_slow = 0
         self.n_swaps = 0
         self.last_error: BaseException | None = None
-        self._trade_odds = TradeOdds(labels)
         self._states: dict[InstrumentId, InstrumentState] = {}
-        self._active = ActiveModel(None, self._states)
+        self._active = ActiveModel(None, self._states, labels)
         if bundle is not None:
             self.swap(bundle)
 
@@ -409,7 +408,7 @@ class InferenceLoop:
         )
 
     def _serve(self, bundle: ModelBundle | None) -> None:
-        self._active = ActiveModel(bundle, self._states)
+        self._active = ActiveModel(bundle, self._states, self.labels)
         self.n_swaps += 1
 
     def _evaluate(self, signal: SignalData, now: int) -> Enrichment:
@@ -419,7 +418,7 @@ class InferenceLoop:
         features, active = state.features, self._active
         vpin, toxicity = state.vpin.value, state.vpin.toxicity
         enrichment, regime_weight = market_context(
-            signal.instrument_id, features, vpin, active, self.default_confidence, self._trade_odds
+            signal.instrument_id, features, vpin, active, self.default_confidence
         )
         row = None
         if features.bars:

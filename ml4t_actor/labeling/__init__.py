@@ -1,6 +1,7 @@
 """Labels by the triple barrier: of a history at once, of a signal as bars come, and the rows to learn from."""
 
 from ml4t_actor.labeling.exits import NO_EXIT, exit_bars
+from ml4t_actor.labeling.odds import TradeOdds, random_walk_odds
 from ml4t_actor.labeling.outcome_tracker import OpenBarrier, OutcomeTracker, Resolution
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import (
@@ -10,7 +11,6 @@ from ml4t_actor.labeling.triple_barrier import (
     UNRESOLVED,
     VERTICAL,
     BarrierLabels,
-    random_walk_odds,
     spans_gap,
     triple_barrier_labels,
     uniqueness_weights,
@@ -28,6 +28,7 @@ __all__ = [
     "OpenBarrier",
     "OutcomeTracker",
     "Resolution",
+    "TradeOdds",
     "exit_bars",
     "join_rows",
     "random_walk_odds",

@@ -15,9 +15,9 @@ from ml4t_actor.indicators.features import (
 )
 from ml4t_actor.kernels.events import cusum_sides
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params, vpin_trades_sampled
+from ml4t_actor.labeling.odds import TradeOdds
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import (
-    random_walk_odds,
     spans_gap,
     triple_barrier_labels,
     uniqueness_weights,
@@ -35,7 +35,7 @@ class Dataset(LabelledRows):
 
     Attributes
     ----------
-    X, y, side, ret, weight, odds, volatility, label_start, label_end, regime
+    X, y, side, ret, weight, odds, volatility, exit_time, label_start, label_end, regime
         See `LabelledRows`; `regime` has no columns before a model is fitted.
     regime_inputs : list of float64 (n_bars, 2)
         Of every bar, one array per instrument.
@@ -192,21 +192,20 @@ def build_dataset(
     rows = np.flatnonzero(keep)
     start, end = events[rows], end[rows]
     volatility = features.volatility[start] * np.sqrt(horizon)
+    exit_time = np.ones(len(rows))
+    odds = np.full(len(rows), np.nan)
+    if given is None:
+        # As if all trades lasted until the horizon: how long those that are learned from do, training knows.
+        odds = TradeOdds(settings.labels).of_rows(volatility)[0]
     return Dataset(
         X=np.ascontiguousarray(features.rows[rows]),
         y=y[rows],
         side=kept_signals.signal[rows],
         ret=ret[rows],
         weight=uniqueness_weights(start, end, len(bars)),
-        odds=np.full(len(rows), np.nan)
-        if given is not None
-        else random_walk_odds(
-            volatility,
-            pt=settings.labels.profit_barrier,
-            sl=settings.labels.stop_barrier,
-            cost=settings.labels.cost,
-        ),
+        odds=odds,
         volatility=volatility,
+        exit_time=exit_time,
         label_start=kept_signals.ts_event[rows],
         label_end=bars.ts_event[end],
         regime=np.empty((len(rows), 0)),

@@ -17,6 +17,7 @@ _DTYPES: dict[str, type] = {
     "weight": np.float64,
     "odds": np.float64,
     "volatility": np.float64,
+    "exit_time": np.float64,
     "label_start": np.int64,
     "label_end": np.int64,
     "regime": np.float64,
@@ -43,6 +44,9 @@ class LabelledRows:
         Odds in a random walk without drift (`random_walk_odds`); NaN where the user gave the labels.
     volatility : float64 (n,)
         As a log return scaled to the horizon; NaN where it is not known.
+    exit_time : float64 (n,)
+        When a later signal or the vertical barrier ends the trade, whatever the price does until then: a share of the
+        horizon, in (0, 1].
     label_start, label_end : int64 (n,)
         When the signal was given and its outcome known, UNIX nanoseconds.
     regime : float64 (n, n_regimes)
@@ -62,6 +66,7 @@ class LabelledRows:
     weight: FloatArray
     odds: FloatArray
     volatility: FloatArray
+    exit_time: FloatArray
     label_start: IntArray
     label_end: IntArray
     regime: FloatArray
@@ -98,12 +103,13 @@ class LabelledRows:
     def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> "LabelledRows":
         """Return the rows whose `to_arrays` are given; `ValueError` if a column is missing or does not fit.
 
-        Until 0.1.0 the odds were called ``prior``, and the volatility was not kept.
+        Until 0.1.0 the odds were called ``prior``, the volatility was not kept, and no trade was ended by a signal.
         """
         arrays = dict(arrays)
         if "prior" in arrays and "odds" not in arrays:
             arrays["odds"] = arrays["prior"]
             arrays.setdefault("volatility", np.full(len(arrays["odds"]), np.nan))
+        arrays.setdefault("exit_time", np.ones(len(arrays.get("y", ()))))
         if missing := sorted(_DTYPES.keys() - arrays.keys()):
             raise ValueError(f"labelled rows lack the columns {missing}")
         return LabelledRows(
@@ -114,6 +120,7 @@ class LabelledRows:
             weight=np.asarray(arrays["weight"], np.float64),
             odds=np.asarray(arrays["odds"], np.float64),
             volatility=np.asarray(arrays["volatility"], np.float64),
+            exit_time=np.asarray(arrays["exit_time"], np.float64),
             label_start=np.asarray(arrays["label_start"], np.int64),
             label_end=np.asarray(arrays["label_end"], np.int64),
             regime=np.asarray(arrays["regime"], np.float64),

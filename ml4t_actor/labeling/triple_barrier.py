@@ -18,7 +18,6 @@ from ml4t_actor.kernels.barriers import (
     log_prices,
     resolve_barriers,
 )
-from ml4t_actor.kernels.odds import random_walk_odds_rows
 from ml4t_actor.market_data import FloatArray, IntArray
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "BarrierLabels",
     "barrier_step",
     "log_price",
-    "random_walk_odds",
     "spans_gap",
     "triple_barrier_labels",
     "uniqueness_weights",
@@ -159,51 +157,6 @@ def triple_barrier_labels(
     )
     label = np.where(barrier == UNRESOLVED, -1, ret > cost).astype(np.int8)
     return BarrierLabels(label, ret, end, barrier)
-
-
-def random_walk_odds(volatility: ArrayLike, pt: ArrayLike, sl: ArrayLike, cost: ArrayLike) -> FloatArray:
-    """Return the probability that a signal pays if the price is a random walk without drift.
-
-    What is known about a label before any data: with barriers in units of volatility, the odds fall with the cost in
-    those units. The price is a Brownian motion of one volatility over the horizon, absorbed at ``pt`` and ``-sl``; the
-    label is 1 if it is absorbed above, or ends the horizon above the cost. Both follow from the eigenfunction
-    expansion on the interval (Karatzas & Shreve 1991, section 2.8). Live, the same kernel gives the same odds.
-
-    Parameters
-    ----------
-    volatility : float (n,)
-        As a log return scaled to the horizon.
-    pt, sl : float or float (n,)
-        Distances of the barriers in volatilities, positive and finite.
-    cost : float or float (n,)
-        Round-trip cost as a log return.
-
-    Returns
-    -------
-    float64 (n,)
-        The shape to which the four broadcast. 0 where the cost reaches the profit barrier; NaN where the volatility is
-        not positive and finite.
-
-    Raises
-    ------
-    ValueError
-        If a barrier or a cost is out of range, or the shapes do not broadcast.
-
-    Examples
-    --------
-    >>> random_walk_odds([0.01], pt=1.0, sl=1.0, cost=0.0).round(6).tolist()
-    [0.5]
-    >>> random_walk_odds([0.01, 0.001], pt=1.0, sl=1.0, cost=[0.0, 0.002]).round(6).tolist()
-    [0.5, 0.0]
-    """
-    columns = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (volatility, pt, sl, cost)))
-    for name, values in (("pt", columns[1]), ("sl", columns[2])):
-        if (bad := ~((values > 0.0) & np.isfinite(values))).any():
-            raise ValueError(f"`{name}` was {values[bad][0]}, must be positive and finite")
-    if (bad := ~((columns[3] >= 0.0) & np.isfinite(columns[3]))).any():
-        raise ValueError(f"`cost` was {columns[3][bad][0]}, must be a finite log return, not negative")
-    odds = random_walk_odds_rows(*(np.array(column, order="C").ravel() for column in columns))
-    return odds.reshape(columns[0].shape)
 
 
 def uniqueness_weights(start: ArrayLike, end: ArrayLike, n_bars: int) -> FloatArray:

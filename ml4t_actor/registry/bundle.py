@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ml4t_actor.indicators.regime import RegimeModel
+from ml4t_actor.labeling.odds import TradeOdds, checked_break_even_shift, checked_exit_times
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.compiled import CompiledModel
@@ -67,6 +68,11 @@ class ModelBundle:
         Success probability at which the barriers pay exactly their costs, in (0, 1).
     feature_low, feature_high : float64 (n_features,)
         Range of each input seen in training; an input outside is novel. Infinite ends are unbounded.
+    exit_times : float64 (n,), optional
+        Equally likely shares of the horizon at which trades end that touch no barrier, of the signals in training:
+        the odds that the model was fitted with know of them. By default all last until the horizon.
+    break_even_shift : float64 (n,), optional
+        What the training rows' returns add to the break-even of a random walk, see `TradeOdds`; by default nothing.
     metrics : dict
         Scores with their baselines. Reduced to plain JSON values here, so that a loaded bundle equals the saved one:
         numpy scalars and arrays become numbers and lists, and **numbers that are not finite become None**, since JSON
@@ -96,6 +102,8 @@ class ModelBundle:
     break_even: float
     feature_low: FloatArray
     feature_high: FloatArray
+    exit_times: FloatArray = field(default_factory=lambda: np.ones(1))
+    break_even_shift: FloatArray = field(default_factory=lambda: np.zeros(1))
     metrics: dict[str, object] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     estimator: object | None = None
@@ -108,6 +116,8 @@ class ModelBundle:
         _set(self, "break_even", float(self.break_even))
         _set(self, "feature_low", _frozen_row(self.feature_low))
         _set(self, "feature_high", _frozen_row(self.feature_high))
+        _set(self, "exit_times", checked_exit_times(self.exit_times))
+        _set(self, "break_even_shift", checked_break_even_shift(self.break_even_shift))
         _set(self, "metrics", plain_mapping(self.metrics, "metrics"))
         _set(self, "provenance", Provenance.from_dict(self.provenance))
         self._check_names()
@@ -120,6 +130,10 @@ class ModelBundle:
     def __reduce__(self) -> tuple["functools.partial[Self]", tuple[()]]:
         # Pickled arrays come back writable: rebuild through the constructor.
         return functools.partial(type(self), **{f.name: getattr(self, f.name) for f in fields(self)}), ()
+
+    def trade_odds(self) -> TradeOdds:
+        """Return what gives the odds and the break-even of trades with these labels."""
+        return TradeOdds(self.settings.labels, self.exit_times, self.break_even_shift)
 
     def _check_names(self) -> None:
         names = self.feature_names

@@ -35,7 +35,7 @@ from ml4t_actor.registry.manifest import (
 )
 from ml4t_actor.registry.provenance import Provenance
 
-_MODEL, _REGIME, _RANGE = "model/", "regime/", "range/"
+_MODEL, _REGIME, _RANGE, _ODDS = "model/", "regime/", "range/", "odds/"
 
 
 class ModelStore:
@@ -258,13 +258,18 @@ def _arrays_of(bundle: ModelBundle) -> dict[str, AnyArray]:
     arrays = {_MODEL + name: array for name, array in bundle.model.to_arrays().items()}
     if bundle.regime is not None:
         arrays |= {_REGIME + name: array for name, array in bundle.regime.to_arrays().items()}
-    return arrays | {_RANGE + "low": bundle.feature_low, _RANGE + "high": bundle.feature_high}
+    return arrays | {
+        _RANGE + "low": bundle.feature_low,
+        _RANGE + "high": bundle.feature_high,
+        _ODDS + "exit_times": bundle.exit_times,
+        _ODDS + "break_even_shift": bundle.break_even_shift,
+    }
 
 
 def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBundle:
     try:
         arrays = unpack_arrays(serving)
-        groups: dict[str, dict[str, AnyArray]] = {_MODEL: {}, _REGIME: {}, _RANGE: {}}
+        groups: dict[str, dict[str, AnyArray]] = {_MODEL: {}, _REGIME: {}, _RANGE: {}, _ODDS: {}}
         for name, array in arrays.items():
             group, slash, rest = name.partition("/")
             groups[group + slash][rest] = array
@@ -281,6 +286,9 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             feature_high=np.asarray(groups[_RANGE]["high"], np.float64),
             metrics=manifest.metrics,
             provenance=Provenance.from_dict(manifest.provenance),
+            # Bundles of 0.1.0 have neither: their trades last until the horizon.
+            exit_times=np.asarray(groups[_ODDS].get("exit_times", np.ones(1)), np.float64),
+            break_even_shift=np.asarray(groups[_ODDS].get("break_even_shift", np.zeros(1)), np.float64),
         )
     except Exception as e:  # arrays that fit no model must never stop the caller from trying an older version
         detail = f"{SERVING_FILE} does not decode: {type(e).__name__}: {e}"

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
 from ml4t_actor.ledger import TrainingRows
 from ml4t_actor.market_data import DAY_NS, FloatArray
 from ml4t_actor.registry import ModelBundle, Provenance
@@ -268,6 +268,7 @@ def _joined_rows(
             cost=spec.training.labels.cost,
         ),
         volatility=fresh.volatility,
+        exit_time=np.ones(len(fresh)),
         label_start=fresh.label_start,
         label_end=fresh.label_end,
         regime=probabilities,

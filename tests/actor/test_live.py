@@ -29,7 +29,7 @@ from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.ledger import LedgerReader
 from ml4t_actor.ledger.rows import stored_feature_sets
 from ml4t_actor.lifecycle import LifecycleLoop

@@ -5,7 +5,8 @@ import pytest
 
 from backtests.primaries import MeanReverter, TrendFollower, batch_signals
 from benchmarks.planted import DRIFT_BARS, MU, Nature, oracle_auc, planted_market, two_states
-from ml4t_actor.labeling.triple_barrier import random_walk_odds, triple_barrier_labels
+from ml4t_actor.labeling.odds import random_walk_odds
+from ml4t_actor.labeling.triple_barrier import triple_barrier_labels
 from ml4t_actor.market_data import MINUTE_NS
 from ml4t_actor.settings import LabelSettings, TrainingSettings
 

@@ -124,7 +124,8 @@ def test_a_model_has_the_rows_that_it_was_trained_on(written: Path, version: str
     columns = {"odds" if name == "prior" else name: sha for name, sha in expected["sha256"].items()}
     facts = history_facts(history)
     assert np.isnan(history.volatility).all()  # was not kept
-    del facts["sha256"]["volatility"]
+    assert (history.exit_time == 1.0).all()  # no signal ended a trade
+    del facts["sha256"]["volatility"], facts["sha256"]["exit_time"]
     assert facts == expected | {"sha256": columns}
 
 

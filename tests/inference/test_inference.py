@@ -13,7 +13,7 @@ from ml4t_actor.indicators.features import BUILTIN_NAMES, feature_matrix
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import SignalData
 from ml4t_actor.registry import ModelStore

@@ -10,7 +10,7 @@ import pytest
 
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.meta_model.compiled import CompiledModel

@@ -8,7 +8,8 @@ import pytest
 
 from ml4t_actor.indicators.features import META_FEATURE_NAMES, feature_matrix
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, cusum_signals, pool
-from ml4t_actor.labeling.triple_barrier import random_walk_odds, triple_barrier_labels, uniqueness_weights
+from ml4t_actor.labeling.odds import random_walk_odds
+from ml4t_actor.labeling.triple_barrier import triple_barrier_labels, uniqueness_weights
 from ml4t_actor.market_data import Bars, Signals, Trades
 from ml4t_actor.settings import LabelSettings, TrainingSettings, VPINSettings
 from tests.support.mirror import mirror
@@ -22,7 +23,7 @@ SETTINGS = TrainingSettings(
     volatility_halflife_bars=HALFLIFE,
 )
 ARRAYS = (
-    *("X", "y", "side", "ret", "weight", "odds", "volatility"),
+    *("X", "y", "side", "ret", "weight", "odds", "volatility", "exit_time"),
     *("label_start", "label_end", "regime", "regime_rows"),
 )
 

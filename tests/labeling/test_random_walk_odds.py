@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml4t_actor.kernels import odds as kernels
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.labeling.odds import random_walk_odds
 
 STEPS = 400  # of a random walk over the horizon, each of a twentieth of the volatility
 STEP = 1.0 / math.sqrt(STEPS)
@@ -144,7 +144,10 @@ def test_each_row_may_have_barriers_and_costs_of_its_own(rows):
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     odds = random_walk_odds(*columns)
     alone = [random_walk_odds([v], pt=pt, sl=sl, cost=cost)[0] for v, pt, sl, cost in rows]
-    live = [kernels.random_walk_odds(v, cost, kernels.barrier_series(pt, sl)) for v, pt, sl, cost in rows]
+    live = [
+        kernels.random_walk_excess(v, cost, kernels.barrier_series(pt, sl, np.ones(1)))[0]
+        for v, pt, sl, cost in rows
+    ]
     assert odds.tobytes() == np.array(alone).tobytes() == np.array(live).tobytes()
 
 
@@ -156,7 +159,7 @@ def test_shapes_broadcast():
 
 @pytest.mark.parametrize("barrier", [41.0, 1e6, 1e300])
 def test_a_barrier_beyond_any_float_costs_no_more_than_one_out_of_reach(barrier):
-    assert len(kernels.barrier_series(barrier, barrier)) < 300
+    assert len(kernels.barrier_series(barrier, barrier, np.ones(1))) < 300
     odds = random_walk_odds([0.01] * 3, barrier, barrier, [0.0, 0.01, 10.0])
     assert odds == pytest.approx([0.5, normal_above(1.0), 0.0], abs=1e-12)
     assert ((odds >= 0.0) & (odds <= 1.0)).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression

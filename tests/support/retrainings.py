@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from ml4t_actor.indicators.regime import RegimeModel
+from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.labeling.triple_barrier import random_walk_odds
 from ml4t_actor.ledger import Ledger, OutcomeRow, SignalRow
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.registry import ModelBundle
@@ -68,6 +68,7 @@ def planted(n: int, first: int = 0, slope: float = 1.5, seed: int = 0, n_regimes
         weight=rng.uniform(0.3, 1.0, n),
         odds=random_walk_odds(volatility_of(X), pt=1.0, sl=1.0, cost=0.001),
         volatility=volatility_of(X),
+        exit_time=np.ones(n),
         label_start=start,
         label_end=start + rng.integers(1, HORIZON + 1, n) * MINUTE,
         regime=rng.dirichlet([1.0, 1.0], n)[:, :n_regimes],

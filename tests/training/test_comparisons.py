@@ -64,6 +64,7 @@ def rows(n=50, seed=0, **columns):
         "weight": np.ones(n),
         "odds": np.full(n, 0.5),
         "volatility": rng.uniform(0.001, 0.02, n),
+        "exit_time": np.ones(n),
         "label_start": start,
         "label_end": start + 5 * MINUTE,
         "regime": np.empty((n, 0)),
