@@ -1,7 +1,8 @@
 """The result of a backtest and what follows from it: as text, as JSON, and as a self-contained page."""
 
-from ml4t_actor.report.backtest_result import BacktestResult, Estimate, SizingDifference, TradedRun
+from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, TradedRun
 from ml4t_actor.report.json_export import result_json
+from ml4t_actor.report.signal_fates import SignalFates
 from ml4t_actor.report.tearsheet import write_tearsheet
 from ml4t_actor.report.text import result_text
 from ml4t_actor.report.timeline import Timeline, read_timeline, timeline_text, write_timeline
@@ -11,7 +12,7 @@ __all__ = [
     "Answer",
     "BacktestResult",
     "BacktestVerdict",
-    "Estimate",
+    "SignalFates",
     "SizingDifference",
     "Timeline",
     "TradedRun",

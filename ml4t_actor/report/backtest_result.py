@@ -9,6 +9,7 @@ import numpy as np
 
 from ml4t_actor.market_data import DAY_NS, FloatArray, IntArray
 from ml4t_actor.registry.trials import TrialsSummary
+from ml4t_actor.report.signal_fates import SignalFates
 from ml4t_actor.validation import (
     Scores,
     Selection,
@@ -17,27 +18,14 @@ from ml4t_actor.validation import (
     probabilistic_sharpe,
     sharpe_interval,
 )
-from ml4t_actor.validation.bootstrap import MIN_BLOCKS, mean_interval
+from ml4t_actor.validation.bootstrap import MIN_BLOCKS
+from ml4t_actor.validation.power import MeanTest, mean_test
 
 DAYS_PER_YEAR = 365.0
 MOST_BLOCK_DAYS = 5
 SAMPLES = 2_000
+TRADE_DAYS = 2  # days that one trade can make dependent
 LATENCY_PERCENTILES = (50.0, 99.0)
-
-
-class Estimate(NamedTuple):
-    """A mean and its 95 % interval, bounds NaN where none could be computed."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def direction(self) -> int | None:
-        """Return 1 or -1 if the interval lies above or below zero, 0 if it holds zero, None without one."""
-        if math.isnan(self.low) or math.isnan(self.high):
-            return None
-        return 1 if self.low > 0.0 else -1 if self.high < 0.0 else 0
 
 
 class SizingDifference(NamedTuple):
@@ -45,39 +33,28 @@ class SizingDifference(NamedTuple):
 
     Attributes
     ----------
-    days, block_days : int
-        Days compared, and days in a block of the bootstrap.
+    days : int
+        Days compared.
     turnover : float
-        Fees of the enriched run over those of the flat run: at equal fee rates, how much it traded in
-        comparison. NaN unless both paid fees.
-    per_day : Estimate
+        How much the enriched run traded per unit of the flat one: fees over fees, or, where flat paid none, trades over
+        trades. NaN where flat did not trade.
+    per_day : MeanTest
         Mean of the enriched less the flat daily return.
-    at_equal_turnover : Estimate
-        The same with flat returns times `turnover`. Trading a random part of the signals, or all of them at a
-        fraction of the size, gives zero here whether signals pay or not; picking better ones gives more.
+    at_equal_turnover : MeanTest
+        The same with flat returns times `turnover`. Where prices have no drift every unit traded loses its costs,
+        whichever signals are chosen: then this is zero. Trading a random part of the signals, those of high volatility,
+        or all at a fraction of the size, gives zero; picking better ones gives more.
     """
 
     days: int
-    block_days: int
     turnover: float
-    per_day: Estimate
-    at_equal_turnover: Estimate
+    per_day: MeanTest
+    at_equal_turnover: MeanTest
 
 
 def block_days(days: int) -> int:
     """Return the days in a bootstrap block: five, or fewer so that ten blocks fit, but at least one."""
     return max(1, min(MOST_BLOCK_DAYS, days // MIN_BLOCKS))
-
-
-def mean_estimate(values: FloatArray, block: int) -> Estimate:
-    """Return the mean and its circular block-bootstrap interval, NaN if constant or under ten blocks."""
-    n = len(values)
-    if not n:
-        return Estimate(math.nan, math.nan, math.nan)
-    mean = float(values.mean())
-    if n < MIN_BLOCKS * block or values.min() == values.max():
-        return Estimate(mean, math.nan, math.nan)
-    return Estimate(mean, *mean_interval(values, block=block, samples=SAMPLES))
 
 
 def day_ends(ts: IntArray) -> IntArray:
@@ -246,6 +223,8 @@ class BacktestResult:
         The test's signals, chosen by confidence, by volatility and at random.
     path_skills : tuple of float
         Skill against the odds along each combinatorial purged path through the training part.
+    fates : SignalFates, optional
+        What became of each signal of the test.
     trials : TrialsSummary, optional
         What the model is worth among all configurations that were tried on its data.
 
@@ -285,6 +264,7 @@ class BacktestResult:
     selection: Selection | None = None
     path_skills: tuple[float, ...] = ()
     trials: TrialsSummary | None = None
+    fates: SignalFates | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_ns", "ts", "regime"):
@@ -304,6 +284,8 @@ class BacktestResult:
                 f"the test begins at {self.test_start}, before training ends at {self.train_end}: a model "
                 "must not be judged on what it was trained on"
             )
+        if self.fates is not None and len(self.fates) != self.signals:
+            raise ValueError(f"{len(self.fates)} fates for {self.signals} signals: each has one")
         if len({run.name for run in self.runs}) < len(self.runs):
             raise ValueError(f"runs need different names, got {[run.name for run in self.runs]}")
 
@@ -344,17 +326,24 @@ class BacktestResult:
             np.array([min(flat.ts[0], enriched.ts[0]), max(flat.ts[-1], enriched.ts[-1])], np.int64)
         )
         flat_returns, enriched_returns = flat.daily_returns(ends), enriched.daily_returns(ends)
-        turnover = enriched.fees / flat.fees if flat.fees > 0.0 and enriched.fees > 0.0 else math.nan
-        block = block_days(len(ends))
+        turnover = _turnover(flat, enriched)
         return SizingDifference(
             days=len(ends),
-            block_days=block,
             turnover=turnover,
-            per_day=mean_estimate(enriched_returns - flat_returns, block),
-            at_equal_turnover=Estimate(math.nan, math.nan, math.nan)
-            if math.isnan(turnover)
-            else mean_estimate(enriched_returns - turnover * flat_returns, block),
+            per_day=mean_test(enriched_returns - flat_returns, TRADE_DAYS),
+            at_equal_turnover=mean_test(
+                enriched_returns - (0.0 if math.isnan(turnover) else turnover) * flat_returns, TRADE_DAYS
+            ),
         )
+
+
+def _turnover(flat: TradedRun, enriched: TradedRun) -> float:
+    """Return how much the enriched run traded per unit of the flat one."""
+    if not flat.trades:
+        return math.nan
+    if not enriched.trades:
+        return 0.0
+    return enriched.fees / flat.fees if flat.fees > 0.0 else enriched.trades / flat.trades
 
 
 def regime_table(result: BacktestResult) -> list[tuple[int, int, float]]:

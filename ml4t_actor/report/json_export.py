@@ -8,6 +8,8 @@ import numpy as np
 
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, TradedRun, regime_table
+from ml4t_actor.report.baselines import accounts
+from ml4t_actor.report.signal_fates import SignalFates, reasons
 from ml4t_actor.report.verdict import assess
 
 
@@ -52,7 +54,10 @@ def result_json(result: BacktestResult) -> dict[str, object]:
             "trials": None if result.trials is None else msgspec.to_builtins(result.trials),
             "runs": [_run_json(run) for run in result.runs],
             "enriched_less_flat": None if result.sizing is None else _sizing_json(result.sizing),
+            "fates": None if result.fates is None else _fates_json(result.fates),
+            "accounts": [line._asdict() for line in accounts(result)],
             "outcome": str(verdict.answer),
+            "answer": verdict.sentence,
             "did_it_help": verdict.sentences,
         }
     )
@@ -82,6 +87,16 @@ def _sizing_json(sizing: SizingDifference) -> dict[str, object]:
         **sizing._asdict(),
         "per_day": sizing.per_day._asdict(),
         "at_equal_turnover": sizing.at_equal_turnover._asdict(),
+    }
+
+
+def _fates_json(fates: SignalFates) -> dict[str, object]:
+    return {
+        "signals": len(fates),
+        "passed": int(fates.passed.sum()),
+        "unit_risk": fates.unit_risk,
+        "mean_risk": fates.mean_risk,
+        "reasons": [reason._asdict() for reason in reasons(fates)],
     }
 
 

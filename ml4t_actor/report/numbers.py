@@ -2,7 +2,8 @@
 
 import math
 
-from ml4t_actor.report.backtest_result import Estimate, TradedRun
+from ml4t_actor.report.backtest_result import TradedRun
+from ml4t_actor.validation.power import MeanTest
 
 
 def number(value: float, form: str) -> str:
@@ -26,7 +27,15 @@ def sharpe_ratio(run: TradedRun) -> str:
     return f"{number(run.sharpe.sharpe, form)} {interval(run.sharpe[1:], form)}"
 
 
-def basis_points(estimate: Estimate) -> str:
-    """Return an estimate of returns in basis points with its interval."""
-    mean, *bounds = (1e4 * value for value in estimate)
-    return f"{number(mean, '+.2f')} bp {interval(tuple(bounds), '+.2f')}"
+def basis_points(test: MeanTest) -> str:
+    """Return a mean of returns in basis points with its interval."""
+    mean, low, high = (1e4 * value for value in (test.mean, test.low, test.high))
+    return f"{number(mean, '+.2f')} bp {interval((low, high), '+.2f')}"
+
+
+def rounded(count: float) -> str:
+    """Return a count to two significant digits, up if in doubt, and none beyond a million."""
+    if not count < 1e6:
+        return "over a million"
+    step = 10.0 ** max(0, math.floor(math.log10(max(count, 1.0))) - 1)
+    return f"{math.ceil(count / step) * step:,.0f}"

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ml4t_actor.report.backtest_result import BacktestResult, TradedRun
+from ml4t_actor.report.baselines import accounts
 from ml4t_actor.report.charts import charts
 from ml4t_actor.report.numbers import interval, number, sharpe_ratio
 from ml4t_actor.report.page import Html, plotly_script, render, write_page
-from ml4t_actor.report.text import score_rows, traded_notes, utc
+from ml4t_actor.report.signal_fates import TRADED, reasons
+from ml4t_actor.report.text import account_cells, fate_notes, reason_rows, score_rows, traded_notes, utc
 from ml4t_actor.report.verdict import Answer, assess
 from ml4t_actor.validation import Scores, Verdict
 
@@ -83,7 +85,7 @@ def _summary_row(i: int, result: BacktestResult) -> Html:
         skill=skill,
         flat=_pnl_cell(result.run("flat")),
         enriched=_pnl_cell(result.run("enriched")),
-        answer=_sentence(assess(result).answer),
+        answer=assess(result).sentence,
     )
 
 
@@ -135,7 +137,9 @@ def _section(i: int, result: BacktestResult) -> Html:
         verdict=_verdict(result),
         facts=_facts(result),
         scores=_score_table(result),
+        fates=_fates(result),
         runs=_runs(result),
+        accounts=_accounts(result),
         charts=_charts(i, result),
     )
 
@@ -145,7 +149,7 @@ def _verdict(result: BacktestResult) -> Html:
     return render(
         "tearsheet/verdict",
         kind={Answer.HELPED: " good", Answer.HURT: " bad"}.get(verdict.answer, ""),
-        answer=_sentence(verdict.answer),
+        answer=verdict.sentence,
         tag=_synthetic_tag(result),
         sentences=_joined(render("tearsheet/item", text=sentence) for sentence in verdict.sentences),
     )
@@ -226,6 +230,42 @@ def _run_row(run: TradedRun) -> Html:
         f"{run.fees:,.2f}",
     )
     return render("tearsheet/run", name=run.name, cells=_joined(map(_cell, figures)))
+
+
+def _fates(result: BacktestResult) -> Html:
+    """Return what became of the signals as a list of bars."""
+    fates = result.fates
+    if fates is None:
+        return _NOTHING
+    found = reasons(fates)
+    most = max((reason.signals for reason in found), default=1)
+    rows = (
+        render(
+            "tearsheet/fate",
+            name=reason.fate,
+            meaning=reason.meaning,
+            kind=TRADED if reason.fate == TRADED else "",
+            width=f"{100.0 * reason.signals / most:.1f}",
+            cells=_joined((_cell(signals, f"{labelled} with a label"), _cell(paid), _cell(pnl))),
+        )
+        for reason, (_, signals, labelled, paid, pnl) in zip(found, reason_rows(fates)[:-1], strict=True)
+    )
+    return render(
+        "tearsheet/fates",
+        rows=_joined(rows),
+        notes=_joined(render("tearsheet/note", text=_sentence(note)) for note in fate_notes(fates)),
+    )
+
+
+def _accounts(result: BacktestResult) -> Html:
+    lines = accounts(result)
+    if not lines:
+        return _NOTHING
+    rows = (
+        render("tearsheet/run", name=line.name, cells=_joined(map(_cell, account_cells(line))))
+        for line in lines
+    )
+    return render("tearsheet/accounts", rows=_joined(rows))
 
 
 def _charts(i: int, result: BacktestResult) -> Html:

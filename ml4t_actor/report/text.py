@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from ml4t_actor.market_data import SECOND_NS
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, regime_table
+from ml4t_actor.report.baselines import AccountLine, accounts
 from ml4t_actor.report.numbers import basis_points, interval, number, sharpe_ratio
+from ml4t_actor.report.signal_fates import SignalFates, reasons
 from ml4t_actor.report.verdict import assess
 from ml4t_actor.validation import ReliabilityBin, Scores
 
@@ -31,8 +33,8 @@ def result_text(result: BacktestResult) -> str:
     lines += ["", *_reliability("validation", result.validation)]
     if result.test is not None:
         lines += ["", *_reliability("test", result.test)]
-    lines += ["", *_features(result), "", *_traded(result), "", "Did it help?"]
-    lines += _wrapped(f"{verdict.answer[0].upper()}{verdict.answer[1:]}.", "  ")
+    lines += ["", *_features(result), "", *_fates(result), "", *_traded(result), *_accounts(result)]
+    lines += ["", "Did it help?", *_wrapped(verdict.sentence, "  ")]
     for sentence in verdict.sentences:
         lines += _wrapped(sentence, "  - ", "    ")
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -113,7 +115,7 @@ def _signals(result: BacktestResult) -> list[str]:
         *lines,
         *_named(
             "confidence",
-            f"above break-even ({result.break_even:.3f}) on {result.above_break_even} of {n} signals with "
+            f"above {result.break_even:.3f}, the middle break-even, on {result.above_break_even} of {n} signals with "
             f"status ok; highest {number(result.highest_confidence, '.3f')}",
         ),
         *_named(
@@ -251,6 +253,69 @@ def _traded(result: BacktestResult) -> list[str]:
     return lines
 
 
+def reason_rows(fates: SignalFates) -> list[tuple[str, str, str, str, str]]:
+    """Return fate, signals, outcomes known, share that paid and PnL at the flat account's risk, in text."""
+    rows = [
+        (
+            reason.fate,
+            f"{reason.signals:,}",
+            f"{reason.labelled:,}",
+            f"{reason.paid:.1%}" if reason.labelled else "n/a",
+            f"{reason.pnl:+.2%}" if reason.labelled else "n/a",
+        )
+        for reason in reasons(fates)
+    ]
+    return [*rows, ("all", f"{len(fates):,}", f"{int(fates.labelled.sum()):,}", "", "")]
+
+
+def fate_notes(fates: SignalFates) -> tuple[str, ...]:
+    """Return how many signals passed, what was risked, and what the table means, in words."""
+    risked = (
+        "nothing was risked"
+        if math.isnan(fates.mean_risk)
+        else f"a trade risked {fates.mean_risk:.3%} of equity"
+    )
+    return (
+        f"{int(fates.passed.sum()):,} of {len(fates):,} signals passed break-even; {risked}, a full size "
+        f"{fates.unit_risk:.3%} (a standard deviation over the horizon)",
+        "paid and PnL by the signals' own labels, each entered alone at full size and after costs: what a reason cost, "
+        "where it is positive, or saved; the sums count what could not have been traded at the same time",
+    )
+
+
+def _fates(result: BacktestResult) -> list[str]:
+    if result.fates is None:
+        return ["What became of the signals: not recorded"]
+    rows = [("", "signals", "labelled", "paid", "PnL"), *reason_rows(result.fates)]
+    lines = ["What became of the signals", *_table(rows, (16, 10, 10, 10, 12))]
+    for note in fate_notes(result.fates):
+        lines += _wrapped(note, "  ")
+    return lines
+
+
+def account_cells(line: AccountLine) -> tuple[str, str, str, str]:
+    """Return trades, PnL, annual volatility and PnL at equal risk, in text."""
+    at_risk = f"{line.at_equal_risk:+.2%}"
+    if math.isfinite(line.low):
+        at_risk += f" {interval((100.0 * line.low, 100.0 * line.high), '+.2f')}"
+    return f"{line.trades:,}", f"{line.pnl:+.2%}", f"{line.volatility:.2%}", at_risk
+
+
+def _accounts(result: BacktestResult) -> list[str]:
+    lines = accounts(result)
+    if not lines:
+        return []
+    rows = [("", "trades", "PnL", "volatility", "at flat's risk")]
+    rows += [(line.name, *account_cells(line)) for line in lines]
+    said = (
+        "all at the volatility of flat's daily returns; the two filters, and the line by labels, end each trade as its "
+        "label does and risk a full size; the volatility filter trades what costs less of its volatility than the "
+        "training signals' median"
+    )
+    noted = [] if result.fates is None else _wrapped(said, "  ")
+    return ["", "The same signals at equal risk", *_table(rows, (24, 9, 10, 12, 30)), *noted]
+
+
 def traded_notes(result: BacktestResult) -> tuple[str, ...]:
     """Return what is to be said below the runs: their funding, where there was any, and how they differ."""
     paid = [f"{run.name} {run.funding:+,.2f}" for run in result.runs if run.funding]
@@ -264,6 +329,5 @@ def sizing_notes(sizing: SizingDifference) -> tuple[str, str]:
     return (
         f"enriched less flat: {basis_points(sizing.per_day)} a day; with flat scaled to the same turnover "
         f"({turnover}, by fees): {basis_points(sizing.at_equal_turnover)} a day",
-        f"Sharpe ratios are annualised over 365 days; intervals from {sizing.days} days in blocks of "
-        f"{sizing.block_days}, 95 %",
+        f"Sharpe ratios are annualised over 365 days; intervals from {sizing.days} days, 95 %",
     )

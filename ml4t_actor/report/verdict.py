@@ -5,60 +5,43 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ml4t_actor.report.backtest_result import BacktestResult, SizingDifference, TradedRun
+from ml4t_actor.report.baselines import AT_RANDOM, BY_VOLATILITY, ENRICHED, FLAT, AccountLine, accounts
 from ml4t_actor.report.model_words import model_sentences
-from ml4t_actor.report.numbers import basis_points, number, sharpe_ratio
-from ml4t_actor.validation import Verdict
-from ml4t_actor.validation.bootstrap import MIN_BLOCKS
-
-HARDLY_TRADED = 0.10
-FEW_BLOCKS = 30
+from ml4t_actor.report.numbers import basis_points, interval, rounded, sharpe_ratio
+from ml4t_actor.report.signal_fates import EXIT, TRADED, reasons
+from ml4t_actor.validation.power import LEAST_VALUES, MeanTest
 
 
 class Answer(StrEnum):
-    """Whether the enrichment helped, in one line."""
+    """Whether the enrichment helped, in a word."""
 
-    HELPED = "yes, in this test: a better model, better trades and a profit, each beyond chance"
-    IN_PART = "in part: better than flat at equal turnover beyond chance, but not every test was passed"
-    LESS_TRADING = "no: better than flat, but not at equal turnover"
-    HURT = "no: worse than flat, beyond chance"
-    NO_EVIDENCE = "no evidence that it helped"
-    INACTIVE = "cannot tell: the enriched run hardly traded"
-    TOO_SHORT = "cannot tell: too few days for an interval"
-    NOT_COMPARED = "cannot tell: there are not two runs with trades to compare"
+    HELPED = "helped"
+    HURT = "hurt"
+    CANNOT_TELL = "cannot tell"
 
 
 class BacktestVerdict(NamedTuple):
-    """The answer and the sentences behind it."""
+    """The answer, the sentence that gives it with its numbers, and the sentences behind it."""
 
     answer: Answer
+    sentence: str
     sentences: tuple[str, ...]
 
 
 def assess(result: BacktestResult) -> BacktestVerdict:
     """Say whether the enrichment helped.
 
-    Three questions, each decided by whether a 95 % interval excludes chance: does the model beat chance out
-    of sample (`Scores.verdict`), does sizing by it beat flat size (mean difference of daily returns, as it is
-    and at equal turnover), and did either run make money (Sharpe ratio). An enriched run with less than a
-    tenth of the flat run's turnover is called inactive: its result, good or bad, is that of not trading.
+    It helped, or hurt, where the mean daily difference of the enriched run to the flat one, scaled to the same
+    turnover, has an interval of 95 % above, or below, zero: of accounts that choose no better than chance at most one
+    in forty is said to have helped, and as many to have hurt. Otherwise it cannot be told, and the sentence says what
+    sample would tell. Whether anybody made money is said besides, and decides nothing.
     """
-    sentences = [*model_sentences(result), *_sizing(result), *(_profit(run) for run in result.runs)]
+    answer, sentence = _answer(result)
+    sentences = [*model_sentences(result), *_sizing(result), *_baselines(result)]
+    sentences += [_profit(run) for run in result.runs]
     if result.synthetic:
         sentences.append("All of this is on a SYNTHETIC market: it says nothing about a real one.")
-    return BacktestVerdict(_answer(result), tuple(sentences))
-
-
-def activity(result: BacktestResult) -> float:
-    """Return how much the enriched run traded per unit of the flat run, by fees or else trades, or NaN."""
-    flat, enriched = result.run("flat"), result.run("enriched")
-    if flat is None or enriched is None or not flat.trades:
-        return math.nan
-    if not enriched.trades:
-        return 0.0
-    sizing = result.sizing
-    if sizing is not None and not math.isnan(sizing.turnover):
-        return sizing.turnover
-    return enriched.trades / flat.trades
+    return BacktestVerdict(answer, f"{answer.capitalize()}: {sentence}.", tuple(sentences))
 
 
 def made_profit(run: TradedRun) -> bool:
@@ -66,91 +49,97 @@ def made_profit(run: TradedRun) -> bool:
     return run.pnl > 0.0 and run.sharpe.low > 0.0
 
 
-def _answer(result: BacktestResult) -> Answer:
-    sizing, enriched, active = result.sizing, result.run("enriched"), activity(result)
-    if sizing is None or enriched is None or math.isnan(active):
-        return Answer.NOT_COMPARED
-    if active < HARDLY_TRADED:
-        return Answer.INACTIVE
-    raw, equal = sizing.per_day.direction, sizing.at_equal_turnover.direction
-    if raw is None:
-        return Answer.TOO_SHORT if sizing.days < MIN_BLOCKS else Answer.NO_EVIDENCE
-    if equal == 1:
-        model = result.test is not None and result.test.verdict is Verdict.BETTER
-        return Answer.HELPED if model and raw == 1 and made_profit(enriched) else Answer.IN_PART
-    if raw == 1:
-        return Answer.LESS_TRADING
-    return Answer.HURT if -1 in (raw, equal) else Answer.NO_EVIDENCE
+def _answer(result: BacktestResult) -> tuple[Answer, str]:
+    flat, enriched, sizing = result.run(FLAT), result.run(ENRICHED), result.sizing
+    if flat is None or enriched is None or sizing is None:
+        return Answer.CANNOT_TELL, "flat and enriched size were not both traded"
+    if not flat.trades:
+        return Answer.CANNOT_TELL, "the flat run did not trade, so there is nothing to compare with"
+    if not enriched.trades:
+        return Answer.CANNOT_TELL, _untraded(result, flat)
+    test = sizing.at_equal_turnover
+    in_all = _in_all(result)
+    if test.direction is None:
+        return Answer.CANNOT_TELL, f"{_no_interval(sizing)}; {in_all}"
+    made = (
+        f"against flat at equal turnover it made {basis_points(test)} a day, in {test.n} days and "
+        f"{enriched.trades:,} trades"
+    )
+    if test.direction == 0:
+        return Answer.CANNOT_TELL, f"{made}; {_sample_that_tells(test, enriched.trades)}; {in_all}"
+    return Answer.HELPED if test.direction > 0 else Answer.HURT, f"{made}; {in_all}"
+
+
+def _no_interval(sizing: SizingDifference) -> str:
+    if sizing.days < LEAST_VALUES:
+        return f"{sizing.days} days are too few, {LEAST_VALUES} the least"
+    return "too few days saw a difference to flat at equal turnover"
+
+
+def _untraded(result: BacktestResult, flat: TradedRun) -> str:
+    """Return why nothing was traded, and what that saved or gave up."""
+    stopped = (
+        [] if result.fates is None else [r for r in reasons(result.fates) if r.fate not in (TRADED, EXIT)]
+    )
+    by = ", ".join(f"{reason.fate} {reason.signals:,}" for reason in stopped)
+    what = "saved the loss" if flat.pnl < 0.0 else "gave up the gain"
+    return (
+        f"of {result.signals:,} signals none was traded{f' ({by})' if by else ''}, and as long as none is, no sample "
+        f"tells how it chooses; not trading {what} of flat, {flat.pnl_fraction:+.2%}"
+    )
+
+
+def _sample_that_tells(test: MeanTest, trades: int) -> str:
+    """Return how many days would tell the difference that was observed, and those at the ends of its interval."""
+    if not math.isfinite(test.needed):
+        return "there is no difference that a sample could tell"
+    per_day = trades / test.n
+    return (
+        f"were that the truth, {rounded(test.needed)} such days ({rounded(test.needed * per_day)} trades) would tell "
+        f"it in four of five samples, were it the further end of the interval {rounded(test.needed_least)} days, and "
+        "were it none, no sample would"
+    )
+
+
+def _in_all(result: BacktestResult) -> str:
+    lines = {line.name: line for line in accounts(result)}
+    flat, enriched = lines[FLAT], lines[ENRICHED]
+    at_risk = f"{enriched.at_equal_risk:+.2%} at flat's risk"
+    return f"in all it returned {enriched.pnl:+.2%} ({at_risk}), flat {flat.pnl:+.2%}"
 
 
 def _sizing(result: BacktestResult) -> list[str]:
-    sizing, active = result.sizing, activity(result)
-    if sizing is None:
-        return ["Flat and enriched sizing were not both traded: there is nothing to compare."]
-    if math.isnan(active):
-        return ["The flat run did not trade: there is nothing to compare."]
-    if active < HARDLY_TRADED:
-        return _inactive(result, active)
-    raw, equal = sizing.per_day.direction, sizing.at_equal_turnover.direction
+    sizing = result.sizing
+    if sizing is None or math.isnan(sizing.turnover):
+        return []
+    raw = sizing.per_day.direction
     if raw is None:
-        why = (
-            f"{sizing.days} days are too few for an interval, {MIN_BLOCKS} the least"
-            if sizing.days < MIN_BLOCKS
-            else "the two differ by the same amount on every day"
-        )
-        return [f"Whether enriched sizing beats flat sizing cannot be told: {why}."]
+        return [f"Whether enriched sizing beats flat sizing as it is cannot be told: {_no_interval(sizing)}."]
     comparison = {
-        1: "Enriched sizing did better than flat sizing, beyond chance",
+        1: "Enriched sizing made more than flat sizing, beyond chance",
         0: "Enriched sizing cannot be told from flat sizing",
-        -1: "Enriched sizing did worse than flat sizing, beyond chance",
+        -1: "Enriched sizing made less than flat sizing, beyond chance",
     }[raw]
-    sentences = [f"{comparison}: {basis_points(sizing.per_day)} a day."]
-    if equal is None:
-        sentences.append(
-            "Without fees turnover is not known: trading less cannot be told from choosing better."
-        )
-    else:
-        sentences.append(_at_equal_turnover(sizing, raw, equal, result.run("flat")))
-    if sizing.days // sizing.block_days < FEW_BLOCKS:
-        sentences.append(
-            f"These intervals rest on {sizing.days} days only and are too narrow: be slower to believe them."
-        )
-    return sentences
+    return [f"{comparison}: {basis_points(sizing.per_day)} a day, at {sizing.turnover:.1%} of its turnover."]
 
 
-def _at_equal_turnover(sizing: SizingDifference, raw: int, equal: int, flat: TradedRun | None) -> str:
-    what = f"against flat sizing scaled to the same turnover ({sizing.turnover:.0%} of its own)"
-    numbers = f"{basis_points(sizing.at_equal_turnover)} a day"
-    if equal == 1:
-        return f"It also chose better trades, beyond chance: {numbers} {what}."
-    if equal == -1:
-        return f"It chose worse trades, beyond chance: {numbers} {what}."
-    if raw == 1 and sizing.turnover < 1.0 and flat is not None and flat.pnl < 0.0:
-        why = "It lost less by trading less; that it chose better trades cannot be told from chance"
-    else:
-        why = "That it chose better trades cannot be told from chance"
-    return f"{why}: {numbers} {what}."
-
-
-def _inactive(result: BacktestResult, active: float) -> list[str]:
-    n = len(result.confidence)
-    if not n:
-        why = "no signal was enriched with status ok"
-    elif not result.above_break_even:
-        why = (
-            f"confidence never exceeded break-even ({result.break_even:.3f}); the highest was "
-            f"{number(result.highest_confidence, '.3f')}"
-        )
-    else:
-        why = (
-            f"confidence exceeded break-even ({result.break_even:.3f}) on {result.above_break_even} of {n} "
-            "signals"
-        )
-    how = "did not trade" if active == 0.0 else f"hardly traded ({active:.1%} of the flat run's turnover)"
-    return [
-        f"The enriched run {how}: {why}.",
-        "Whatever it shows against flat sizing is inactivity, neither skill nor the lack of it.",
+def _baselines(result: BacktestResult) -> list[str]:
+    """Return what came of ways that need no model, at the risk of the flat run."""
+    lines = {line.name: line for line in accounts(result)}
+    if BY_VOLATILITY not in lines:
+        return []
+    random = lines[AT_RANDOM]
+    others = [
+        f"the volatility filter {_of(lines[BY_VOLATILITY])}",
+        f"as many signals chosen at random {_of(random)} "
+        f"{interval((100.0 * random.low, 100.0 * random.high), '+.2f')}",
     ]
+    runs = [f"{name} {_of(lines[name])}" for name in (FLAT, ENRICHED) if name in lines]
+    return [f"At equal risk, all over the same days: {', '.join([*runs, *others])}."]
+
+
+def _of(line: AccountLine) -> str:
+    return f"{line.at_equal_risk:+.2%}" + (" (not traded)" if not line.trades else "")
 
 
 def _profit(run: TradedRun) -> str:

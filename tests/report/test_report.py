@@ -1,10 +1,10 @@
 """The result of a backtest is honest: its words follow from its numbers, and its numbers from the inputs."""
 
+import html
 import json
 import math
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from ml4t_actor.report import (
-    Answer,
     BacktestResult,
     TradedRun,
     assess,
@@ -20,7 +19,8 @@ from ml4t_actor.report import (
     result_text,
     write_tearsheet,
 )
-from ml4t_actor.validation import Verdict
+from ml4t_actor.report.baselines import accounts
+from ml4t_actor.report.signal_fates import reasons
 from tests.support.backtest_results import (
     DAY,
     DAYS,
@@ -30,173 +30,9 @@ from tests.support.backtest_results import (
     noise,
     run,
     scores,
-    traded,
+    signal_fates,
     undefined_scores,
 )
-
-# The verdict.
-
-
-def test_helped_needs_model_sizing_and_profit_beyond_chance():
-    runs = traded(1.0, 12.0)
-    helped = backtest_result(test=scores(Verdict.BETTER), validation=scores(Verdict.BETTER), runs=runs)
-    assert assess(helped).answer is Answer.HELPED
-    assert assess(replace(helped, test=scores(Verdict.RANKS_BETTER))).answer is Answer.IN_PART
-    assert assess(replace(helped, test=None)).answer is Answer.IN_PART
-    lossy = replace(helped, runs=traded(-30.0, -12.0))
-    assert assess(lossy).answer is Answer.IN_PART
-    assert "The enriched run lost" in " ".join(assess(lossy).sentences)
-
-
-def test_losing_less_by_trading_less_is_not_called_help():
-    # A fifth of a losing strategy, with noise of its own.
-    losing = noise(1, -20.0)
-    fifth = 0.2 * losing + 0.1 * noise(3, 0.0)
-    runs = (run("flat", losing), run("enriched", fifth, fees=20.0))
-    less = backtest_result(runs=runs, test=scores(Verdict.BETTER))
-    verdict = assess(less)
-    assert less.sizing.per_day.direction == 1
-    assert less.sizing.at_equal_turnover.direction == 0
-    assert verdict.answer is Answer.LESS_TRADING
-    assert any(sentence.startswith("It lost less by trading less") for sentence in verdict.sentences)
-
-
-def test_worse_than_flat_is_said():
-    worse = backtest_result(runs=traded(12.0, -6.0))
-    assert assess(worse).answer is Answer.HURT
-    said = " ".join(assess(worse).sentences)
-    assert "did worse than flat sizing, beyond chance" in said
-    assert "chose worse trades, beyond chance" in said
-
-
-def test_difference_within_chance_is_no_evidence():
-    nothing = backtest_result()
-    verdict = assess(nothing)
-    assert verdict.answer is Answer.NO_EVIDENCE
-    said = " ".join(verdict.sentences)
-    assert "Enriched sizing cannot be told from flat sizing" in said
-    assert "On the test period the model cannot be told from chance" in said
-
-
-@pytest.mark.parametrize("gain_bp", [-1.5, 1.5])
-def test_a_gain_whose_interval_holds_zero_is_no_gain(gain_bp: float):
-    near = backtest_result(test=scores(Verdict.BETTER), runs=traded(0.0, gain_bp, fees=100.0))
-    for estimate in (near.sizing.per_day, near.sizing.at_equal_turnover):
-        assert estimate.mean == pytest.approx(gain_bp * 1e-4)
-        assert estimate.low < 0.0 < estimate.high
-    verdict = assess(near)
-    assert verdict.answer is Answer.NO_EVIDENCE
-    said = " ".join(verdict.sentences)
-    assert "Enriched sizing cannot be told from flat sizing" in said
-    assert "That it chose better trades cannot be told from chance" in said
-
-
-def test_better_trades_at_small_size_are_help_in_part_only():
-    losing = noise(1, -12.0)
-    picked = backtest_result(runs=(run("flat", losing), run("enriched", 0.5 * losing + 12e-4, fees=50.0)))
-    assert picked.sizing.at_equal_turnover.mean == pytest.approx(12e-4)
-    answer = assess(backtest_result(runs=traded(12.0, 11.0, fees=40.0))).answer
-    assert answer is Answer.IN_PART
-
-
-@pytest.mark.parametrize("trades", [0, 3])
-def test_an_inactive_run_is_called_inactive_and_not_better(trades: int):
-    quiet = np.zeros(DAYS)
-    if trades:
-        quiet[[10, 20, 30]] = -1e-5
-    idle = backtest_result(
-        runs=(run("flat", noise(1, -20.0)), run("enriched", quiet, trades=trades, fees=2.0)),
-        confidence=np.full(900, 0.48),
-    )
-    verdict = assess(idle)
-    said = " ".join(verdict.sentences)
-    assert verdict.answer is Answer.INACTIVE
-    assert ("did not trade" if not trades else "hardly traded (2.0% of the flat run's turnover)") in said
-    assert "confidence never exceeded break-even (0.530); the highest was 0.480" in said
-    assert "is inactivity, neither skill nor the lack of it" in said
-    assert "better than flat" not in said
-    assert "Enriched sizing" not in said
-
-
-def test_inactivity_gives_its_reason():
-    flat = run("flat", noise(1, 0.0))
-    idle = backtest_result(runs=(flat, run("enriched", np.zeros(DAYS), trades=0)))
-    above = int((idle.confidence > 0.53).sum())
-    assert f"exceeded break-even (0.530) on {above} of 900 signals" in " ".join(assess(idle).sentences)
-    none = {name: np.empty(0) for name in ("ts", "confidence", "toxicity", "regime_weight", "regime")}
-    assert "no signal was enriched with status ok" in " ".join(assess(replace(idle, **none)).sentences)
-
-
-def test_trades_stand_in_where_there_are_no_fees():
-    flat = run("flat", noise(1, -20.0), fees=0.0)
-    few = backtest_result(runs=(flat, run("enriched", noise(2, 0.0), trades=9, fees=0.0)))
-    assert assess(few).answer is Answer.INACTIVE
-    many = backtest_result(runs=(flat, run("enriched", noise(2, 0.0), trades=50, fees=0.0)))
-    assert assess(many).answer is Answer.LESS_TRADING
-    assert "Without fees turnover is not known" in " ".join(assess(many).sentences)
-
-
-def test_too_few_days_give_no_answer():
-    short = backtest_result(runs=(run("flat", noise(1, -30.0, 9)), run("enriched", noise(2, 30.0, 9))))
-    verdict = assess(short)
-    assert verdict.answer is Answer.TOO_SHORT
-    said = " ".join(verdict.sentences)
-    assert "cannot be told: 9 days are too few" in said
-    assert "made" in said
-    assert "beyond chance" not in said
-
-
-def test_few_days_bring_a_warning():
-    said = " ".join(assess(backtest_result()).sentences)
-    assert "rest on 120 days only" in said
-    long = backtest_result(runs=(run("flat", noise(1, 0.0, 150)), run("enriched", noise(2, 0.0, 150))))
-    assert "are too narrow" not in " ".join(assess(long).sentences)
-
-
-def test_identical_runs_cannot_be_told_apart():
-    daily = noise(1, 5.0)
-    same = backtest_result(runs=(run("flat", daily), run("enriched", daily)))
-    assert assess(same).answer is Answer.NO_EVIDENCE
-    assert "the two differ by the same amount on every day" in " ".join(assess(same).sentences)
-
-
-@pytest.mark.parametrize("names", [(), ("flat",), ("enriched",)])
-def test_a_missing_run_is_no_comparison(names: tuple[str, ...]):
-    alone = backtest_result(runs=tuple(run(name, noise(1, 30.0)) for name in names))
-    assert assess(alone).answer is Answer.NOT_COMPARED
-    assert "nothing to compare" in " ".join(assess(alone).sentences)
-
-
-def test_a_flat_run_without_trades_is_no_comparison():
-    idle = backtest_result(
-        runs=(run("flat", np.zeros(DAYS), trades=0), run("enriched", np.zeros(DAYS), trades=0))
-    )
-    assert assess(idle).answer is Answer.NOT_COMPARED
-    assert "The flat run did not trade." in assess(idle).sentences
-
-
-@pytest.mark.parametrize(
-    ("mean_bp", "said"),
-    [
-        (12.0, "made 15.4"),
-        (0.5, "which cannot be told from luck"),
-        (-0.5, "lost"),
-        (-12.0, "beyond bad luck"),
-    ],
-)
-def test_money_is_judged_by_the_interval_of_its_sharpe(mean_bp: float, said: str):
-    of_flat = next(
-        s for s in assess(backtest_result(runs=traded(mean_bp, 0.0))).sentences if s.startswith("The flat")
-    )
-    assert said in of_flat
-    assert ("made" in of_flat) == (mean_bp > 0)
-    assert (", beyond chance" in of_flat) == (mean_bp == 12.0)
-
-
-def test_a_run_that_ends_where_it_began_made_nothing():
-    back = run("flat", np.array([0.25, -0.2]))
-    assert any("made nothing" in sentence for sentence in assess(backtest_result(runs=(back,))).sentences)
-
 
 # The numbers.
 
@@ -238,21 +74,6 @@ def test_runs_of_different_length_are_compared_on_the_same_days():
     assert both.sizing.at_equal_turnover.mean == pytest.approx(np.mean(padded - 0.25 * long), rel=1e-9)
 
 
-def test_the_interval_of_the_difference_is_a_block_bootstrap():
-    both = backtest_result()
-    flat, enriched = noise(1, 0.0), noise(2, 0.0)
-    difference = enriched - flat
-    rng = np.random.default_rng(99)
-    means = []
-    for _ in range(4_000):
-        starts = rng.integers(0, DAYS, DAYS // 5)
-        means.append(np.mean([difference[(s + k) % DAYS] for s in starts for k in range(5)]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert both.sizing.block_days == 5
-    assert both.sizing.per_day.low == pytest.approx(low, abs=0.15 * (high - low))
-    assert both.sizing.per_day.high == pytest.approx(high, abs=0.15 * (high - low))
-
-
 def test_random_thinning_shows_no_difference_at_equal_turnover():
     rng = np.random.default_rng(8)
     trades = rng.normal(-4e-4, 10e-4, (200, 40))
@@ -282,7 +103,7 @@ def test_numbers_in_the_text_are_those_of_the_inputs():
         f"{enriched.equity[-1] - 10_000:+.2f} {enriched.equity[-1] / 10_000 - 1:+.2%}",
         f"enriched less flat: {1e4 * np.mean(noise(2, 1.9) - noise(1, 0.7)):+.2f} bp",
         f"(50.0% of flat, by fees): {1e4 * np.mean(noise(2, 1.9) - 0.5 * noise(1, 0.7)):+.2f} bp",
-        "from 120 days in blocks of 5",
+        "from 120 days, 95 %",
         "fold AUCs 0.520 0.490 0.510",
         "top 8 of 10",
     ]
@@ -316,6 +137,7 @@ def extremes() -> dict[str, BacktestResult]:
     idle = (run("flat", np.zeros(3), trades=0), run("enriched", np.zeros(3), trades=0))
     return {
         "usual": backtest_result(),
+        "fates": backtest_result(fates=signal_fates()),
         "nothing": backtest_result(
             signals=0, statuses={}, latency_ns=np.empty(0), runs=(), feature_importance={}, fold_aucs=(),
             instruments=(), test=None, validation=undefined_scores(), **none,
@@ -405,6 +227,30 @@ def test_outputs_are_the_same_twice(tmp_path: Path):
     assert result_json(backtest_result()) == result_json(backtest_result())
 
 
+def test_every_output_says_what_became_of_the_signals(tmp_path: Path):
+    given = backtest_result(fates=signal_fates(seed=4))
+    text, plain = flat_in(result_text(given)), result_json(given)
+    page = page_without_plotly(write_tearsheet([given], tmp_path / "a.html"))
+    found = reasons(given.fates)
+    assert sum(reason["signals"] for reason in plain["fates"]["reasons"]) == given.signals
+    most = max(reason.signals for reason in found)
+    for reason, as_json in zip(found, plain["fates"]["reasons"], strict=True):
+        assert f"{reason.fate} {reason.signals} {reason.labelled} {reason.paid:.1%} {reason.pnl:+.2%}" in text
+        assert as_json["pnl"] == reason.pnl
+        bar = f'<tr><td>{reason.fate}<small>{html.escape(reason.meaning)}</small></td><td class="bar"><span class="'
+        width = re.search(re.escape(bar) + r'\w*" style="width: ([\d.]+)%"', page)
+        assert width is not None
+        assert float(width[1]) == pytest.approx(100.0 * reason.signals / most, abs=0.05)
+    assert f"{given.fates.passed.sum()} of 1,000 signals passed break-even" in text
+    for line in accounts(given):
+        assert f"{line.name} {line.trades} {line.pnl:+.2%}" in text
+    assert [line["name"] for line in plain["accounts"]] == [line.name for line in accounts(given)]
+    sentence = assess(given).sentence
+    assert sentence in text
+    assert plain["answer"] == sentence
+    assert page.index(html.escape(sentence)) < page.index("What became of the signals")
+
+
 def test_synthetic_is_shouted_everywhere(tmp_path: Path):
     made_up = backtest_result(synthetic=True)
     text = result_text(made_up)
@@ -455,6 +301,7 @@ def test_a_page_of_nothing_is_refused(tmp_path: Path):
         ({"test_start": START - 2 * DAY}, "before training ends"),
         ({"signals": 10}, "990 statuses for 10 signals"),
         ({"confidence": np.zeros(3)}, "differ in length"),
+        ({"fates": signal_fates(7)}, "7 fates for 1000 signals"),
         ({"runs": (run("flat", noise(1, 0.0)),) * 2}, "different names"),
     ],
 )

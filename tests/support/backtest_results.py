@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from ml4t_actor.registry.trials import TrialsSummary
-from ml4t_actor.report import BacktestResult, TradedRun
+from ml4t_actor.report import BacktestResult, SignalFates, TradedRun
 from ml4t_actor.settings import ValidationSettings
 from ml4t_actor.validation import Interval, Scores, Selection, Verdict, evaluate
 
@@ -149,6 +149,33 @@ def backtest_result(**changes: object) -> BacktestResult:
         "runs": (run("flat", noise(1, 0.0)), run("enriched", noise(2, 0.0), fees=50.0)),
     }
     return BacktestResult(**{**given, **changes})
+
+
+def signal_fates(
+    n: int = 1_000,
+    *,
+    seed: int = 0,
+    days: int = DAYS,
+    fates: tuple[str, ...] = ("model", "traded", "odds", "position", "limits", "exit", "status"),
+) -> SignalFates:
+    """Signals of made-up fates, a fifth of them without a label, whose labels are as good as chance."""
+    rng = np.random.default_rng(seed)
+    ts = START + np.sort(rng.integers(0, days * DAY - DAY, n))
+    fate = tuple(str(name) for name in rng.choice(fates, n))
+    net = np.where(rng.random(n) < 0.2, np.nan, rng.normal(0.0, 0.01, n))
+    traded = np.array([name == "traded" for name in fate], dtype=bool)
+    return SignalFates(
+        ts=ts,
+        end=np.where(np.isfinite(net), ts + rng.integers(1, DAY // 24, n), -1),
+        instrument=rng.integers(0, 3, n),
+        fate=fate,
+        passed=traded | (rng.random(n) < 0.1),
+        volatility=rng.uniform(0.005, 0.02, n),
+        net=net,
+        risk=0.002 * traded,
+        unit_risk=0.0025,
+        filter_volatility=0.01,
+    )
 
 
 def traded(flat_bp: float, enriched_bp: float, **enriched: object) -> tuple[TradedRun, TradedRun]:

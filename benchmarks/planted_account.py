@@ -1,0 +1,372 @@
+"""What the shipped size keeps of a planted edge, and what it loses where there is none.
+
+Each planted market is traded on the last two fifths of its bars with a model that was trained on those before. A trade
+returns what its label did, less the costs, sized by the shipped `IntegratedSizer`; a signal that comes while a trade is
+open is not traded. Named baselines, traded by the very same rule: the *attainable* forecast, which is the best that the
+model's features can know, learned from a population of other markets; and the *oracle*, who knows the planted truth
+besides. Markets are scaled to the same realised volatility (the root of the sum of squared trade returns) before their
+PnL is summed up; one in which nothing is traded counts as zero.
+
+    python -m benchmarks.planted_account [--seeds 20] [--walks 50] [--bars 120000] [--jobs 1]
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from backtests.primaries import Primary
+from backtests.run import PRIMARIES, TRAIN_SHARE
+from benchmarks.planted import MU, Form, Nature, PlantedMarket, planted_market
+from benchmarks.planted_forecasts import (
+    FIRST_POPULATION_SEED,
+    Forecast,
+    Nothing,
+    best_forecast,
+    labelled,
+    sample_of,
+)
+from benchmarks.progress import show
+from ml4t_actor.fan_out import fan_out
+from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.labeling.rows import LabelledRows
+from ml4t_actor.market_data import BoolArray, FloatArray, IntArray
+from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
+from ml4t_actor.training.comparisons import break_even
+from ml4t_actor.training.loop import TrainingLoop
+
+Edges = Literal["strong", "mixed"]
+Kind = tuple[Form, str, float]  # of a market: form, primary and drift
+
+EDGES: tuple[Edges, ...] = ("strong", "mixed")
+MIXED = (0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0)  # shares of the strong drift, in turns
+KINDS: tuple[tuple[Form, str], ...] = tuple((form, name) for form in ("regime", "flow") for name in PRIMARIES)
+POPULATION = 12  # markets that the attainable forecast and the oracle's are fitted to
+OF_ATTAINABLE, OF_ORACLE, OF_FLAT_LOSS = 0.8, 0.4, 0.05  # what is asked for
+ACCOUNTS = (
+    "flat",
+    "seed",
+    "model",
+    "attainable",
+    "oracle",
+    "model, all or nothing",
+    "oracle, all or nothing",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountTask:
+    """One market to be traded.
+
+    Attributes
+    ----------
+    form, primary, seed, mu
+        As for `planted_market`.
+    forecasts : mapping
+        The attainable forecast and the oracle's; empty on a walk, where both know that there is nothing.
+    """
+
+    form: Form
+    primary: str
+    seed: int
+    mu: float | None
+    nature: Nature
+    settings: TrainingSettings
+    forecasts: Mapping[str, Forecast]
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """The trades of one account in one market.
+
+    Attributes
+    ----------
+    pnl : float
+        Sum of their returns on equity.
+    volatility : float
+        Root of the sum of their squares.
+    trades : int
+    """
+
+    pnl: float
+    volatility: float
+    trades: int
+
+    @property
+    def scaled(self) -> float:
+        """PnL at a realised volatility of one; zero where nothing was traded."""
+        return self.pnl / self.volatility if self.volatility > 0.0 else 0.0
+
+
+Result = dict[str, Traded]
+
+
+def entered(start: IntArray, end: IntArray, wanted: BoolArray) -> BoolArray:
+    """Return which signals are traded: those wanted that no open trade stands in the way of.
+
+    Parameters
+    ----------
+    start, end : int64 (n,)
+        When each signal is given and its trade over, in order of `start`.
+    wanted : bool (n,)
+    """
+    taken = np.zeros(len(start), bool)
+    free_at = np.iinfo(np.int64).min
+    for i in np.flatnonzero(wanted):
+        if start[i] >= free_at:
+            taken[i], free_at = True, end[i]
+    return taken
+
+
+def traded(rows: LabelledRows, size: FloatArray, cost: float) -> Traded:
+    """Return what signals of these sizes (fractions of equity) earn, one trade at a time."""
+    taken = entered(rows.label_start, rows.label_end, size > 0.0)
+    returns = size[taken] * (rows.ret[taken] - cost)
+    return Traded(float(returns.sum()), float(np.sqrt(np.square(returns).sum())), int(taken.sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tested:
+    """The later signals of a market, with what the model says of them.
+
+    Attributes
+    ----------
+    rows : LabelledRows
+    strength, regime_weight, toxicity, confidence : float64 (n,)
+    net : float64 (n,)
+        The model's expected net return over volatility.
+    """
+
+    rows: LabelledRows
+    strength: FloatArray
+    regime_weight: FloatArray
+    toxicity: FloatArray
+    confidence: FloatArray
+    net: FloatArray
+
+
+def tested(market: PlantedMarket, settings: TrainingSettings) -> Tested:
+    """Train on the earlier part of a market, and answer the signals of the later one."""
+    split = int(market.bars.ts_event[int(TRAIN_SHARE * len(market.bars))])
+    before, given = market.bars.ts_event < split, market.signals.ts_event < split
+    loop = TrainingLoop(settings, feature_names=META_FEATURE_NAMES)
+    bundle = loop.train(market.bars[before], market.signals[given]).bundle
+    dataset = labelled(market, settings)
+    later = dataset.label_start >= split
+    rows = dataset[later]
+    assert bundle.regime is not None
+    regimes = bundle.regime.filter(dataset.regime_inputs[0])[dataset.regime_rows[later, 1]]
+    answers = bundle.model.answer_rows(rows.X, rows.odds, rows.volatility)
+    return Tested(
+        rows=rows,
+        strength=rows.X[:, META_FEATURE_NAMES.index("strength")],
+        regime_weight=np.array([bundle.regime.weight(row) for row in regimes]),
+        toxicity=rows.X[:, META_FEATURE_NAMES.index("toxicity")],
+        confidence=answers.confidence,
+        net=answers.confidence - break_even(rows.volatility, settings.labels),
+    )
+
+
+def shipped_size(found: Tested, net: FloatArray) -> FloatArray:
+    """Return the size of every signal by the shipped rule, for an expected net return over volatility."""
+    sizer = IntegratedSizer()
+    return np.array(
+        [
+            sizer.calculate(strength, 0.5, weight, toxicity, break_even=0.0 if m > 0.0 else 1.0)
+            for strength, weight, toxicity, m in zip(
+                found.strength, found.regime_weight, found.toxicity, net, strict=True
+            )
+        ]
+    )
+
+
+def seed_size(found: Tested, settings: TrainingSettings) -> FloatArray:
+    """Return the sizes of before: the product of strength, Kelly's bet, regime weight and toxicity."""
+    needed = np.array(
+        [
+            break_even_probability(
+                settings.labels.profit_barrier, settings.labels.stop_barrier, settings.labels.cost, v
+            )
+            for v in found.rows.volatility
+        ]
+    )
+    bet = np.clip((found.confidence - needed) / np.maximum(1.0 - needed, 1e-12), 0.0, None)
+    sizes: FloatArray = np.sqrt(found.strength) * bet * found.regime_weight * (1.0 - found.toxicity)
+    return sizes
+
+
+def account(task: AccountTask) -> Result:
+    """Trade one market in every way."""
+    market = planted_market(task.form, PRIMARIES[task.primary](), task.seed, mu=task.mu, nature=task.nature)
+    found = tested(market, task.settings)
+    rows, cost = found.rows, task.settings.labels.cost
+    sample = sample_of(market, task.form, rows, task.settings)
+    at_risk = np.sqrt(found.strength) / rows.volatility
+    net = {"model": found.net} | {
+        name: forecast.predict(sample.truth if name == "oracle" else sample.features) - cost / rows.volatility
+        for name, forecast in task.forecasts.items()
+    }
+    sizes = {"flat": at_risk, "seed": seed_size(found, task.settings)}
+    sizes |= {name: shipped_size(found, m) for name, m in net.items()}
+    sizes |= {f"{name}, all or nothing": np.where(m > 0.0, at_risk, 0.0) for name, m in net.items()}
+    return {name: traded(rows, size, cost) for name, size in sizes.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationTask:
+    """One kind of market, whose best forecasts are to be fitted."""
+
+    form: Form
+    primary: str
+    mu: float
+    nature: Nature
+    settings: TrainingSettings
+
+
+def population(task: PopulationTask) -> dict[str, Forecast]:
+    """Fit the attainable forecast and the oracle's to other markets of the same kind."""
+    samples = []
+    for seed in range(FIRST_POPULATION_SEED, FIRST_POPULATION_SEED + POPULATION):
+        primary: Primary = PRIMARIES[task.primary]()
+        market = planted_market(task.form, primary, seed, mu=task.mu, nature=task.nature)
+        samples.append(sample_of(market, task.form, labelled(market, task.settings), task.settings))
+    gross = [sample.gross for sample in samples]
+    return {
+        "attainable": best_forecast([sample.features for sample in samples], gross),
+        "oracle": best_forecast([sample.truth for sample in samples], gross),
+    }
+
+
+def strength_of(edges: Edges, seed: int) -> float:
+    """Return the share of the strong drift that a market has."""
+    return 1.0 if edges == "strong" else MIXED[seed // len(KINDS) % len(MIXED)]
+
+
+def kinds_of(edges: Edges, n_seeds: int) -> list[Kind]:
+    """Return form, primary and drift of one market for each seed: they take turns."""
+    return [
+        (form, primary, strength_of(edges, seed) * MU[form, PRIMARIES[primary]().source])
+        for seed in range(n_seeds)
+        for form, primary in [KINDS[seed % len(KINDS)]]
+    ]
+
+
+def populations(
+    kinds: Sequence[Kind], nature: Nature, settings: TrainingSettings, n_jobs: int | None
+) -> dict[Kind, dict[str, Forecast]]:
+    """Return the best forecasts of each kind of market; where nothing is planted they are known to be none."""
+    different = [kind for kind in dict.fromkeys(kinds) if kind[2] > 0.0]
+    tasks = [
+        PopulationTask(form=form, primary=primary, mu=mu, nature=nature, settings=settings)
+        for form, primary, mu in different
+    ]
+    fitted = dict(zip(different, fan_out(population, tasks, n_jobs=n_jobs, progress=show), strict=True))
+    nothing: dict[str, Forecast] = {"attainable": Nothing(), "oracle": Nothing()}
+    return {kind: fitted.get(kind, nothing) for kind in kinds}
+
+
+def planted_tasks(
+    edges: Edges,
+    n_seeds: int,
+    nature: Nature,
+    settings: TrainingSettings,
+    forecasts: Mapping[Kind, Mapping[str, Forecast]],
+) -> list[AccountTask]:
+    """Return one market for each seed."""
+    return [
+        AccountTask(
+            form=form, primary=primary, seed=seed, mu=mu, nature=nature, settings=settings,
+            forecasts=forecasts[form, primary, mu],
+        )
+        for seed, (form, primary, mu) in enumerate(kinds_of(edges, n_seeds))
+    ]  # fmt: skip
+
+
+def walk_tasks(n_seeds: int, nature: Nature, settings: TrainingSettings) -> list[AccountTask]:
+    """Return markets without an edge: walks, and regimes and flow that mean nothing, in turns."""
+    kinds: list[tuple[Form, str]] = [
+        (form, primary) for form in ("walk", "regime", "flow") for primary in PRIMARIES
+    ]
+    return [
+        AccountTask(
+            form=form, primary=primary, seed=seed, mu=0.0, nature=nature, settings=settings, forecasts={}
+        )
+        for seed in range(n_seeds)
+        for form, primary in [kinds[seed % len(kinds)]]
+    ]  # fmt: skip
+
+
+def share(results: Sequence[Result], account: str, of: str) -> float:
+    """Return one account's PnL as a share of another's, each market at the same realised volatility."""
+    whole = sum(result[of].scaled for result in results)
+    return sum(result[account].scaled for result in results) / whole if whole else float("nan")
+
+
+def loss_share(results: Sequence[Result]) -> float:
+    """Return the enriched account's loss as a share of the flat one's, at the same risk per trade."""
+    return sum(result["model"].pnl for result in results) / sum(result["flat"].pnl for result in results)
+
+
+def report(edges: str, results: Sequence[Result]) -> str:
+    """Return the table of one kind of markets."""
+    lines = [f"{edges:24}  trades   PnL at equal volatility   of attainable   of oracle"]
+    for name in ACCOUNTS:
+        trades = np.mean([result[name].trades for result in results])
+        scaled = sum(result[name].scaled for result in results)
+        lines.append(
+            f"  {name:22}  {trades:6.0f}   {scaled:23.1f}   {share(results, name, 'attainable'):13.2f}   "
+            f"{share(results, name, 'oracle'):9.2f}"
+        )
+    return "\n".join(lines)
+
+
+def walk_report(results: Sequence[Result]) -> str:
+    """Return what was lost where there is no edge."""
+    lost = {name: sum(result[name].pnl for result in results) for name in ("flat", "model")}
+    idle = sum(result["model"].trades == 0 for result in results)
+    trades = {name: sum(result[name].trades for result in results) for name in ("flat", "model")}
+    return (
+        f"no edge: {len(results)} markets; flat {lost['flat']:+.0f} volatilities in {trades['flat']:,} trades, "
+        f"enriched {lost['model']:+.1f} in {trades['model']:,} ({idle} markets not traded): loss as a share of flat's "
+        f"{loss_share(results):.3f} (asked for: at most {OF_FLAT_LOSS})"
+    )
+
+
+def main(
+    *,
+    quick: bool = False,
+    n_seeds: int = 20,
+    n_walks: int = 50,
+    n_bars: int = 120_000,
+    n_jobs: int | None = None,
+) -> None:
+    """Print the tables."""
+    if quick:
+        n_seeds, n_walks, n_bars, n_jobs = 4, 4, 20_000, 1
+    nature, settings = Nature(n_bars=n_bars), TrainingSettings()
+    print(f"planted markets of {n_bars:,} bars, costs of {1e4 * settings.labels.cost:g} bp")
+    kinds = [kind for edges in EDGES for kind in kinds_of(edges, n_seeds)]
+    forecasts = populations(kinds, nature, settings, n_jobs)
+    for edges in EDGES:
+        tasks = planted_tasks(edges, n_seeds, nature, settings, forecasts)
+        print(
+            report(f"{edges} edges, {n_seeds} markets", fan_out(account, tasks, n_jobs=n_jobs, progress=show))
+        )
+    print(f"asked of the model: {OF_ATTAINABLE} of the attainable, {OF_ORACLE} of the oracle's")
+    walks = walk_tasks(n_walks, nature, settings)
+    print(walk_report(fan_out(account, walks, n_jobs=n_jobs, progress=show)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What the size keeps of an edge.")
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="markets with strong edges, and with mixed ones"
+    )
+    parser.add_argument("--walks", type=int, default=50, help="markets without an edge")
+    parser.add_argument("--bars", type=int, default=120_000)
+    parser.add_argument("--jobs", type=int, help="worker processes; as many as CPUs by default")
+    given = parser.parse_args()
+    main(n_seeds=given.seeds, n_walks=given.walks, n_bars=given.bars, n_jobs=given.jobs)
