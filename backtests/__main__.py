@@ -10,7 +10,8 @@ import msgspec
 
 from backtests.costs import BASE_FUNDING_RATE, TradingCosts
 from backtests.market import UNIVERSES, load_markets
-from backtests.run import PRIMARIES, run_backtest
+from backtests.primaries import PRIMARIES
+from backtests.run import run_backtest
 from ml4t_actor.report import result_json, result_text, write_tearsheet
 
 

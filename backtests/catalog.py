@@ -8,8 +8,7 @@ from pathlib import Path
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
 from backtests.market import UNIVERSES, Market, load_markets, nautilus_bars
-from backtests.primaries import Primary, batch_signals
-from backtests.run import PRIMARIES
+from backtests.primaries import PRIMARIES, Primary, batch_signals
 from ml4t_actor.messages import SignalData
 
 __all__ = ["primary_signals", "write_catalog"]

@@ -344,4 +344,14 @@ class PrimaryActor(Actor):  # type: ignore[misc]  # Nautilus's compiled base has
             primary.reset()
 
 
-__all__ = ["MeanReverter", "Primary", "PrimaryActor", "PrimaryConfig", "TrendFollower", "batch_signals"]
+PRIMARIES: dict[str, Callable[[], Primary]] = {"trend": TrendFollower, "mean_reversion": MeanReverter}
+
+__all__ = [
+    "PRIMARIES",
+    "MeanReverter",
+    "Primary",
+    "PrimaryActor",
+    "PrimaryConfig",
+    "TrendFollower",
+    "batch_signals",
+]

@@ -366,8 +366,8 @@ def known_once(stream: Stream) -> MonitorBaseline:
 def recorded(primary: str = "trend") -> None:
     """Train on the first part of each market, and stream the rest."""
     from backtests.market import load_markets
-    from backtests.primaries import batch_signals
-    from backtests.run import PRIMARIES, TRAIN_SHARE
+    from backtests.primaries import PRIMARIES, batch_signals
+    from backtests.training import TRAIN_SHARE
     from ml4t_actor.labeling.dataset import build_dataset
     from ml4t_actor.training.loop import TrainingLoop
 

@@ -16,8 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from backtests.primaries import Primary
-from backtests.run import PRIMARIES
+from backtests.primaries import PRIMARIES, Primary
 from benchmarks.out_of_fold import ODDS_FLOOR, OutOfFold
 from benchmarks.planted import Form, Nature, planted_market
 from benchmarks.progress import show

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtests.market import UNIVERSES, load_markets
-from backtests.primaries import batch_signals
-from backtests.run import PRIMARIES
+from backtests.primaries import PRIMARIES, batch_signals
 from benchmarks.progress import show
 from ml4t_actor.fan_out import fan_out
 from ml4t_actor.indicators.features import META_FEATURE_NAMES

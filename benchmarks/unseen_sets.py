@@ -17,8 +17,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from backtests.market import UNIVERSES, data_root
-from backtests.primaries import batch_signals
-from backtests.run import PRIMARIES
+from backtests.primaries import PRIMARIES, batch_signals
 from benchmarks.online_baseline import RATES, online_predictions
 from benchmarks.out_of_fold import OutOfFold, calibration_error
 from benchmarks.progress import show

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtests.run import PRIMARIES
+from backtests.primaries import PRIMARIES
 from benchmarks.out_of_fold import OutOfFold
 from benchmarks.planted import Nature, planted_market
 from benchmarks.progress import show
