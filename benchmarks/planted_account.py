@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from backtests.primaries import Primary
-from backtests.run import PRIMARIES, TRAIN_SHARE
+from backtests.primaries import PRIMARIES, Primary
+from backtests.training import TRAIN_SHARE
 from benchmarks.planted import MU, Form, Nature, PlantedMarket, planted_market
 from benchmarks.planted_forecasts import (
     FIRST_POPULATION_SEED,
