@@ -34,7 +34,6 @@ from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.settings import TrainingSettings
 
 STARTING_EQUITY = 100_000.0
-FLAT_FRACTION = 0.25
 NO_COSTS = TradingCosts.none()
 
 
@@ -206,7 +205,6 @@ def _strategy(bar_types: list[str], settings: TrainingSettings, sizing: str) -> 
         config={
             "bar_types": bar_types,
             "sizing": sizing,
-            "fraction": FLAT_FRACTION if sizing == "flat" else 1.0,
             "labels": msgspec.to_builtins(settings.labels),
             "oms_type": "NETTING",
         },

@@ -1,8 +1,12 @@
 """What the risk stage reads of a signal, whichever object carries it."""
 
+import math
 from typing import Protocol, cast
 
-from ml4t_actor.strategy.sizing import DirectedSignal
+from ml4t_actor.strategy.sizing import DirectedSignal, as_number
+
+# What a meta-model says of a trade: an alpha's own fields of these names may be something else.
+_TOLD = ("expected_return", "volatility", "break_even")
 
 
 class Enriched(DirectedSignal, Protocol):
@@ -40,7 +44,7 @@ class _Joined:
         self._sources = (meta_output, alpha_output)
 
     def __getattr__(self, name: str) -> object:
-        for source in self._sources:
+        for source in self._sources[: 1 if name in _TOLD else None]:
             if hasattr(source, name):
                 value: object = getattr(source, name)
                 return value
@@ -63,3 +67,14 @@ def meta_output_of(output: Enriched | AlphaOutput) -> Enriched:
     """
     meta_output = getattr(output, "meta_output", None)
     return cast("Enriched", output if meta_output is None else _Joined(meta_output, output))
+
+
+def told_break_even(enriched: object) -> float | None:
+    """Return the break-even probability that a signal tells, None where it tells none.
+
+    Of an `EnrichedSignal` 1.0 is what stands where it is not known, unless its expected return is: then no
+    probability would pay.
+    """
+    told = as_number(getattr(enriched, "break_even", None))
+    known = told < 1.0 or not math.isnan(as_number(getattr(enriched, "expected_return", None)))
+    return told if known and not math.isnan(told) else None

@@ -32,9 +32,15 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     bar_types : list[str], default []
         Bars of the instruments to trade, one time-based type per instrument; signals for others are ignored.
     sizing : {'enriched', 'flat'}, default 'enriched'
-        'flat' trades every signal at `fraction`, whatever its confidence: the baseline of the account.
+        'flat' trades every signal at a size of `fraction`, whatever is known of it: the baseline of the account.
     fraction : float, default 1.0
-        Scale of the size, in (0, 1]; a size of 1.0 is one time equity in notional.
+        Scale of the size, in (0, 1].
+    risk_target : float or None, default 0.2
+        Annual volatility that equity would have if all instruments of `bar_types` were held at a size of 1.0 all the
+        time, and fully correlated; what that is in notional follows from each signal's volatility, see
+        `ml4t_actor.strategy.sizing.full_size`. The default is about that of shares as a whole; at it, a day's
+        standard deviation is 1 %, a fifth of the default `limits.max_daily_loss`. None: a size of 1.0 is one time
+        equity in notional.
     labels : LabelSettings
         Stop, target and horizon; those that the model was trained on.
     limits : RiskLimits
@@ -88,6 +94,7 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     bar_types: list[str] = msgspec.field(default_factory=list)
     sizing: Literal["enriched", "flat"] = "enriched"
     fraction: float = 1.0
+    risk_target: float | None = 0.2
     labels: LabelSettings = LabelSettings()
     limits: RiskLimits = RiskLimits()
     stamped_at: Literal["open", "close"] | None = None
@@ -108,6 +115,8 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         instruments = time_bars(self.bar_types)
         _check_number("fraction", self.fraction, "a number in (0, 1]", 1.0)
+        if self.risk_target is not None:
+            _check_number("risk_target", self.risk_target, "a number in (0, 10], or null", 10.0)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 rule = " or ".join(repr(choice) for choice in choices)

@@ -2,6 +2,7 @@
 
 from decimal import ROUND_DOWN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 
+from ml4t_actor.strategy.causes import Cause
 from ml4t_actor.strategy.sizing import as_number
 from ml4t_actor.strategy.views import Number
 
@@ -11,14 +12,26 @@ _LARGEST_EXPONENT = 330
 
 
 class RefusedError(Exception):
-    """New exposure is refused, for the reason given."""
+    """New exposure is refused, for the reason given.
+
+    Parameters
+    ----------
+    reason : str
+        With the numbers.
+    cause : str, default 'limits'
+        A `Cause` of `ml4t_actor.strategy.causes`.
+    """
+
+    def __init__(self, reason: str, cause: Cause = "limits") -> None:
+        super().__init__(reason)
+        self.cause: Cause = cause
 
 
 def positive(name: str, value: Number) -> Decimal:
     """Return the number, or raise `RefusedError` if it is not positive and finite."""
     number = decimal_of(value)
     if number is None or number <= 0:
-        raise RefusedError(f"{name} was {value}, must be positive and finite")
+        raise RefusedError(f"{name} was {value}, must be positive and finite", "account")
     return number
 
 
@@ -26,7 +39,7 @@ def not_negative(name: str, value: Number) -> Decimal:
     """Return the number, or raise `RefusedError` if it is negative or not finite."""
     number = optional(name, value)
     if number is None:
-        raise RefusedError(f"{name} was None, must be a number")
+        raise RefusedError(f"{name} was None, must be a number", "account")
     return number
 
 
@@ -36,7 +49,7 @@ def optional(name: str, value: Number | None) -> Decimal | None:
         return None
     number = decimal_of(value)
     if number is None or number < 0:
-        raise RefusedError(f"{name} was {value}, must be finite and not negative")
+        raise RefusedError(f"{name} was {value}, must be finite and not negative", "account")
     return number
 
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import Annotated, Literal, NamedTuple
 
@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from ml4t_actor.settings import Settings
 from ml4t_actor.strategy.alpha_output import AlphaOutput, Enriched, meta_output_of
+from ml4t_actor.strategy.causes import Cause
 from ml4t_actor.strategy.exact import (
     EXACT,
     RefusedError,
@@ -21,6 +22,7 @@ from ml4t_actor.strategy.exact import (
     sign_of,
     text,
 )
+from ml4t_actor.strategy.signal_size import size_of
 from ml4t_actor.strategy.sizing import IntegratedSizer, as_number
 from ml4t_actor.strategy.views import AccountView, InstrumentView, Number, PositionView
 
@@ -88,6 +90,9 @@ class RiskDecision:
         Why, with the numbers. Never empty.
     target : Decimal
         Signed position after the order is filled.
+    cause : str, default ''
+        In one word what kept the signal from opening a position, see `ml4t_actor.strategy.causes.Cause`; empty where
+        it opens one, and where none was to be opened.
     """
 
     action: Action
@@ -95,6 +100,7 @@ class RiskDecision:
     side: int
     reason: str
     target: Decimal
+    cause: Cause = ""
 
 
 class _Limit(NamedTuple):
@@ -103,6 +109,14 @@ class _Limit(NamedTuple):
     notional: Decimal
     name: str
     whole: Decimal = _ZERO
+
+
+class _Terms(NamedTuple):
+    """What a call says of the trade, see `RiskStage.execute`."""
+
+    break_even: float | None
+    loss_at_stop: float | None
+    full_size: Number
 
 
 class _Room(NamedTuple):
@@ -123,7 +137,8 @@ class RiskStage:
     a limit. A position beyond the stop loss is closed whatever the signal. Limits only ever block new exposure,
     never an exit.
 
-    Full size (1.0) is one time equity in notional, before the limits.
+    Full size (1.0) is one time equity in notional, before the limits, or the multiple of it that a call gives: see
+    `ml4t_actor.strategy.sizing.full_size`.
 
     Parameters
     ----------
@@ -145,7 +160,8 @@ class RiskStage:
     >>> decision.action, decision.quantity
     ('open', Decimal('0.083'))
     >>> decision.reason
-    'size 0.5 of equity 10000, capped to notional 2500 by max_position_fraction 0.25'
+    'size 1 (strength 1 x edge 1, of 0.5 volatilities x fraction 1) of 1 x equity 10000, capped to notional 2500 by \
+max_position_fraction 0.25'
     """
 
     def __init__(self, limits: RiskLimits, sizer: IntegratedSizer) -> None:
@@ -161,6 +177,7 @@ class RiskStage:
         *,
         break_even: float | None = None,
         loss_at_stop: float | None = None,
+        full_size: Number = 1.0,
     ) -> RiskDecision:
         """Decide about one enriched signal. Numbers of any kind, NaN included, give a decision, not an error.
 
@@ -169,7 +186,9 @@ class RiskStage:
         enriched : object
             With `signal`, `strength`, `meta_confidence`, `regime_weight`, `toxicity` and, for the reason's text,
             `status`; or an alpha's output, with such an object as its `meta_output`. A field that the latter lacks is
-            read of the alpha's output itself. Whatever has the fields fits, an `EnrichedSignal` among others.
+            read of the alpha's output itself. Whatever has the fields fits, an `EnrichedSignal` among others. Where
+            it has `expected_return` and `volatility` it is sized by these, else by its confidence above its
+            `break_even`, or what stands in for that.
         account : AccountView
             The account now.
         position : PositionView, optional
@@ -177,10 +196,12 @@ class RiskStage:
         instrument : InstrumentView
             The instrument now.
         break_even : float, optional
-            Break-even probability of this trade, in place of the sizer's own.
+            Break-even probability of this trade, in place of the signal's and of the sizer's own.
         loss_at_stop : float, optional
             What the new position would lose at its stop, costs included, as a fraction of its notional; by default
             what `stop_loss` lets it lose.
+        full_size : float or Decimal, default 1.0
+            Notional of a size of 1.0, as a multiple of equity.
 
         Returns
         -------
@@ -193,7 +214,8 @@ class RiskStage:
         """
         enriched = meta_output_of(enriched)
         with localcontext(EXACT):
-            return self._decide(enriched, account, position, instrument, break_even, loss_at_stop)
+            terms = _Terms(break_even, loss_at_stop, full_size)
+            return self._decide(enriched, account, position, instrument, terms)
 
     def must_stop(self, position: PositionView, price: Number) -> bool:
         """Return whether a position's loss has reached the stop loss.
@@ -214,12 +236,11 @@ class RiskStage:
         account: AccountView,
         position: PositionView | None,
         instrument: InstrumentView,
-        break_even: float | None,
-        loss_at_stop: float | None,
+        terms: _Terms,
     ) -> RiskDecision:
         held = decimal_of(0 if position is None else position.signed_quantity)
         if held is None:
-            return _no_order("refuse", f"the quantity of {position} must be finite", _ZERO)
+            return _no_order("refuse", f"the quantity of {position} must be finite", _ZERO, "account")
         exit_quantity = _exit_quantity(abs(held), decimal_of(instrument.size_increment))
         held_side = 0 if exit_quantity == 0 else sign_of(held)
         signal = as_number(enriched.signal)
@@ -229,25 +250,30 @@ class RiskStage:
         if position is not None and held_side and not opposite and self.must_stop(position, instrument.price):
             entry, price = position.entry_price, instrument.price
             why = f"stop_loss {self.limits.stop_loss} reached: entered at {entry}, price {price}"
-            return _exit(held, exit_quantity, instrument, why)
+            return replace(_exit(held, exit_quantity, instrument, why), cause="position" if side else "")
         if not math.isfinite(signal):
-            return _no_order("refuse", f"the signal was {enriched.signal!r}, must be finite", held)
+            return _no_order("refuse", f"the signal was {enriched.signal!r}, must be finite", held, "signal")
         if side == 0:
             if held_side:
                 return _exit(held, exit_quantity, instrument, "signal 0 closes the position")
             return _no_order("hold", f"signal 0, and no position to close (quantity {held})", held)
         if side == held_side:
-            return self._keep(held, exit_quantity, account, instrument)
+            return replace(self._keep(held, exit_quantity, account, instrument), cause="position")
         try:
-            if loss_at_stop is None:
-                loss_at_stop = loss_at(self.limits.stop_loss, side)
-            room = self._room(account, exit_quantity, instrument, loss_at_stop)
-            quantity, why = self._entry(enriched, exit_quantity, instrument, room, break_even)
+            # First of all: what the limits stop is what was worth trading.
+            size, why = size_of(enriched, self.sizer, terms.break_even)
+            multiple = positive("full_size", terms.full_size)
+            loss = loss_at(self.limits.stop_loss, side) if terms.loss_at_stop is None else terms.loss_at_stop
+            room = self._room(account, exit_quantity, instrument, loss)
+            why += f" of {text(multiple)} x equity {text(room.equity)}"
+            wanted = abs(exact(size)) * multiple * room.equity
+            quantity, why = self._entry(wanted, why, exit_quantity, instrument, room)
             _check_isolated(room, instrument)
         except RefusedError as refusal:
             if opposite:
-                return _exit(held, exit_quantity, instrument, f"opposite signal; not reversed: {refusal}")
-            return _no_order("refuse", str(refusal), held)
+                why = f"opposite signal; not reversed: {refusal}"
+                return replace(_exit(held, exit_quantity, instrument, why), cause=refusal.cause)
+            return _no_order("refuse", str(refusal), held, refusal.cause)
         if opposite:
             return RiskDecision(
                 "reverse", exit_quantity + quantity, side, f"opposite signal; {why}", side * quantity
@@ -324,18 +350,10 @@ class RiskStage:
         return _Room(equity, others, open_risk, loss_rate, min(bounds))
 
     def _entry(
-        self,
-        enriched: Enriched,
-        exit_quantity: Decimal,
-        instrument: InstrumentView,
-        room: _Room,
-        break_even: float | None,
+        self, notional: Decimal, why: str, exit_quantity: Decimal, instrument: InstrumentView, room: _Room
     ) -> tuple[Decimal, str]:
-        """Return the quantity of a new position and why it is that, or raise `RefusedError`."""
-        size = self._size(enriched, break_even)
+        """Return the quantity of a new position of so much and why it is that, or raise `RefusedError`."""
         step, unit = _step_and_unit(instrument)
-        why = f"size {abs(size):.4g} of equity {text(room.equity)}"
-        notional = abs(exact(size)) * room.equity
         allowed, name = room.most[:2]
         if allowed <= 0:
             raise RefusedError(f"no room for notional {text(notional)}: {name} leaves {text(allowed)}")
@@ -353,23 +371,6 @@ class RiskStage:
         _check_minimum(quantity, unit, instrument, why)
         self._check_liquidation(quantity * unit, room, instrument)
         return quantity, why
-
-    def _size(self, enriched: Enriched, break_even: float | None) -> float:
-        size = self.sizer.calculate(
-            enriched,
-            enriched.meta_confidence,
-            enriched.regime_weight,
-            enriched.toxicity,
-            break_even=break_even,
-        )
-        if size == 0.0:
-            p0 = self.sizer.break_even if break_even is None else break_even
-            raise RefusedError(
-                f"size is 0: meta_confidence {enriched.meta_confidence} (break-even {p0}), strength "
-                f"{enriched.strength}, regime_weight {enriched.regime_weight}, toxicity {enriched.toxicity}, "
-                f"fraction {self.sizer.fraction}, status {getattr(enriched, 'status', 'not given')}"
-            )
-        return size
 
     def _check_liquidation(self, notional: Decimal, room: _Room, instrument: InstrumentView) -> None:
         """Refuse what a cross margin would liquidate before all stops are reached."""
@@ -431,8 +432,8 @@ def loss_at(distance: float, side: int) -> float:
         return math.inf
 
 
-def _no_order(action: Action, reason: str, held: Decimal) -> RiskDecision:
-    return RiskDecision(action, _ZERO, 0, reason, held)
+def _no_order(action: Action, reason: str, held: Decimal, cause: Cause = "") -> RiskDecision:
+    return RiskDecision(action, _ZERO, 0, reason, held, cause)
 
 
 def _exit_quantity(held: Decimal, step: Decimal | None) -> Decimal:

@@ -19,6 +19,7 @@ from ml4t_actor.strategy.account.live_equity import LiveEquity
 from ml4t_actor.strategy.account.reservations import Reservations
 from ml4t_actor.strategy.account.statements import StatementSource
 from ml4t_actor.strategy.bar_closes import BarCloses
+from ml4t_actor.strategy.causes import Cause, cause_of
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.entry_planner import EntryPlanner
 from ml4t_actor.strategy.execution.backtest_execution import BacktestExecution
@@ -30,10 +31,10 @@ from ml4t_actor.strategy.journal.entries import Entries
 from ml4t_actor.strategy.journal.order_journal import EntryIntent, MemoryJournal, OrderJournal
 from ml4t_actor.strategy.journal.order_status import OrderStatusSource
 from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
-from ml4t_actor.strategy.orders.trade import Plan, instrument_view
+from ml4t_actor.strategy.orders.trade import Plan
 from ml4t_actor.strategy.requirements import check_requirements
 from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
-from ml4t_actor.strategy.signal_policy import FullSizeSignal, SignalPolicy
+from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer
 
 _JOURNAL_TIMEOUT_S = 5.0
@@ -52,7 +53,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     Only a status of `trade_statuses` opens a position, and each signal at most one, across restarts. A position belongs
     to the source that opened it. An expired signal, one from the future and one that was entered before do nothing at
     all. Once the daily loss limit is reached nothing is opened until the next UTC day, even if the loss is
-    made good. `counts` says what became of the signals and why positions were closed.
+    made good. `counts` says what became of the signals and why positions were closed, `causes` what kept those that
+    were decided about from opening one (`ml4t_actor.strategy.causes.Cause`).
 
     In a backtest entry, stop and target are one bracket, whose linked orders the engine's venue carries out. Live they
     are single orders: see `LiveExecution`, which also says what happens when the venue refuses one, does not answer or
@@ -77,11 +79,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._order_statuses: dict[str, OrderStatusSource] = {}
         self._statements: dict[str, StatementSource] = {}
         self.awaited_at_stop = False
-        self.stage = RiskStage(config.limits, IntegratedSizer(fraction=config.fraction))
+        span = config.labels.profit_barrier + config.labels.stop_barrier
+        self.stage = RiskStage(config.limits, IntegratedSizer(fraction=config.fraction, barrier_span=span))
         self._reset_state()
 
     def _reset_state(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.causes: Counter[Cause] = Counter()
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
@@ -92,7 +96,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._reservations = Reservations()
         limits, labels = self.config.limits, self.config.labels
         self._closes = BarCloses(self, self._bar_types, self.config.stamped_at, labels.horizon_bars)
-        self._planner = EntryPlanner(self.config, self._closes)
+        self._planner = EntryPlanner(self.config, self._closes, self.stage)
         self._exposure = Exposure(
             self,
             self._closes.newest,
@@ -212,7 +216,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if self.config.close_on_stop:
             for instrument_id in self._instruments:
                 self._execution.flatten(instrument_id)
-        self.log.info(f"signals and exits: {dict(self.counts)}")
+        self.log.info(f"signals and exits: {dict(self.counts)}; kept from opening by: {dict(self.causes)}")
         self._log_days()
 
     def on_reset(self) -> None:
@@ -354,8 +358,11 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._roll_day()
         instrument = self._instruments[enriched.instrument_id]
         price = self._closes.current(instrument.id)
-        decision = self._evaluate_risk(enriched, instrument, price)
-        action, reason = decision.action, decision.reason
+        self._reservations.release_ended(self._may_enter)
+        decision = self._planner.decide(
+            enriched, instrument, price, self._equity, self._exposure, self._execution
+        )
+        action, reason, cause = decision.action, decision.reason, decision.cause
         plan: Plan | str | None = None
         if action in ("open", "reverse"):
             plan = self._why_not_open(enriched, instrument, durable) or self._planner.plan(
@@ -369,8 +376,15 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
             return
         if isinstance(plan, str):
             self.counts[plan] += 1
-            action, reason, plan = ("refuse" if action == "open" else "close"), plan, None
+            action, reason, cause, plan = (
+                ("refuse" if action == "open" else "close"),
+                plan,
+                cause_of(plan),
+                None,
+            )
         self.counts[action] += 1
+        if cause:
+            self.causes[cause] += 1
         self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument.id}: {action}, {reason}")
         self._order(action, decision, plan, enriched, instrument)
 
@@ -417,23 +431,6 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _may_enter(self, instrument_id: InstrumentId) -> bool:
         trade = self._execution.trades.get(instrument_id)
         return trade is not None and trade.may_enter
-
-    def _evaluate_risk(self, enriched: EnrichedSignal, instrument: Instrument, price: float) -> RiskDecision:
-        flat = self.config.sizing == "flat"
-        self._reservations.release_ended(self._may_enter)
-        view, terms = instrument_view(instrument, price), self._equity.terms(instrument)
-        if terms is not None:
-            view = terms.apply_to(view, enriched.signal, self.config.limits.maintenance_margin)
-        return self.stage.execute(
-            FullSizeSignal(enriched.signal, enriched.status) if flat else enriched,
-            self._equity.view(instrument),
-            self._execution.position(instrument.id),
-            view,
-            break_even=self._planner.break_even(enriched),
-            loss_at_stop=self._exposure.loss_at_stop(
-                instrument, price, enriched.signal, self._planner.stop_distance(enriched)
-            ),
-        )
 
     def _why_not_open(
         self, enriched: EnrichedSignal, instrument: Instrument, durable: EntryIntent | None

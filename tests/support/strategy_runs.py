@@ -155,7 +155,10 @@ def signals_at(market: Market, signals: dict[int, Any]):
 
 
 def config_for(markets: Sequence[Market], **changes) -> EnrichedSignalStrategyConfig:
-    fields = {"bar_types": [str(m.bar_type) for m in markets], "labels": NO_COST, "oms_type": "NETTING"}
+    fields = {
+        "bar_types": [str(m.bar_type) for m in markets], "labels": NO_COST, "oms_type": "NETTING",
+        "risk_target": None,  # sizes are shares of equity, unless a test is about risk
+    }  # fmt: skip
     return EnrichedSignalStrategyConfig(**(fields | changes))
 
 

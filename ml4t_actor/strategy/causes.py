@@ -1,0 +1,52 @@
+"""What stopped a signal, in one word that can be counted."""
+
+from typing import Literal, get_args
+
+Cause = Literal[
+    "",
+    "odds",
+    "model",
+    "regime",
+    "toxicity",
+    "signal",
+    "status",
+    "position",
+    "cooldown",
+    "limits",
+    "account",
+    "market",
+]
+"""Why a decision opens nothing; empty where it opens, or where nothing was to be opened.
+
+========  =========================================================================================================
+odds      the trade cannot pay: its costs exceed what it wins (break-even 1), volatility is too small or not known
+model     the model expects no net return, or gives no probability above break-even
+regime    the cap on the regime weight left nothing
+toxicity  the cap on toxicity left nothing
+signal    its side or strength is none
+status    its numbers are defaults, or its status may not open; or it was entered before, or is too old
+position  one is held already, or another source's
+cooldown  too soon after an entry or a signal against it
+limits    a hard limit, or the least or largest order of the instrument
+account   nothing is known of the account, or of an earlier entry
+market    the quote is missing or too far from the close, or there is no room for stop and target
+========  =========================================================================================================
+"""
+
+CAUSES: tuple[str, ...] = tuple(name for name in get_args(Cause) if name)
+
+_OF_COUNT: dict[str, Cause] = {
+    "no_answer": "status",
+    "expired_here": "status",
+    "entered_before": "status",
+    "cooldown": "cooldown",
+    "no_volatility": "odds",
+    "daily_loss": "limits",
+    "unsettled_entry": "account",
+    "unknown_equity": "account",
+}
+
+
+def cause_of(count: str) -> Cause:
+    """Return the cause of an entry that the strategy, and not its risk stage, refuses under this name in its counts."""
+    return _OF_COUNT.get(count, "market")
