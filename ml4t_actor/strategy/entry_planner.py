@@ -27,15 +27,14 @@ class EntryPlanner:
         For the sizing, the labels, the limits and the greatest drift of the quote.
     closes : BarCloses
         For the horizon and the deadline.
-    stage : RiskStage
-        Sizes, and cuts to the limits.
     """
 
-    def __init__(self, config: EnrichedSignalStrategyConfig, closes: BarCloses, stage: RiskStage) -> None:
-        self._config, self._closes, self._stage = config, closes, stage
+    def __init__(self, config: EnrichedSignalStrategyConfig, closes: BarCloses) -> None:
+        self._config, self._closes = config, closes
 
     def decide(
         self,
+        stage: RiskStage,
         enriched: EnrichedSignal,
         instrument: Instrument,
         price: float,
@@ -47,7 +46,7 @@ class EntryPlanner:
         view, terms = instrument_view(instrument, price), equity.terms(instrument)
         if terms is not None:
             view = terms.apply_to(view, enriched.signal, self._config.limits.maintenance_margin)
-        return self._stage.execute(
+        return stage.execute(
             self._sized(enriched),
             equity.view(instrument),
             execution.position(instrument.id),

@@ -160,8 +160,8 @@ class RiskStage:
     >>> decision.action, decision.quantity
     ('open', Decimal('0.083'))
     >>> decision.reason
-    'size 1 (strength 1 x edge 1, of 0.5 volatilities x fraction 1) of 1 x equity 10000, capped to notional 2500 by \
-max_position_fraction 0.25'
+    'size 1: strength 1, ramp 1 of edge 0.5, regime 1, toxicity 1, fraction 1, of 1 times equity 10000, capped to \
+notional 2500 by max_position_fraction 0.25'
     """
 
     def __init__(self, limits: RiskLimits, sizer: IntegratedSizer) -> None:
@@ -265,7 +265,7 @@ max_position_fraction 0.25'
             multiple = positive("full_size", terms.full_size)
             loss = loss_at(self.limits.stop_loss, side) if terms.loss_at_stop is None else terms.loss_at_stop
             room = self._room(account, exit_quantity, instrument, loss)
-            why += f" of {text(multiple)} x equity {text(room.equity)}"
+            why += f", of {text(multiple)} times equity {text(room.equity)}"
             wanted = abs(exact(size)) * multiple * room.equity
             quantity, why = self._entry(wanted, why, exit_quantity, instrument, room)
             _check_isolated(room, instrument)

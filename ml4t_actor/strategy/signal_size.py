@@ -43,15 +43,10 @@ def size_of(enriched: Enriched, sizer: IntegratedSizer, break_even: float | None
         cause, why = _why_zero(enriched, factors, p0)
         raise RefusedError(f"{why}; size is 0: {_inputs(enriched, sizer, p0)}", cause)
     return factors.size, (
-        f"size {abs(factors.size):.4g} (strength {factors.strength:.4g} x edge {factors.ramp:.4g}, of "
-        f"{factors.edge:.4g} volatilities{_caps(factors)} x fraction {factors.fraction:.4g})"
+        f"size {abs(factors.size):.4g}: strength {factors.strength:.4g}, ramp {factors.ramp:.4g} of edge "
+        f"{factors.edge:.4g}, regime {factors.regime:.4g}, toxicity {factors.toxicity:.4g}, fraction "
+        f"{factors.fraction:.4g}"
     )
-
-
-def _caps(factors: SizeFactors) -> str:
-    """Return the caps that cut something."""
-    caps = {"regime": factors.regime, "toxicity": factors.toxicity}
-    return "".join(f" x {name} {share:.4g}" for name, share in caps.items() if share < 1.0)
 
 
 def _why_zero(enriched: Enriched, factors: SizeFactors, break_even: float) -> tuple[Cause, str]:

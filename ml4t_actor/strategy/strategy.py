@@ -96,7 +96,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._reservations = Reservations()
         limits, labels = self.config.limits, self.config.labels
         self._closes = BarCloses(self, self._bar_types, self.config.stamped_at, labels.horizon_bars)
-        self._planner = EntryPlanner(self.config, self._closes, self.stage)
+        self._planner = EntryPlanner(self.config, self._closes)
         self._exposure = Exposure(
             self,
             self._closes.newest,
@@ -360,7 +360,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         price = self._closes.current(instrument.id)
         self._reservations.release_ended(self._may_enter)
         decision = self._planner.decide(
-            enriched, instrument, price, self._equity, self._exposure, self._execution
+            self.stage, enriched, instrument, price, self._equity, self._exposure, self._execution
         )
         action, reason, cause = decision.action, decision.reason, decision.cause
         plan: Plan | str | None = None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ml4t_actor.strategy.risk import AccountView, InstrumentView, PositionView, RiskLimits, RiskStage
 from ml4t_actor.strategy.sizing import IntegratedSizer
-from tests.support.risk_decisions import SURE, Alpha, account, decide, enrich, held, instrument
+from tests.support.risk_decisions import HALF, SURE, Alpha, account, decide, enrich, held, instrument
 
 BAD = [math.nan, math.inf, -math.inf, None, Decimal("NaN"), Decimal("1e5000")]
 
@@ -34,8 +34,12 @@ def refuses(decision, *numbers):
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_a_signal_opens_its_size_of_equity(side):
-    # bet(0.75) = 0.5 of 1000 at 100 is 5.
-    assert is_order(decide(side, meta_confidence=0.75), "open", side, 5, side * 5)
+    # Half of 1000 at 100 is 5, and 2.5 times that 12.5.
+    assert is_order(decide(side, **HALF), "open", side, 5, side * 5)
+    roomy = RiskLimits(max_position_fraction=2.0, max_daily_loss=1.0)
+    for multiple in (2.5, Decimal("2.5")):
+        decision = decide(side, **HALF, full_size=multiple, limits=roomy)
+        assert is_order(decision, "open", side, "12.5", side * Decimal("12.5"))
 
 
 @pytest.mark.parametrize("side", [1, -1])
@@ -47,7 +51,7 @@ def test_a_zero_signal_closes_and_without_a_position_does_nothing(side):
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_an_opposite_signal_reverses_in_one_order(side):
-    decision = decide(-side, account(gross_notional=250.0), held(side * 2.5), meta_confidence=0.75)
+    decision = decide(-side, account(gross_notional=250.0), held(side * 2.5), **HALF)
     assert is_order(decision, "reverse", -side, "7.5", -side * 5)
 
 
@@ -377,17 +381,21 @@ def test_what_would_be_liquidated_before_its_stop_is_not_opened(side):
 @pytest.mark.parametrize("signal", [1, -1, 0, math.nan])
 def test_an_alphas_output_is_decided_about_as_its_meta_output(signal):
     stage = RiskStage(RiskLimits(), IntegratedSizer())
-    enriched = enrich(signal, meta_confidence=0.75)
+    enriched = enrich(signal, **HALF)
     for position in (None, held(1), held(-1)):
         expected = stage.execute(enriched, account(gross_notional=100.0), position, instrument())
-        given_in = Alpha(enriched), Alpha(enriched, signal=-signal, meta_confidence=1.0)
+        given_in = Alpha(enriched), Alpha(enriched, signal=-signal, meta_confidence=1.0, expected_return=99.0)
         for alpha_output in given_in:
             decision = stage.execute(alpha_output, account(gross_notional=100.0), position, instrument())
             assert decision == expected
     # What the meta-model does not say is the alpha's own.
-    meta = SimpleNamespace(meta_confidence=0.75, regime_weight=1.0, toxicity=0.0, status="ok")
+    meta = SimpleNamespace(meta_confidence=0.525, regime_weight=1.0, toxicity=0.0, status="ok")
     split = Alpha(meta, signal=1, strength=1.0)
     assert is_order(stage.execute(split, account(), None, instrument()), "open", 1, 5, 5)
+    # But what it calls an expected return, a volatility or a break-even is of its own kind.
+    for own in ({"expected_return": 0.02, "volatility": 1.0}, {"expected_return": -1.0}, {"break_even": 0.9}):
+        split = Alpha(meta, signal=1, strength=1.0, **own)
+        assert is_order(stage.execute(split, account(), None, instrument()), "open", 1, 5, 5)
 
 
 def test_a_field_that_neither_has_is_named_and_a_status_may_be_missing():

@@ -13,39 +13,48 @@ TEN = RiskLimits(max_leverage=10.0, max_position_fraction=10.0, max_daily_loss=1
 FIFTH, QUARTER = RiskLimits(max_position_fraction=0.2), RiskLimits(max_position_fraction=0.25)
 HELD = {"acc": account(gross_notional=250.0), "position": held(2.5)}
 ABOVE = "notional 250 of 2.5 held is above 200, allowed by max_position_fraction 0.2"
+FULL = "size 1: strength 1, ramp 1 of edge 1, regime 1, toxicity 1, fraction 1, of 1 times equity"
 NO_SIZE = {
     "meta_confidence": 0.4, "strength": 0.9, "regime_weight": 0.8, "toxicity": 0.1, "status": "no_model",
     "sizer": IntegratedSizer(break_even=0.55, fraction=0.5),
 }  # fmt: skip
 
 REASONS = {
-    "an entry": ({"meta_confidence": 0.75}, "size 0.5 of equity 1000"),
-    "exactly what is allowed": ({}, "size 1 of equity 1000"),
-    "exactly the largest quantity": ({"inst": instrument(max_quantity=10)}, "size 1 of equity 1000"),
+    "an entry by the confidence": ({"meta_confidence": 0.75}, f"{FULL.replace('edge 1', 'edge 0.5')} 1000"),
+    "an entry by the expected return, with all that cuts it": (
+        {
+            "expected_return": 5.0, "volatility": 0.01, "strength": 0.25, "regime_weight": 0.01, "toxicity": 0.9995,
+            "sizer": IntegratedSizer(fraction=0.5, toxicity_limit=0.998), "full_size": 4, "inst": instrument(1.0),
+        },
+        "size 0.00625: strength 0.5, ramp 0.5 of edge 0.05, regime 0.2, toxicity 0.25, fraction 0.5, of 4 times equity "
+        "1000",
+    ),
+    "exactly what is allowed": ({}, f"{FULL} 1000"),
+    "exactly the largest quantity": ({"inst": instrument(max_quantity=10)}, f"{FULL} 1000"),
     "capped by the position": (
         {"limits": QUARTER},
-        "size 1 of equity 1000, capped to notional 250 by max_position_fraction 0.25",
+        f"{FULL} 1000, capped to notional 250 by max_position_fraction 0.25",
     ),
     "capped by leverage": (
         {"acc": account(gross_notional=2_600.0)},
-        "size 1 of equity 1000, capped to notional 400 by max_leverage 3.0 with 2600 in other positions",
+        f"{FULL} 1000, capped to notional 400 by max_leverage 3.0 with 2600 in other positions",
     ),
     "capped by the order": (
         {"limits": RiskLimits(max_notional_per_order=125.0)},
-        "size 1 of equity 1000, capped to notional 125 by max_notional_per_order 125.0",
+        f"{FULL} 1000, capped to notional 125 by max_notional_per_order 125.0",
     ),
     "capped by the daily loss": (
         {"acc": account(equity=990.0, open_risk=15.0), "loss_at_stop": 0.04},
-        "size 1 of equity 990, capped to notional 625 by max_daily_loss 0.05 with 10 lost, 15 at risk and 0.04 of "
+        f"{FULL} 990, capped to notional 625 by max_daily_loss 0.05 with 10 lost, 15 at risk and 0.04 of "
         "the notional to lose at the stop",
     ),
     "capped by the quantity": (
         {"inst": instrument(max_quantity=2.5)},
-        "size 1 of equity 1000, capped to quantity 2.500 by max_quantity 2.5",
+        f"{FULL} 1000, capped to quantity 2.500 by max_quantity 2.5",
     ),
     "capped twice": (
         {"limits": QUARTER, "inst": instrument(max_quantity=2)},
-        "size 1 of equity 1000, capped to notional 250 by max_position_fraction 0.25, "
+        f"{FULL} 1000, capped to notional 250 by max_position_fraction 0.25, "
         "capped to quantity 2.000 by max_quantity 2",
     ),
     "no room": (
@@ -54,15 +63,15 @@ REASONS = {
     ),
     "less than a step": (
         {"inst": instrument(size_increment=11)},
-        "notional 1000 is below one size increment of 11.0 (size 1 of equity 1000)",
+        f"notional 1000 is below one size increment of 11.0 ({FULL} 1000)",
     ),
     "below the least quantity": (
         {"inst": instrument(min_quantity=10.5)},
-        "quantity 10.000 is below min_quantity 10.5 (size 1 of equity 1000)",
+        f"quantity 10.000 is below min_quantity 10.5 ({FULL} 1000)",
     ),
     "below the least notional": (
         {"inst": instrument(price=50.0, min_notional=1_000.5)},
-        "notional 1000 is below min_notional 1000.5 (size 1 of equity 1000)",
+        f"notional 1000 is below min_notional 1000.5 ({FULL} 1000)",
     ),
     "the daily loss": (
         {"acc": account(equity=940.0)},
@@ -70,8 +79,8 @@ REASONS = {
     ),
     "no size": (
         NO_SIZE,
-        "size is 0: meta_confidence 0.4 (break-even 0.55), strength 0.9, regime_weight 0.8, toxicity 0.1, "
-        "fraction 0.5, status no_model",
+        "status no_model; size is 0: meta_confidence 0.4 (break-even 0.55), strength 0.9, regime_weight 0.8, toxicity "
+        "0.1, fraction 0.5, status no_model",
     ),
     "liquidated first": (
         {"acc": account(gross_notional=9_000.0, open_risk=360.0), "limits": TEN, "loss_at_stop": 0.04},
@@ -80,7 +89,7 @@ REASONS = {
     ),
     "a reversal": (
         {"signal": -1, "acc": account(gross_notional=400.0), "position": held(4), "loss_at_stop": 0.01},
-        "opposite signal; size 1 of equity 1000",
+        f"opposite signal; {FULL} 1000",
     ),
     "no reversal": (
         {"signal": -1, "acc": account(equity=940.0, gross_notional=400.0), "position": held(4)},

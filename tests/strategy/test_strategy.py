@@ -67,19 +67,34 @@ def quantity_of(equity: float, price: float, size: float = 1.0) -> float:
 EITHER_OMS = pytest.mark.parametrize("oms", ["NETTING", "HEDGING"])
 
 
+TOLD = {
+    "nothing": {},
+    "a break-even": {"break_even": 0.45},
+    "an expected return": {"expected_return": 5.0, "break_even": 0.6},
+}
+
+
+@pytest.mark.parametrize("risk_target", [None, 0.5])
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD.keys())
 @BOTH_SIDES
-def test_an_entry_has_the_size_of_the_stage_and_the_barriers_of_the_label(side, listed):
+def test_an_entry_has_the_size_of_the_stage_and_the_barriers_of_the_label(side, told, risk_target, listed):
     labels = LabelSettings(horizon_bars=HORIZON, profit_barrier=2.0, stop_barrier=1.5, cost=0.001)
     signal = {
-        "signal": side, "strength": 0.64, "meta_confidence": 0.8, "regime_weight": 0.9, "toxicity": 0.3,
-        "volatility": 0.0123,
+        "signal": side, "strength": 0.64, "meta_confidence": 0.46, "regime_weight": 0.9, "toxicity": 0.3,
+        "volatility": 0.0123, **told,
     }  # fmt: skip
-    result = run(market_of(listed, [100.0] * 4), {2: signal}, labels=labels, fraction=0.5)
+    result = run(
+        market_of(listed, [100.0] * 4), {2: signal}, labels=labels, fraction=0.5, risk_target=risk_target
+    )
     entry, stop, target = result.orders[:3]
-    p0 = (1.5 * 0.0123 + 0.001) / (3.5 * 0.0123)
-    size = 0.64**0.5 * (0.8 - p0) / (1 - p0) * 0.9 * (1 - 0.3) * 0.5
-    quantity = math.floor(size * EQUITY / 100.0 * 1000) / 1000
-    assert 0 < quantity < 2_000
+    p0 = told.get("break_even", (1.5 * 0.0123 + 0.001) / (3.5 * 0.0123))
+    edge = told["expected_return"] / 123.0 if "expected_return" in told else (0.46 - p0) * 3.5
+    assert 0.01 < edge < 0.09
+    size = 0.64**0.5 * (edge / 0.1) * 0.5
+    # The only instrument has all of the risk. A horizon is of five minutes, a year of 105,120 of them.
+    full = 1.0 if risk_target is None else risk_target / (0.0123 * 105_120**0.5)
+    quantity = math.floor(size * full * EQUITY / 100.0 * 1000) / 1000
+    assert 0 < quantity < 5_000
     assert entry.order_type == OrderType.MARKET
     assert (entry.side == OrderSide.BUY) == (side == 1)
     assert stop.order_type == OrderType.STOP_MARKET
@@ -665,6 +680,7 @@ def test_it_runs_from_json_by_path(listed):
         "bar_types": [str(listed.bar_type)],
         "sizing": "flat",
         "fraction": 0.5,
+        "risk_target": None,
         "labels": {"horizon_bars": 3, "cost": 0.0},
         "limits": {"max_position_fraction": 0.25},
         "oms_type": "NETTING",

@@ -225,6 +225,7 @@ class Desk:
             "max_quote_drift": 0.01,
             "max_quote_age": 3_600.0,
             "sizing": "flat",
+            "risk_target": None,  # a size is a share of equity
             **config,
         }
         self.strategy = OnTestClock(EnrichedSignalStrategyConfig.parse(_json(settings)))

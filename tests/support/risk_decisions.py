@@ -15,6 +15,7 @@ SURE = {
     "status": "ok",
 }
 STEP = Decimal("0.001")
+HALF = {"expected_return": 5.0, "volatility": 0.01}  # half of what a full size is expected to earn
 
 
 def enrich(signal=1, **changes):
@@ -34,7 +35,15 @@ def instrument(price=100.0, size_increment=STEP, **changes):
 
 
 def decide(
-    signal=1, acc=None, position=None, inst=None, limits=None, sizer=None, loss_at_stop=None, **enriched
+    signal=1,
+    acc=None,
+    position=None,
+    inst=None,
+    limits=None,
+    sizer=None,
+    loss_at_stop=None,
+    full_size=1.0,
+    **enriched,
 ):
     stage = RiskStage(limits or RiskLimits(), sizer or IntegratedSizer())
     return stage.execute(
@@ -43,6 +52,7 @@ def decide(
         position,
         inst or instrument(),
         loss_at_stop=loss_at_stop,
+        full_size=full_size,
     )
 
 

@@ -276,6 +276,7 @@ def strategy_config(plan: Plan, journal: str) -> EnrichedSignalStrategyConfig:
         limits=limits,
         journal_path=journal,
         adopt_positions=ADOPT_POSITIONS,
+        risk_target=None,  # the limits are what histories run into
         **fields,
     )
 
