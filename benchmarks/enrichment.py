@@ -132,7 +132,7 @@ def in_engine(market: Market, actor: Actor, n_run: int) -> tuple[float, list[int
 
 
 def in_format(model: CompiledModel, number: int) -> CompiledModel:
-    """Return a logistic model with the same features in that format; what format 1 does not know is made up."""
+    """Return a logistic model with the same features in that format; what it does not know itself is made up."""
     n = model.n_features
     odds: dict[str, ArrayLike] = {
         "uses_odds": np.bool_(True),
@@ -143,10 +143,15 @@ def in_format(model: CompiledModel, number: int) -> CompiledModel:
         "base_coefficient": np.array([0.02, -0.01]),
         "covariance_factor": 0.05 * np.tril(np.ones((n + 3, n + 3))),
     }
-    arrays: dict[str, ArrayLike] = {**odds, **model.to_arrays(), "format": np.int64(number)}
-    return CompiledModel.from_arrays(
-        {name: array for name, array in arrays.items() if number == 2 or name not in odds}
-    )
+    returns: dict[str, ArrayLike] = {
+        "return_intercept": np.float64(0.01),
+        "return_mean": np.zeros(n),
+        "return_scale": np.ones(n),
+        "return_coefficient": np.full(n, 0.01),
+    }
+    arrays: dict[str, ArrayLike] = {**odds, **returns, **model.to_arrays(), "format": np.int64(number)}
+    later = {**(odds if number < 2 else {}), **(returns if number < 3 else {})}
+    return CompiledModel.from_arrays({name: array for name, array in arrays.items() if name not in later})
 
 
 def without_engine(
@@ -191,12 +196,15 @@ def main(*, quick: bool = False) -> None:
         trained = TrainingLoop(feature_names=META_FEATURE_NAMES, store=ModelStore(folder)).train(
             market.bars[:N_TRAIN]
         )
-        forms = [replace(trained.bundle, model=in_format(trained.bundle.model, number)) for number in (1, 2)]
-        (_, plain), (bars, signals) = without_engine(market, forms, n_run)
+        forms = [
+            replace(trained.bundle, model=in_format(trained.bundle.model, number)) for number in (1, 2, 3)
+        ]
+        (_, plain), (_, no_return), (bars, signals) = without_engine(market, forms, n_run)
         report("step all state by one bar", bars)
         p99 = report("enrich one signal (status ok)", signals)
-        report("the same by a model of format 1", plain)
-        print(f"at the median that is {np.median(signals) / np.median(plain):.2f} of format 1")
+        for number, taken in ((1, plain), (2, no_return)):
+            report(f"the same by a model of format {number}", taken)
+            print(f"at the median that is {np.median(signals) / np.median(taken):.2f} of format {number}")
         rows = trained.dataset
         row = rows.X[:1], rows.odds[:1], rows.volatility[:1]
         model = cast(Classifier, trained.bundle.estimator)

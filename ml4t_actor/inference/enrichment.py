@@ -1,6 +1,7 @@
 """What an enriched signal says beyond its signal, from the state of the instrument and the model that is active."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 from ml4t_actor.indicators.features import FeatureEngine
@@ -11,6 +12,8 @@ from ml4t_actor.market_data import FloatArray
 from ml4t_actor.messages import EnrichedSignal, SignalData, Status
 from ml4t_actor.nautilus.model import InstrumentId
 from ml4t_actor.registry import ModelBundle
+
+_LARGEST = sys.float_info.max
 
 
 @dataclass(slots=True)
@@ -112,9 +115,14 @@ def predict(
     if fault:
         return Status.NOVEL_INPUT
     answer = model.answer(x, enrichment.base_odds, volatility)
-    confidence, base_odds, low, high = answer
+    confidence, base_odds, low, high, learned = answer
     if not (0.0 <= low <= confidence <= high <= 1.0 and 0.0 <= base_odds <= 1.0):
         raise ArithmeticError(f"model {bundle.version} answered {answer}; train it again")
+    if model.knows_return and volatility > 0.0:
+        expected = model.expected_return(learned, volatility, bundle.settings.labels.cost)
+        if not -_LARGEST <= expected <= _LARGEST:
+            raise ArithmeticError(f"model {bundle.version} expects a return of {expected} bp; train it again")
+        enrichment.expected_return = expected
     enrichment.meta_confidence, enrichment.base_odds = confidence, base_odds
     enrichment.confidence_low, enrichment.confidence_high = low, high
     return Status.OK

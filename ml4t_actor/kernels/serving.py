@@ -1,7 +1,8 @@
 """One row through a fitted, calibrated classifier: score, then probability.
 
 Two forms: the score alone (``logistic_row``, ``trees_row``), and the odds of a random walk plus evidence
-(``logistic_answer``, ``trees_answer``), which also tell what the odds alone would say, and an interval.
+(``logistic_answer``, ``trees_answer``), which also tell what the odds alone would say, an interval, and what the
+features add to the expected return.
 """
 
 import math
@@ -23,10 +24,11 @@ INTERCEPT, SLOPE, SHIFT = 0, 1, 2  # the score's, and the calibrator's: as `affi
 LIMIT, USES_ODDS, BASE_INTERCEPT = 3, 4, 5
 CENTER, SCALE, COEFFICIENT, BASE_COEFFICIENT = 6, 8, 10, 12  # two of each: log odds, log volatility
 TREES_INTERCEPT, SCORE_MEAN, SCORE_SCALE, SCORE_COEFFICIENT = 14, 15, 16, 17
-N_TERMS = 18
+KNOWS_RETURN = 18
+N_TERMS = 19
 N_FIXED = 3  # directions that every answer has: the constant, the log odds, the log volatility
 
-type Answer = tuple[float, float, float, float]
+type Answer = tuple[float, float, float, float, float]
 
 # 32 bytes a node, so that one step down a tree touches one cache line.
 NODE = np.dtype(
@@ -189,8 +191,34 @@ def _spread(direction: FloatArray, factor: FloatArray) -> float:
 
 
 @kernel
+def _after_return(n: int, parameters: FloatArray) -> int:
+    return N_TERMS if parameters[KNOWS_RETURN] == 0.0 else N_TERMS + 3 * n
+
+
+@kernel
+def _learned_return(x: FloatArray, parameters: FloatArray) -> float:
+    """Return what the features add to the return over volatility, NaN where the model knows of none or `x` is not."""
+    if parameters[KNOWS_RETURN] == 0.0:
+        return math.nan
+    n = x.shape[0]
+    linear = parameters[N_TERMS : N_TERMS + 3 * n].reshape(3, n)
+    learned = 0.0
+    for j in range(n):
+        if not math.isfinite(x[j]):
+            return math.nan
+        learned += _bounded(x[j], linear[0, j], linear[1, j], parameters[LIMIT]) * linear[2, j]
+    return learned
+
+
+@kernel
 def _answer(
-    log_odds: float, evidence: float, direction: FloatArray, parameters: FloatArray, at: int, calibration: int
+    log_odds: float,
+    evidence: float,
+    direction: FloatArray,
+    parameters: FloatArray,
+    at: int,
+    calibration: int,
+    learned: float,
 ) -> Answer:
     n = direction.shape[0]
     factor = parameters[at : at + n * n].reshape(n, n)
@@ -208,6 +236,7 @@ def _answer(
         base_odds,
         _calibrate(score - half, calibration, parameters, knots),
         _calibrate(score + half, calibration, parameters, knots),
+        learned,
     )
 
 
@@ -215,10 +244,11 @@ def _answer(
 def logistic_answer(
     x: FloatArray, odds: float, volatility: float, parameters: FloatArray, calibration: int
 ) -> Answer:
-    """Return P(y = 1 | x, odds, volatility), what the odds alone say, and the ends of a 90 % interval.
+    """Return P(y = 1 | x, odds, volatility), what the odds alone say, the ends of a 90 % interval, and what `x` adds.
 
-    All are 0 where the odds are 0: such a trade cannot pay. Where odds or volatility are not known, or `x` is not
-    finite, what depends on it is NaN.
+    The first four are 0 where the odds are 0: such a trade cannot pay. The last is what the features add to the
+    expected gross return, in volatilities. Where odds or volatility are not known, or `x` is not finite, what depends
+    on it is NaN.
 
     Parameters
     ----------
@@ -229,15 +259,18 @@ def logistic_answer(
         As a log return scaled to the horizon.
     parameters : float64 (n_parameters,)
         One array, since each costs a tenth of the call: first the terms (see the slots above), then in C order the
-        rows mean, scale and coefficient (3, n_features), the lower Cholesky factor of the covariance of the
+        rows mean, scale and coefficient of the return (3, n_features; empty unless `KNOWS_RETURN`), those of the
+        probability (3, n_features), the lower Cholesky factor of the covariance of the
         coefficients (3 + n_features, 3 + n_features) in the order constant, log odds, log volatility, features, and
         the rows score and probability of the knots (2, n_knots).
     calibration : int
     """
+    learned = _learned_return(x, parameters)
     if _cannot_pay(odds, volatility, parameters):
-        return 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0, learned
     n = x.shape[0]
-    linear = parameters[N_TERMS : N_TERMS + 3 * n].reshape(3, n)
+    at = _after_return(n, parameters)
+    linear = parameters[at : at + 3 * n].reshape(3, n)
     direction = np.empty(N_FIXED + n)
     log_odds = _log_odds(odds, volatility, parameters, direction)
     evidence = 0.0
@@ -246,17 +279,17 @@ def logistic_answer(
         z = _bounded(x[j], linear[0, j], linear[1, j], parameters[LIMIT]) if math.isfinite(x[j]) else math.nan
         direction[N_FIXED + j] = z
         evidence += z * linear[2, j]
-    return _answer(log_odds, evidence, direction, parameters, N_TERMS + 3 * n, calibration)
+    return _answer(log_odds, evidence, direction, parameters, at + 3 * n, calibration, learned)
 
 
 @kernel
 def logistic_answers(
     X: FloatArray, odds: FloatArray, volatility: FloatArray, parameters: FloatArray, calibration: int
 ) -> FloatArray:
-    """Return `logistic_answer` of every row, float64 (4, n)."""
-    out = np.empty((4, X.shape[0]))
+    """Return `logistic_answer` of every row, float64 (5, n)."""
+    out = np.empty((5, X.shape[0]))
     for i in range(X.shape[0]):
-        out[0, i], out[1, i], out[2, i], out[3, i] = logistic_answer(
+        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = logistic_answer(
             X[i], odds[i], volatility[i], parameters, calibration
         )
     return out
@@ -274,10 +307,12 @@ def trees_answer(
 ) -> Answer:
     """Return what `logistic_answer` does, with the standardised score of boosted trees for the one feature.
 
-    The `parameters` lack the rows mean, scale and coefficient: what stands for them is among the terms.
+    The `parameters` lack the rows mean, scale and coefficient of the probability: what stands for them is among the
+    terms.
     """
+    learned = _learned_return(x, parameters)
     if _cannot_pay(odds, volatility, parameters):
-        return 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0, learned
     direction = np.empty(N_FIXED + 1)
     log_odds = _log_odds(odds, volatility, parameters, direction)
     score = _boosted(x, nodes, roots, parameters[TREES_INTERCEPT])
@@ -287,7 +322,8 @@ def trees_answer(
         else math.nan
     )
     direction[N_FIXED] = z
-    return _answer(log_odds, z * parameters[SCORE_COEFFICIENT], direction, parameters, N_TERMS, calibration)
+    evidence, at = z * parameters[SCORE_COEFFICIENT], _after_return(x.shape[0], parameters)
+    return _answer(log_odds, evidence, direction, parameters, at, calibration, learned)
 
 
 @kernel
@@ -300,10 +336,10 @@ def trees_answers(
     parameters: FloatArray,
     calibration: int,
 ) -> FloatArray:
-    """Return `trees_answer` of every row, float64 (4, n)."""
-    out = np.empty((4, X.shape[0]))
+    """Return `trees_answer` of every row, float64 (5, n)."""
+    out = np.empty((5, X.shape[0]))
     for i in range(X.shape[0]):
-        out[0, i], out[1, i], out[2, i], out[3, i] = trees_answer(
+        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = trees_answer(
             X[i], odds[i], volatility[i], nodes, roots, parameters, calibration
         )
     return out

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from ml4t_actor.meta_model.compiled import CompiledModel
     from ml4t_actor.meta_model.estimator import MetaModel
     from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
+    from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
 
 __all__ = [
     "Calibration",
     "CompiledModel",
     "EvidenceLogisticRegression",
+    "EvidenceRidge",
     "MetaModel",
 ]
 
@@ -24,5 +26,6 @@ __getattr__, __dir__ = lazy_names(
         "MetaModel": "estimator",
         "CompiledModel": "compiled",
         "EvidenceLogisticRegression": "evidence",
+        "EvidenceRidge": "evidence_ridge",
     },
 )

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from ml4t_actor.kernels import serving as kernels
 from ml4t_actor.market_data import AnyArray, FloatArray
-from ml4t_actor.meta_model.serving_arrays import CALIBRATIONS, ODDS_FORMAT, check_arrays
+from ml4t_actor.meta_model.serving_arrays import CALIBRATIONS, FORMAT, RETURN_FORMAT, check_arrays
 
 _FLOAT64 = np.dtype(np.float64)
-# Where the numbers of format 2 stand in what the kernels are given.
+# Where the numbers of formats 2 and 3 stand in what the kernels are given.
 _TERMS = {
     "intercept": kernels.INTERCEPT,
     "calibration_slope": kernels.SLOPE,
@@ -43,12 +43,15 @@ class Prediction(NamedTuple):
         What is known without the features: the odds of a random walk, recalibrated.
     low, high : float
         Ends of a 90 % interval of the confidence, for the uncertainty of the estimate.
+    learned : float
+        What the features add to the expected gross return, in volatilities: see `CompiledModel.expected_return`.
     """
 
     confidence: float
     base_odds: float
     low: float
     high: float
+    learned: float
 
 
 # A third of the time of `Prediction(*values)`.
@@ -62,6 +65,7 @@ class Predictions(NamedTuple):
     base_odds: FloatArray
     low: FloatArray
     high: FloatArray
+    learned: FloatArray
 
 
 class CompiledModel:
@@ -70,12 +74,13 @@ class CompiledModel:
     Built by `from_arrays` alone, so that whatever it holds has been checked: arrays from an untrusted file
     can make it wrong, but not crash or hang.
 
-    There are two formats. In format 1 a score alone is calibrated. In format 2 the score starts from the log odds
+    There are three formats. In format 1 a score alone is calibrated. In format 2 the score starts from the log odds
     ``lo`` of a random walk between the trade's barriers, and evidence is added to them:
     ``lo + a + r . z(lo, log volatility) + beta . z(x)``, each ``z`` standardised and bounded at `limit`. Trees give one
     such ``x``, their score. `answer` also tells what the odds alone say, recalibrated (``lo + a0 + r0 . z(lo, log
     volatility)``), and an interval of 90 % from the covariance of all coefficients. A trade with odds of 0 cannot
-    pay: it is answered with 0.
+    pay: it is answered with 0. Format 3 tells the expected return, too: its gross part is ``b0 + b . z(x)``
+    volatilities, with a mean and scale of its own in ``z``.
 
     A logistic regression that meets a NaN or an infinity gives NaN. In trees a NaN takes each split's default
     direction, as in scikit-learn.
@@ -95,11 +100,12 @@ class CompiledModel:
     0.5
     """
 
-    __slots__ = ("_arguments", "_arrays", "_has_odds", "_row", "_rows", "_shape")
+    __slots__ = ("_arguments", "_arrays", "_has_odds", "_return_intercept", "_row", "_rows", "_shape")
 
     _arrays: dict[str, AnyArray]
     _arguments: tuple[object, ...]
     _has_odds: bool
+    _return_intercept: float
     _row: Callable[..., Any]
     _rows: Callable[..., FloatArray]
     _shape: tuple[int]
@@ -137,6 +143,29 @@ class CompiledModel:
         """Return whether the odds of a random walk are what the model starts from, and have to be given."""
         return self._has_odds and bool(self._arrays["uses_odds"])
 
+    @property
+    def knows_return(self) -> bool:
+        """Return whether the model tells of expected returns."""
+        return self._return_intercept == self._return_intercept
+
+    def expected_return[T: (float, FloatArray)](
+        self, learned: T, volatility: T, cost: float, slope: float = 1.0
+    ) -> T:
+        """Return what trades are expected to make after their costs, in basis points; NaN where it is not known.
+
+        Parameters
+        ----------
+        learned : float, or float64 (n,)
+            Of their answers, in volatilities.
+        volatility : float, or float64 (n,)
+            As a log return scaled to the horizon.
+        cost : float
+            Of the round trip, as a log return.
+        slope : float, default 1.0
+            What the learned part is to be multiplied with.
+        """
+        return 1e4 * (volatility * (self._return_intercept + slope * learned) - cost)
+
     def predict(self, x: FloatArray, odds: float = math.nan, volatility: float = math.nan) -> float:
         """Return the calibrated P(y = 1) of one row.
 
@@ -171,7 +200,7 @@ class CompiledModel:
         -------
         Prediction
             NaN in what cannot be known. A model of format 1 knows neither odds nor interval: its `base_odds` are the
-            given ones (0 if there are none), from 0 to 1.
+            given ones (0 if there are none), from 0 to 1. Before format 3 `learned` is NaN.
 
         Raises
         ------
@@ -188,7 +217,7 @@ class CompiledModel:
         if self._has_odds:
             return _prediction(self._row(x, float(odds), float(volatility), *self._arguments))
         confidence = float(self._row(x, *self._arguments))
-        return _prediction((confidence, odds if odds == odds else 0.0, 0.0, 1.0))
+        return _prediction((confidence, odds if odds == odds else 0.0, 0.0, 1.0, math.nan))
 
     def predict_rows(
         self, X: FloatArray, odds: ArrayLike | None = None, volatility: ArrayLike | None = None
@@ -235,7 +264,8 @@ class CompiledModel:
         if not self._has_odds:
             confidence = self._rows(X, *self._arguments)
             base_odds = np.where(np.isnan(given), 0.0, given)
-            return Predictions(confidence, base_odds, np.zeros(len(X)), np.ones(len(X)))
+            nothing = np.full(len(X), np.nan)
+            return Predictions(confidence, base_odds, np.zeros(len(X)), np.ones(len(X)), nothing)
         return Predictions(*self._rows(X, given, _column("volatility", volatility, len(X)), *self._arguments))
 
     def _checked_row(self, x: FloatArray) -> FloatArray:
@@ -276,6 +306,7 @@ class CompiledModel:
             "_arrays": checked,
             "_arguments": packed,
             "_has_odds": _has_odds(checked),
+            "_return_intercept": float(checked.get("return_intercept", math.nan)),
             "_row": row,
             "_rows": rows,
             "_shape": (int(checked["n_features"]),),
@@ -290,7 +321,7 @@ type _Kernels = tuple[Callable[..., Any], Callable[..., FloatArray], tuple[objec
 
 
 def _has_odds(arrays: Mapping[str, AnyArray]) -> bool:
-    return int(arrays["format"]) == ODDS_FORMAT
+    return int(arrays["format"]) != FORMAT
 
 
 def _plain_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
@@ -308,7 +339,7 @@ def _plain_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
 
 
 def _odds_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
-    """Return the kernels of format 2, and what they are called with after row, odds and volatility."""
+    """Return the kernels of formats 2 and 3, and what they are called with after row, odds and volatility."""
     terms = np.zeros(kernels.N_TERMS)
     for name, slot in _TERMS.items():
         if name in arrays:
@@ -316,7 +347,13 @@ def _odds_kernels(arrays: Mapping[str, AnyArray]) -> _Kernels:
             terms[slot : slot + len(values)] = values
     calibration, knots = _calibration(arrays)
     logistic = str(arrays["kind"]) == "logistic"
-    parts = [terms, *([_linear(arrays)] if logistic else []), arrays["covariance_factor"], knots]
+    linear = []
+    if int(arrays["format"]) == RETURN_FORMAT:
+        terms[kernels.KNOWS_RETURN] = 1.0
+        linear.append(_linear(arrays, "return_"))
+    if logistic:
+        linear.append(_linear(arrays))
+    parts = [terms, *linear, arrays["covariance_factor"], knots]
     packed = (np.concatenate([np.ravel(part) for part in parts]), calibration)
     if logistic:
         return kernels.logistic_answer, kernels.logistic_answers, packed
@@ -328,8 +365,8 @@ def _calibration(arrays: Mapping[str, AnyArray]) -> tuple[int, FloatArray]:
     return CALIBRATIONS[str(arrays["calibration"])], knots
 
 
-def _linear(arrays: Mapping[str, AnyArray]) -> FloatArray:
-    return np.array([arrays[n] for n in ("mean", "scale", "coefficient")], dtype=np.float64)
+def _linear(arrays: Mapping[str, AnyArray], of: str = "") -> FloatArray:
+    return np.array([arrays[of + n] for n in ("mean", "scale", "coefficient")], dtype=np.float64)
 
 
 def _trees(arrays: Mapping[str, AnyArray]) -> tuple[AnyArray, AnyArray]:

@@ -16,6 +16,7 @@ from ml4t_actor.meta_model.fitting import (
     Rows,
     calibration_scores,
     fit_odds,
+    fit_returns,
     walk_forward_scores,
 )
 from ml4t_actor.meta_model.inputs import (
@@ -31,6 +32,8 @@ from ml4t_actor.settings import ModelSettings
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
+    from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
+
 TOLERANCE = 1e-12
 
 
@@ -40,6 +43,8 @@ class MetaModel:
     What a driftless random walk would give the trade is known without any data: its odds, an offset of the log odds.
     What the features add to them, and how the odds themselves are off, is learned and shrunk as far as the evidence
     asks for (`EvidenceLogisticRegression`). A trade whose odds are 0 cannot pay, and has the probability 0 by rule.
+
+    Where gross returns are given, what trades are expected to make is learned beside it (`EvidenceRidge`).
 
     Parameters
     ----------
@@ -53,6 +58,8 @@ class MetaModel:
         What was fitted to the features.
     evidence_ : EvidenceLogisticRegression
         The same, or with trees what was fitted to their score.
+    returns_ : EvidenceRidge or None
+        Expected gross return over volatility; None where too few returns or volatilities were given.
     calibration_ : Calibration
         From its log odds to probabilities.
     serving_ : CompiledModel
@@ -89,6 +96,7 @@ class MetaModel:
         odds: ArrayLike | None = None,
         volatility: ArrayLike | None = None,
         trend: ArrayLike | None = None,
+        ret: ArrayLike | None = None,
     ) -> Self:
         """Fit on all rows that can pay, calibrate on scores of later rows than were seen, and compile both.
 
@@ -117,6 +125,9 @@ class MetaModel:
             As a log return scaled to the horizon; NaN where it is not known.
         trend : bool (n_features,), optional
             Which features tell of trend and flow: they may need another shrinkage than the others.
+        ret : (n,), optional
+            Gross log return in the signal's direction; NaN where it is not known. Together with a volatility it teaches
+            the expected return, also where the odds are 0.
 
         Raises
         ------
@@ -133,6 +144,10 @@ class MetaModel:
         windows = check_windows(label_start, label_end, len(features))
         known = known_odds(odds, volatility, len(features))
         groups = _checked_trend(trend, features.shape[1])
+        earned, spread = (
+            _column(name, values, len(features))
+            for name, values in (("ret", ret), ("volatility", volatility))
+        )
         rows = Rows(features, labels, weight, known)
         if known is not None:
             rows = rows.at(known.payable)
@@ -151,10 +166,12 @@ class MetaModel:
                 fit = fit_sigmoid if self.settings.calibration == "sigmoid" else fit_isotonic
                 calibration = fit(score, rows.labels[scored], rows.weight[scored])
                 n_calibrated = len(scored)
-            compiled = compile_model(fitted, calibration, uses_odds=known is not None)
-            _verify(compiled, fitted, calibration, features, known)
+            returns = fit_returns(features, earned, spread, weight, groups, fitted.evidence.limit)
+            compiled = compile_model(fitted, calibration, returns, uses_odds=known is not None)
+            _verify(compiled, fitted, calibration, returns, features, known)
         self.evidence_ = fitted.evidence
         self.estimator_ = fitted.evidence if fitted.trees is None else fitted.trees
+        self.returns_ = returns
         self.calibration_ = calibration
         self.uses_odds_ = known is not None
         self.serving_ = compiled
@@ -211,9 +228,8 @@ class MetaModel:
         if "evidence_" not in self.__dict__:  # stored by 0.1.0, which knew no odds
             return _predict_pipeline(self.estimator_, self.calibration_, features)
         fitted = self._fitted()
-        return _answers(
-            fitted, self.calibration_, features, self._known(odds, volatility, len(features))
-        ).confidence
+        known = self._known(odds, volatility, len(features))
+        return _answers(fitted, self.calibration_, None, features, known).confidence
 
     def predict_odds(self, odds: ArrayLike, volatility: ArrayLike | None = None) -> FloatArray:
         """Return what the model says without any feature, float64 (n,): the odds, recalibrated.
@@ -250,7 +266,8 @@ class MetaModel:
             expected = _predict_pipeline(self.estimator_, self.calibration_, features)
             return _compared({"confidence": (self.serving_.predict_rows(features), expected)})
         known = self._known(odds, volatility, len(features))
-        return _verify(self.serving_, self._fitted(), self.calibration_, features, known)
+        returns = self.__dict__.get("returns_")  # not in what was stored before there was any
+        return _verify(self.serving_, self._fitted(), self.calibration_, returns, features, known)
 
     def _fitted(self) -> FittedOdds:
         return FittedOdds(self.evidence_, None if self.estimator_ is self.evidence_ else self.estimator_)
@@ -285,14 +302,25 @@ def _checked_trend(trend: ArrayLike | None, n_features: int) -> BoolArray | None
     return groups
 
 
+def _column(name: str, values: ArrayLike | None, n: int) -> FloatArray:
+    column = np.full(n, np.nan) if values is None else np.asarray(values, np.float64)
+    if column.shape != (n,):
+        raise ValueError(f"`{name}` must have shape ({n},), one per row of `X`, has {column.shape}")
+    return column
+
+
 def _answers(
-    fitted: FittedOdds, calibration: Calibration, X: FloatArray, known: KnownOdds | None
+    fitted: FittedOdds,
+    calibration: Calibration,
+    returns: "EvidenceRidge | None",
+    X: FloatArray,
+    known: KnownOdds | None,
 ) -> Predictions:
     """Return what the compiled model answers, through scikit-learn and numpy alone."""
     n_features = fitted.evidence.n_features_in_ if fitted.trees is None else fitted.trees.n_features_in_
     if X.ndim != 2 or X.shape[1] != n_features:
         raise ValueError(f"rows must have shape (n, {n_features}), got {X.shape}")
-    answers = Predictions(*np.full((4, len(X)), np.nan))
+    answers = Predictions(*np.full((5, len(X)), np.nan))
     usable = np.isfinite(X).all(axis=1) if fitted.trees is None else np.ones(len(X), dtype=bool)
     pays = np.ones(len(X), dtype=bool) if known is None else known.payable
     if (usable & pays).any():
@@ -302,8 +330,10 @@ def _answers(
         answers.low[rows] = calibration(score - Z90 * sd)
         answers.high[rows] = calibration(score + Z90 * sd)
     answers.base_odds[:] = expit(fitted.base_log_odds(len(X), known))
-    for column in answers:
+    for column in answers[:-1]:
         column[~pays] = 0.0
+    if returns is not None and (finite := np.isfinite(X).all(axis=1)).any():
+        answers.learned[finite] = returns.learned(X[finite])
     return answers
 
 
@@ -322,6 +352,7 @@ def _verify(
     serving: CompiledModel,
     fitted: FittedOdds,
     calibration: Calibration,
+    returns: "EvidenceRidge | None",
     X: FloatArray,
     known: KnownOdds | None,
 ) -> float:
@@ -330,7 +361,7 @@ def _verify(
         rows = np.isfinite(known.terms[:, 1])  # without a volatility the compiled model has no answer
         X, known = X[rows], known.at(rows)
         odds, volatility = expit(known.offset), np.exp(known.terms[:, 1])
-    expected = _answers(fitted, calibration, X, known)
+    expected = _answers(fitted, calibration, returns, X, known)
     served = serving.answer_rows(X, odds, volatility)
     return _compared(
         {

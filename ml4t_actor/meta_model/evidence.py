@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.meta_model.calibration import expit, logit
+from ml4t_actor.meta_model.inputs import check_groups, check_weights
 from ml4t_actor.meta_model.laplace import Posterior, fit_posterior
+from ml4t_actor.meta_model.standardisation import moments, standardised
 
 
 class Candidate(NamedTuple):
@@ -194,7 +196,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         if kind != "binary":
             raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
         self.classes_, positive = np.unique(labels, return_inverse=True)
-        weight = _weights(sample_weight, len(features))
+        weight = check_weights(sample_weight, len(features))
         if not weight.any():
             raise ValueError("the weight of all rows is zero: there is nothing to learn from")
         mass = np.bincount(positive, weights=weight, minlength=2)
@@ -204,20 +206,20 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         known = _column(offset, len(features), "offset")
         table = _table(terms, len(features))
         n_terms = table.shape[1]
-        self.mean_, self.scale_ = _moments(features, weight)
-        self.term_mean_, self.term_scale_ = _moments(table, weight)
+        self.mean_, self.scale_ = moments(features, weight)
+        self.term_mean_, self.term_scale_ = moments(table, weight)
         design = np.hstack(
             [
                 np.ones((len(features), 1)),
-                _standardised(table, self.term_mean_, self.term_scale_, self.limit),
-                _standardised(features, self.mean_, self.scale_, self.limit),
+                standardised(table, self.term_mean_, self.term_scale_, self.limit),
+                standardised(features, self.mean_, self.scale_, self.limit),
             ]
         )
         centre = 0.0
         if known is None:
             centre = logit(float(mass[1] / mass.sum()))
             known = np.full(len(features), centre)
-        in_group = _groups(groups, features.shape[1])
+        in_group = check_groups(groups, features.shape[1])
         self.candidates_ = self._candidates(n_terms, in_group, offset is None)
         fits = self._fit_candidates(design, outcome, weight, known, n_terms, in_group)
 
@@ -267,7 +269,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
         check_is_fitted(self)
         features = validate_data(self, X, dtype=np.float64, reset=False)
         z = self._standardised_terms(terms, len(features))
-        u = _standardised(features, self.mean_, self.scale_, self.limit)
+        u = standardised(features, self.mean_, self.scale_, self.limit)
         score = self.intercept_[0] + z @ self.term_coef_ + u @ self.coef_[0]
         if offset is not None:
             score = score + np.asarray(offset, np.float64)
@@ -394,36 +396,7 @@ class EvidenceLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
             raise ValueError(
                 f"`terms` must have {len(self.term_mean_)} columns, as in `fit`: {table.shape[1]}"
             )
-        return _standardised(table, self.term_mean_, self.term_scale_, self.limit)
-
-
-def _moments(table: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return weighted mean and standard deviation of every column, NaN left out; 0 and 1 where nothing varies."""
-    mean, scale = np.zeros(table.shape[1]), np.ones(table.shape[1])
-    for j, column in enumerate(table.T):
-        known = ~np.isnan(column)
-        if weight[known].sum() > 0.0:
-            mean[j] = np.average(column[known], weights=weight[known])
-            sd = float(np.sqrt(np.average((column[known] - mean[j]) ** 2, weights=weight[known])))
-            # What rounding leaves of a constant column is no spread.
-            scale[j] = sd if sd > 1e-12 * max(1.0, abs(mean[j])) else 1.0
-    return mean, scale
-
-
-def _standardised(table: FloatArray, mean: FloatArray, scale: FloatArray, limit: float) -> FloatArray:
-    z = np.clip((table - mean) / scale, -limit, limit)
-    return np.where(np.isnan(z), 0.0, z)
-
-
-def _weights(sample_weight: ArrayLike | None, n: int) -> FloatArray:
-    if sample_weight is None:
-        return np.ones(n)
-    weight = np.asarray(sample_weight, np.float64)
-    if weight.shape != (n,):
-        raise ValueError(f"`sample_weight` must have shape ({n},), one per row of `X`, has {weight.shape}")
-    if len(bad := np.flatnonzero(~(np.isfinite(weight) & (weight >= 0.0)))):
-        raise ValueError(f"`sample_weight` must be finite and not negative: row {bad[0]} is {weight[bad[0]]}")
-    return weight
+        return standardised(table, self.term_mean_, self.term_scale_, self.limit)
 
 
 def _column(values: ArrayLike | None, n: int, name: str) -> FloatArray | None:
@@ -444,14 +417,3 @@ def _table(terms: ArrayLike | None, n: int) -> FloatArray:
     if table.ndim != 2 or len(table) != n:
         raise ValueError(f"`terms` must have shape ({n}, n_terms), one row per row of `X`, has {table.shape}")
     return table
-
-
-def _groups(groups: ArrayLike | None, n_features: int) -> NDArray[np.bool_]:
-    if groups is None:
-        return np.zeros(n_features, np.bool_)
-    mask = np.asarray(groups)
-    if mask.shape != (n_features,) or mask.dtype != np.bool_:
-        raise ValueError(
-            f"`groups` must be bool with shape ({n_features},), one per feature, is {mask.dtype} {mask.shape}"
-        )
-    return mask

@@ -8,18 +8,21 @@ from ml4t_actor.market_data import AnyArray, FloatArray
 from ml4t_actor.meta_model.calibration import Calibration
 from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.meta_model.fitting import FittedOdds
-from ml4t_actor.meta_model.serving_arrays import ODDS_FORMAT
+from ml4t_actor.meta_model.serving_arrays import ODDS_FORMAT, RETURN_FORMAT
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
+    from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
 
 _N_TERMS = 2  # log odds, log volatility
 
 
-def compile_model(fitted: FittedOdds, calibration: Calibration, *, uses_odds: bool) -> CompiledModel:
-    """Return the serving form of fitted odds plus evidence, and its calibrator.
+def compile_model(
+    fitted: FittedOdds, calibration: Calibration, returns: "EvidenceRidge | None" = None, *, uses_odds: bool
+) -> CompiledModel:
+    """Return the serving form of fitted odds plus evidence, its calibrator, and the expected returns.
 
     Parameters
     ----------
@@ -27,6 +30,8 @@ def compile_model(fitted: FittedOdds, calibration: Calibration, *, uses_odds: bo
         Of numerical features.
     calibration : Calibration
         Of its log odds.
+    returns : EvidenceRidge, optional
+        Of the features themselves; the model then tells expected returns.
     uses_odds : bool
         Whether it was fitted with odds and their two terms.
     """
@@ -48,7 +53,7 @@ def compile_model(fitted: FittedOdds, calibration: Calibration, *, uses_odds: bo
         }
     return CompiledModel.from_arrays(
         {
-            "format": np.int64(ODDS_FORMAT),
+            "format": np.int64(ODDS_FORMAT if returns is None else RETURN_FORMAT),
             "n_features": np.int64(n_features),
             "calibration": np.str_(calibration.kind),
             "calibration_slope": np.float64(calibration.slope),
@@ -57,8 +62,18 @@ def compile_model(fitted: FittedOdds, calibration: Calibration, *, uses_odds: bo
             "calibration_probability": calibration.probability,
             **arrays,
             **_odds_arrays(evidence, uses_odds),
+            **({} if returns is None else _return_arrays(returns)),
         }
     )
+
+
+def _return_arrays(returns: "EvidenceRidge") -> dict[str, AnyArray | np.generic]:
+    return {
+        "return_intercept": np.float64(returns.intercept_),
+        "return_mean": returns.mean_,
+        "return_scale": returns.scale_,
+        "return_coefficient": returns.coef_,
+    }
 
 
 def _odds_arrays(evidence: "EvidenceLogisticRegression", uses_odds: bool) -> dict[str, AnyArray | np.generic]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ml4t_actor.market_data import BoolArray, FloatArray, IntArray
-from ml4t_actor.meta_model.inputs import KnownOdds, Windows, check_part
+from ml4t_actor.meta_model.inputs import MIN_ROWS, KnownOdds, Windows, check_part
 from ml4t_actor.settings import ModelSettings
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     from ml4t_actor.meta_model.evidence import EvidenceLogisticRegression
+    from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
 
 CALIBRATION_BLOCKS = 3
 
@@ -113,6 +114,38 @@ def fit_odds(
         raise ValueError("trees are stacked: give their `walk_forward_scores`")
     trees = _fit_trees(rows, settings)
     return FittedOdds(_fit_evidence(later.score[:, None], rows.at(later.rows), None, settings), trees)
+
+
+def fit_returns(
+    features: FloatArray,
+    ret: FloatArray,
+    volatility: FloatArray,
+    weight: FloatArray,
+    trend: BoolArray | None,
+    limit: float,
+) -> "EvidenceRidge | None":
+    """Return the ridge of gross returns over volatility, None where fewer than 50 rows know both.
+
+    Rows that cannot pay take part: that their barriers are too near for the costs is nothing about where prices go.
+
+    Parameters
+    ----------
+    features : float64 (n, n_features)
+    ret, volatility : float64 (n,)
+        Gross log return in the signal's direction, and as a log return scaled to the horizon; NaN where not known.
+    weight : float64 (n,)
+    trend : bool (n_features,), optional
+    limit : float
+        Bound of the standardised features.
+    """
+    from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
+
+    known = np.isfinite(ret) & np.isfinite(volatility) & (volatility > 0.0) & (weight > 0.0)
+    if known.sum() < MIN_ROWS:
+        return None
+    return EvidenceRidge(limit=limit).fit(
+        features[known], ret[known] / volatility[known], weight[known], groups=trend
+    )
 
 
 def walk_forward_scores(

@@ -67,10 +67,9 @@ def check_rows(
         raise ValueError(f"`X` must have shape (n, n_features), has {features.shape}")
     n = len(features)
     labels = np.asarray(y, dtype=np.float64)
-    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    for name, values in (("y", labels), ("sample_weight", weight)):
-        if values.shape != (n,):
-            raise ValueError(f"`{name}` must have shape ({n},), one per row of `X`, has {values.shape}")
+    weight = check_weights(sample_weight, n)
+    if labels.shape != (n,):
+        raise ValueError(f"`y` must have shape ({n},), one per row of `X`, has {labels.shape}")
     if n < MIN_ROWS:
         raise ValueError(f"a meta-model needs at least {MIN_ROWS} rows, got {n}; give more signals")
     if len(not_finite := np.argwhere(~np.isfinite(features))):
@@ -83,9 +82,31 @@ def check_rows(
         )
     if len(bad := np.flatnonzero(~np.isin(labels, (0.0, 1.0)))):
         raise ValueError(f"`y` must be 0 or 1: row {bad[0]} is {labels[bad[0]]}")
+    return features, labels, weight
+
+
+def check_weights(sample_weight: ArrayLike | None, n: int) -> FloatArray:
+    """Return the weights of `n` rows, 1 by default; `ValueError` names the row that is not finite, or negative."""
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,):
+        raise ValueError(f"`sample_weight` must have shape ({n},), one per row of `X`, has {weight.shape}")
     if len(bad := np.flatnonzero(~(np.isfinite(weight) & (weight >= 0.0)))):
         raise ValueError(f"`sample_weight` must be finite and not negative: row {bad[0]} is {weight[bad[0]]}")
-    return features, labels, weight
+    return weight
+
+
+def check_groups(groups: ArrayLike | None, n_features: int) -> BoolArray:
+    """Return which features are in the group of their own, none by default; `ValueError` if they are no such mask."""
+    if groups is None:
+        return np.zeros(n_features, np.bool_)
+    mask = np.asarray(groups)
+    if mask.shape != (n_features,) or mask.dtype != np.bool_:
+        raise ValueError(
+            f"`groups` must be bool with shape ({n_features},), one per feature, is {mask.dtype} {mask.shape}"
+        )
+    return mask
 
 
 def check_windows(label_start: ArrayLike | None, label_end: ArrayLike | None, n: int) -> Windows | None:

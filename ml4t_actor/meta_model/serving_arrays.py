@@ -14,6 +14,9 @@ FORMAT = 1
 ODDS_FORMAT = 2
 """The odds of a random walk, and evidence beyond them."""
 
+RETURN_FORMAT = 3
+"""The same, and the expected return."""
+
 CALIBRATIONS = {"none": kernels.UNCALIBRATED, "sigmoid": kernels.SIGMOID, "isotonic": kernels.ISOTONIC}
 
 type _Schema = dict[str, tuple[type[np.generic], int]]  # name -> (dtype, number of dimensions)
@@ -54,6 +57,12 @@ _ODDS: _Schema = {
     "base_coefficient": (np.float64, 1),
     "covariance_factor": (np.float64, 2),
 }
+_RETURN: _Schema = {
+    "return_intercept": (np.float64, 0),
+    "return_mean": (np.float64, 1),
+    "return_scale": (np.float64, 1),
+    "return_coefficient": (np.float64, 1),
+}
 _STACKED: _Schema = {
     "trees_intercept": (np.float64, 0),
     "score_mean": (np.float64, 0),
@@ -82,11 +91,13 @@ def check_arrays(arrays: Mapping[str, ArrayLike]) -> dict[str, AnyArray]:
         _check_lengths(checked, ("mean", "scale", "coefficient"), n_features)
     else:
         _check_trees(checked, n_features)
-    for name in ("scale", "limit", "odds_scale", "score_scale"):
+    for name in ("scale", "limit", "odds_scale", "score_scale", "return_scale"):
         if name in checked and not (_numbers(checked, name) > 0.0).all():
             raise ValueError(f"serving array `{name}` must be positive")
-    if int(checked["format"]) == ODDS_FORMAT:
+    if int(checked["format"]) != FORMAT:
         _check_odds(checked, n_features if kind == "logistic" else 1)
+    if int(checked["format"]) == RETURN_FORMAT:
+        _check_lengths(checked, ("return_mean", "return_scale", "return_coefficient"), n_features)
     _check_calibration(checked, calibration)
     for array in checked.values():
         array.flags.writeable = False
@@ -99,11 +110,12 @@ def _schema(arrays: Mapping[str, ArrayLike], kind: str) -> _Schema:
         raise ValueError("serving arrays lack 'format'")
     schema = _COMMON | (_LOGISTIC if kind == "logistic" else _TREES)
     number = int(_check_array("format", arrays["format"], np.dtype(np.int64), 0))
-    if number == ODDS_FORMAT:
-        return schema | _ODDS | (_STACKED if kind == "trees" else {})
+    if number in (ODDS_FORMAT, RETURN_FORMAT):
+        schema |= _ODDS | (_STACKED if kind == "trees" else {})
+        return schema | (_RETURN if number == RETURN_FORMAT else {})
     if number != FORMAT:
         raise ValueError(
-            f"serving arrays have format {number}, this version reads {FORMAT} and {ODDS_FORMAT}: train again"
+            f"serving arrays have format {number}, this version reads {FORMAT} to {RETURN_FORMAT}: train again"
         )
     if kind == "logistic":
         schema |= {name: form for name, form in _OPTIONAL.items() if name in arrays}

@@ -51,7 +51,8 @@ class Fitting:
         # Rows that cannot pay are not learned from, so they are no part of the mean either.
         learned = np.ones(len(rows), bool) if odds is None else odds > 0.0
         weight = np.zeros(len(rows))
-        weight[learned] = self.weights(rows[learned])
+        for part in (learned, ~learned):  # the others teach expected returns only
+            weight[part] = self.weights(rows[part])
         if self.age_halflife_days is not None:
             # From the newest row of this very fit, so that the folds weigh theirs as the final fit does.
             age_days = (rows.label_start[-1] - rows.label_start) / DAY_NS
@@ -65,6 +66,7 @@ class Fitting:
             odds=odds,
             volatility=rows.volatility,
             trend=self.trend,
+            ret=rows.ret,
         )
 
 

@@ -85,7 +85,10 @@ def test_ok_values_are_those_of_the_batch_path(market_bars_1m, training):
                     [volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
                 )
                 answer = bundle.model.answer(matrix.rows[j], odds[0], volatility)
-                assert answer == (
+                assert enriched.expected_return == bundle.model.expected_return(
+                    answer.learned, volatility, labels.cost
+                )
+                assert answer[:4] == (
                     enriched.meta_confidence,
                     enriched.base_odds,
                     enriched.confidence_low,

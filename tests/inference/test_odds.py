@@ -101,7 +101,11 @@ def test_answers_are_those_of_the_training_rows_to_the_last_bit(market_bars_1m, 
     odds = random_walk_odds(volatility, labels.profit_barrier, labels.stop_barrier, labels.cost)
     expected = bundle.model.answer_rows(dataset.X, odds, volatility)
     found = np.array([(e.meta_confidence, e.base_odds, e.confidence_low, e.confidence_high) for e in rows])
-    assert found.tobytes() == np.column_stack(expected).tobytes()
+    assert found.tobytes() == np.column_stack(expected[:4]).tobytes()
+    told = np.array([e.expected_return for e in rows])
+    assert np.isfinite(told).all()
+    assert told.tobytes() == bundle.model.expected_return(expected.learned, volatility, labels.cost).tobytes()
+    assert len(np.unique(told)) > 100
     assert 20 < (odds == 0.0).sum() < len(odds) - 100
     assert (found[odds == 0.0] == 0.0).all()
     assert (found[odds > 0.0] > 0.0).all()

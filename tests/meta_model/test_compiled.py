@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from ml4t_actor.meta_model.compiled import CompiledModel, Prediction
-from tests.support.compiled_models import N_FEATURES, plain_arrays, random_arrays, restated, restated_plain
+from tests.support.compiled_models import (
+    N_FEATURES,
+    plain_arrays,
+    random_arrays,
+    restated,
+    restated_plain,
+    without_return,
+)
 
 KINDS = ("logistic", "trees")
 CALIBRATIONS = ("none", "sigmoid", "isotonic")
@@ -69,7 +76,8 @@ def test_the_rows_of_the_test_above_vary(kind, calibration):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trade_that_cannot_pay_is_answered_with_zero(kind):
     model = CompiledModel.from_arrays(random_arrays(2, kind, "sigmoid")[0])
-    assert model.answer(np.zeros(N_FEATURES), 0.0, 0.001) == Prediction(0.0, 0.0, 0.0, 0.0)
+    learned = model.answer(np.zeros(N_FEATURES), 0.5, 0.01).learned
+    assert model.answer(np.zeros(N_FEATURES), 0.0, 0.001) == Prediction(0.0, 0.0, 0.0, 0.0, learned)
     assert model.predict(np.full(N_FEATURES, 9.0), 0.0, 0.001) == 0.0
 
 
@@ -87,11 +95,57 @@ def test_what_is_not_known_is_answered_with_nan(kind):
         (0.5, 0.0),
         (-0.1, 0.01),
     ):
-        assert np.isnan(model.answer(x, *arguments)).all()
+        assert np.isnan(model.answer(x, *arguments)[:4]).all()
     assert np.isnan(model.predict_rows(np.zeros((3, N_FEATURES)))).all()
     holed = model.answer(np.array([math.nan] * N_FEATURES), 0.5, 0.01)
     assert math.isfinite(holed.base_odds)
     assert math.isfinite(holed.confidence) == (kind == "trees")
+    assert math.isnan(holed.learned)
+
+
+@every_model
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), uses_odds=st.booleans())
+def test_format_2_says_the_same_to_the_last_bit_but_for_the_return(kind, calibration, seed, uses_odds):
+    arrays, _ = random_arrays(seed, kind, calibration, uses_odds)
+    new, old = CompiledModel.from_arrays(arrays), CompiledModel.from_arrays(without_return(arrays))
+    rows = random_rows(seed)
+    ours, theirs = new.answer_rows(*rows), old.answer_rows(*rows)
+    assert np.array(ours[:4]).tobytes() == np.array(theirs[:4]).tobytes()
+    assert np.isnan(theirs.learned).all()
+    assert np.isnan([old.answer(*row).learned for row in zip(*rows, strict=True)]).all()
+    assert (new.knows_return, old.knows_return) == (True, False)
+    assert math.isnan(old.expected_return(0.1, 0.01, 0.001))
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1_000),
+    cost=st.floats(0.0, 0.01),
+    slope=st.floats(0.0, 3.0),
+    kind=st.sampled_from(KINDS),
+)
+def test_the_expected_return_is_that_of_volatilities_less_costs_and_batch_equals_one_by_one(
+    seed, cost, slope, kind
+):
+    arrays, _ = random_arrays(seed, kind, "none")
+    model = CompiledModel.from_arrays(arrays)
+    X, odds, volatility = random_rows(seed, holes=0.0)
+    learned = model.answer_rows(X, odds, volatility).learned
+    told = model.expected_return(learned, volatility, cost, slope)
+    z = np.clip((X - arrays["return_mean"]) / arrays["return_scale"], -3.0, 3.0)
+    gross = float(arrays["return_intercept"]) + slope * (z @ arrays["return_coefficient"])
+    known = np.isfinite(volatility)
+    assert told[known] == pytest.approx(
+        1e4 * (-cost + volatility[known] * gross[known]), rel=1e-12, abs=1e-12
+    )
+    one_by_one = [
+        model.expected_return(model.answer(*row).learned, float(row[2]), cost, slope)
+        for row in zip(X, odds, volatility, strict=True)
+    ]
+    assert np.array(one_by_one).tobytes() == told.tobytes()
+    plain = model.expected_return(learned, volatility, cost)
+    assert plain.tobytes() == model.expected_return(learned, volatility, cost, 1.0).tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,15 +186,18 @@ def test_format_1_knows_neither_odds_nor_interval(kind):
     model = CompiledModel.from_arrays(plain_arrays(random_arrays(6, kind, "sigmoid")[0]))
     x = np.ones(N_FEATURES)
     assert not model.uses_odds
-    assert model.answer(x, 0.3, 0.01) == Prediction(model.predict(x), 0.3, 0.0, 1.0)
-    assert model.answer(x) == Prediction(model.predict(x, 0.0, math.nan), 0.0, 0.0, 1.0)
+    assert not model.knows_return
+    assert model.answer(x, 0.3, 0.01)[:4] == (model.predict(x), 0.3, 0.0, 1.0)
+    assert model.answer(x)[:4] == (model.predict(x, 0.0, math.nan), 0.0, 0.0, 1.0)
+    assert math.isnan(model.answer(x).learned)
     rows = model.answer_rows([x, x], [0.0, math.nan])
-    assert [column.tolist() for column in rows] == [
+    assert [column.tolist() for column in rows[:4]] == [
         [model.predict(x)] * 2,
         [0.0, 0.0],
         [0.0, 0.0],
         [1.0, 1.0],
     ]
+    assert np.isnan(rows.learned).all()
 
 
 def test_without_a_limit_format_1_bounds_nothing():
@@ -201,7 +258,16 @@ TAMPERED = {
     "a negative limit": put("limit", np.float64(-3.0)),
     "a name of the odds too few": lambda a: a.pop("base_intercept"),
     "format 1 with odds": put("format", np.int64(1)),
-    "format 3": put("format", np.int64(3)),
+    "format 2 with a return": put("format", np.int64(2)),
+    "format 4": put("format", np.int64(4)),
+    "a return without intercept": lambda a: a.pop("return_intercept"),
+    "a return's intercept of NaN": put("return_intercept", np.float64(np.nan)),
+    "a return's intercept of single precision": put("return_intercept", np.float32(0.1)),
+    "a coefficient of the return too few": put("return_coefficient", np.zeros(N_FEATURES - 1)),
+    "a mean of the return too many": put("return_mean", np.zeros(N_FEATURES + 1)),
+    "an infinite coefficient of the return": put("return_coefficient", np.inf, 1),
+    "a scale of the return of zero": put("return_scale", 0.0, 2),
+    "a negative scale of the return": put("return_scale", -1.0, 2),
     "a format that is a word": put("format", np.str_("2")),
     "no format": lambda a: a.pop("format"),
     "the other kind": lambda a: a.__setitem__(
@@ -246,7 +312,7 @@ def test_no_tampering_with_trees_crashes_or_hangs_the_kernel(data):
         return
     X, _, _ = random_rows(13)
     n = len(X)
-    assert np.isfinite(np.array(model.answer_rows(X, np.full(n, 0.4), np.full(n, 0.01)))).all()
+    assert np.isfinite(np.array(model.answer_rows(X, np.full(n, 0.4), np.full(n, 0.01))[:4])).all()
 
 
 HUGE = np.finfo(np.float64).max
@@ -268,5 +334,5 @@ def test_numbers_of_any_size_give_probabilities_or_nan(data):
         model = CompiledModel.from_arrays(arrays)
     except ValueError:
         return
-    served = np.array(model.answer_rows(*random_rows(11)))
+    served = np.array(model.answer_rows(*random_rows(11))[:4])
     assert (np.isnan(served) | ((served >= 0.0) & (served <= 1.0))).all()

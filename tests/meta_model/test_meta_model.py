@@ -250,7 +250,7 @@ LOGISTIC_TAMPERED = {
     "an unknown kind": put("kind", np.str_("forest")),
     "bytes for a kind": put("kind", np.bytes_(b"logistic")),
     "another format": put("format", np.int64(1)),
-    "a format to come": put("format", np.int64(3)),
+    "a format to come": put("format", np.int64(4)),
     "single precision": put("intercept", np.float32(0.0)),
     "an infinite intercept": put("intercept", np.float64(np.inf)),
     "objects": put("mean", np.array([None] * N_FEATURES)),

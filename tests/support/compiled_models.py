@@ -57,7 +57,7 @@ def random_arrays(
     n = 3 + (n_features if kind == "logistic" else 1)
     trees = [random_tree(rng, 3, n_features) for _ in range(6)]
     arrays = {
-        "format": np.int64(2),
+        "format": np.int64(3),
         "kind": np.str_(kind),
         "n_features": np.int64(n_features),
         "limit": np.float64(LIMIT),
@@ -88,6 +88,10 @@ def random_arrays(
         arrays["score_mean"] = np.float64(rng.normal(scale=0.1))
         arrays["score_scale"] = np.float64(rng.uniform(0.2, 0.6))
         arrays["score_coefficient"] = np.float64(rng.normal())
+    arrays["return_intercept"] = np.float64(rng.normal(scale=0.05))
+    arrays["return_mean"] = rng.normal(size=n_features)
+    arrays["return_scale"] = rng.uniform(0.5, 2.0, n_features)
+    arrays["return_coefficient"] = rng.normal(scale=0.1, size=n_features)
     return arrays, trees
 
 
@@ -105,14 +109,18 @@ def calibrated(arrays: dict[str, Any], score: float) -> float:
 def restated(
     arrays: dict[str, Any], trees: list[Any], x: np.ndarray, odds: float, volatility: float
 ) -> np.ndarray:
-    """Return the four numbers by the formula of the docstring, for one row."""
+    """Return the five numbers by the formula of the docstring, for one row."""
     limit = arrays["limit"]
     kind = str(arrays["kind"])
+    learned = math.nan
+    if np.isfinite(x).all():
+        z = np.clip((x - arrays["return_mean"]) / arrays["return_scale"], -limit, limit)
+        learned = float(arrays["return_coefficient"] @ z)
     if arrays["uses_odds"]:
         if not (np.isfinite(volatility) and volatility > 0.0 and 0.0 <= odds < 1.0):
-            return np.full(4, np.nan)
+            return np.array([np.nan, np.nan, np.nan, np.nan, learned])
         if odds == 0.0:
-            return np.zeros(4)
+            return np.array([0.0, 0.0, 0.0, 0.0, learned])
         lo = logit(odds)
         zo = np.clip(
             (np.array([lo, np.log(volatility)]) - arrays["odds_center"]) / arrays["odds_scale"], -limit, limit
@@ -140,8 +148,15 @@ def restated(
             expit(base),
             calibrated(arrays, eta - half),
             calibrated(arrays, eta + half),
+            learned,
         ]
     )
+
+
+def without_return(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a model in format 2: without the expected return."""
+    kept = {name: array for name, array in arrays.items() if not name.startswith("return_")}
+    return kept | {"format": np.int64(2)}
 
 
 def plain_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +172,8 @@ def plain_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
     added |= {"covariance_factor", "trees_intercept", "score_mean", "score_scale", "score_coefficient"}
     if str(arrays["kind"]) == "trees":
         added.add("limit")
-    return {name: array for name, array in arrays.items() if name not in added} | {"format": np.int64(1)}
+    kept = {name: array for name, array in without_return(arrays).items() if name not in added}
+    return kept | {"format": np.int64(1)}
 
 
 def restated_plain(arrays: dict[str, Any], trees: list[Any], x: np.ndarray) -> float:
