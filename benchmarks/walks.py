@@ -81,7 +81,8 @@ class WalkResult:
 def walk(task: WalkTask) -> WalkResult:
     """Train on one walk."""
     market = planted_market("walk", PRIMARIES[task.primary](), task.seed, nature=task.nature)
-    settings = TrainingSettings(labels=LabelSettings(cost=task.cost))
+    # Without exits by signal: only then does a trade without costs pay with a probability of one half.
+    settings = TrainingSettings(labels=LabelSettings(cost=task.cost, exit_on_signal=False))
     result = TrainingLoop(settings, feature_names=META_FEATURE_NAMES).train(market.bars, market.signals)
     found = OutOfFold.of(result, settings)
     return WalkResult(

@@ -13,10 +13,10 @@ from ml4t_actor.kernels.jit import kernel
 from ml4t_actor.market_data import FloatArray, IntArray
 
 PROFIT = 1
+SIGNAL = 2
 VERTICAL = 0
 STOP = -1
 UNRESOLVED = -2
-SIGNAL = 2
 
 # Lengths of the blocks that are skipped whole where they cannot touch; powers of two, one dividing the other.
 FINE = 16
@@ -127,8 +127,11 @@ def resolve_barriers(
     horizon: int,
     pt: float,
     sl: float,
+    exits: IntArray,
 ) -> tuple[FloatArray, IntArray, NDArray[np.int8]]:
     """Return return, end and barrier of each event, from log prices of all bars and one volatility per bar.
+
+    The close of the bar in `exits`, after its event, ends what no barrier has ended by then.
 
     Blocks are skipped exactly: rounding is monotone, so ``highest - entry`` reaches a barrier if and only if
     ``high[i] - entry`` does for one of the block's bars.
@@ -144,10 +147,11 @@ def resolve_barriers(
         if not (volatility[event] > 0.0 and math.isfinite(volatility[event])):
             continue
         entry, profit, stop = close[event], pt * volatility[event], sl * volatility[event]
-        last = event + horizon
+        vertical = event + horizon
+        last = min(vertical, exits[k])
         i = event + 1
         while i <= last and i < n_bars:
-            # A block must end before the last bar, which has a vertical barrier to be stepped onto.
+            # A block must end before the last bar, which has a vertical barrier, or an exit, to be stepped onto.
             if i & (FINE - 1) == 0 and i + FINE <= last:
                 if i & (COARSE - 1) == 0 and i + COARSE <= last:
                     b = i // COARSE
@@ -159,6 +163,8 @@ def resolve_barriers(
                     i += FINE
                     continue
             outcome, r = barrier_step(s, entry, profit, stop, high[i], low[i], close[i], i == last)
+            if outcome == VERTICAL and i < vertical:
+                outcome = SIGNAL
             if outcome != UNRESOLVED:
                 ret[k], end[k], barrier[k] = r, i, outcome
                 break

@@ -15,9 +15,11 @@ from ml4t_actor.indicators.features import (
 )
 from ml4t_actor.kernels.events import cusum_sides
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params, vpin_trades_sampled
+from ml4t_actor.labeling.exits import signal_exits
 from ml4t_actor.labeling.odds import TradeOdds
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.labeling.triple_barrier import (
+    SIGNAL,
     spans_gap,
     triple_barrier_labels,
     uniqueness_weights,
@@ -93,7 +95,9 @@ def build_dataset(
 ) -> Dataset:
     """Label the signals of one instrument and compute what each would have been scored by.
 
-    A signal's row holds what was known when it was given: bars closed, and trades made, at or before its time.
+    A signal's row holds what was known when it was given: bars closed, and trades made, at or before its time. With
+    `exit_on_signal` its label ends at the next zero or opposite signal at the latest (`signal_exits`), whether or not
+    that one becomes a row.
     Left out and counted are signals of 0, those more than `max_bar_age_bars` bar lengths after the last bar, those
     before the features are warm, those with a feature that is not finite, those open across a gap of more than
     `max_gap_bars` bar lengths, and those whose label window runs past the last bar. (The last even where a barrier was
@@ -104,7 +108,7 @@ def build_dataset(
     bars : see `Bars.coerce`
         At least 1,000.
     signals : see `Signals.coerce`, optional
-        In order of time; by default `cusum_signals`.
+        Of one source, in order of time, its zero signals among them; by default `cusum_signals`.
     labels : (n_signals,), optional
         The user's own labels, 0 or 1 per signal (NaN or -1 for none); each is taken to be known after the horizon.
     trades : see `Trades.coerce`, optional
@@ -151,6 +155,13 @@ def build_dataset(
     vpin, toxicity = _toxicity_at(kept_signals, events, bars, trade_columns, settings)
     features = features_of(events, kept_signals.signal, kept_signals.strength, vpin, toxicity)
     horizon = settings.labels.horizon_bars
+    max_gap_ns = settings.labels.max_gap_bars * interval_ns
+    exits, exit_ts = (
+        column[started]
+        for column in signal_exits(
+            signals, bars, max_age_ns=max_gap_ns if settings.labels.exit_on_signal else -1
+        )
+    )
     given = None if labels is None else _given_labels(labels, len(signals))[started]
 
     keep = np.ones(len(events), dtype=bool)
@@ -166,6 +177,7 @@ def build_dataset(
     drop("window_incomplete", events + horizon > len(bars) - 1)
     drop("bad_features", ~np.isfinite(features.rows).all(axis=1))
     y, ret, end = np.full(len(events), -1, dtype=np.int8), np.full(len(events), np.nan), events + horizon
+    by_signal = np.zeros(len(events), dtype=bool)
     if given is not None:
         labelled = np.isin(given, (0.0, 1.0))
         y[labelled] = given[labelled]
@@ -181,13 +193,13 @@ def build_dataset(
             pt=settings.labels.profit_barrier,
             sl=settings.labels.stop_barrier,
             cost=settings.labels.cost,
+            exits=exits[keep],
         )
         y[keep], ret[keep], end[keep] = outcome.label, outcome.ret, outcome.end
+        by_signal[keep] = outcome.barrier == SIGNAL
     drop("no_label", y < 0)
     across = np.zeros(len(events), dtype=bool)
-    across[keep] = spans_gap(
-        bars.ts_event, events[keep], end[keep], settings.labels.max_gap_bars * interval_ns
-    )
+    across[keep] = spans_gap(bars.ts_event, events[keep], end[keep], max_gap_ns)
     drop("gap", across)
     rows = np.flatnonzero(keep)
     start, end = events[rows], end[rows]
@@ -195,6 +207,7 @@ def build_dataset(
     exit_time = np.ones(len(rows))
     odds = np.full(len(rows), np.nan)
     if given is None:
+        exit_time = np.minimum(exits[rows] - start, horizon) / horizon
         # As if all trades lasted until the horizon: how long those that are learned from do, training knows.
         odds = TradeOdds(settings.labels).of_rows(volatility)[0]
     return Dataset(
@@ -207,7 +220,8 @@ def build_dataset(
         volatility=volatility,
         exit_time=exit_time,
         label_start=kept_signals.ts_event[rows],
-        label_end=bars.ts_event[end],
+        # At a close, but not known before the signal was given.
+        label_end=np.maximum(bars.ts_event[end], np.where(by_signal[rows], exit_ts[rows], 0)),
         regime=np.empty((len(rows), 0)),
         regime_inputs=[features.regime_inputs],
         regime_rows=np.column_stack([np.zeros(len(rows), dtype=np.int64), start]),

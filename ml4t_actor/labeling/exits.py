@@ -1,5 +1,7 @@
 """When a trade is ended by a later signal of its source, rather than by price or time."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ml4t_actor.market_data import Bars, IntArray, Signals
@@ -8,7 +10,27 @@ NO_EXIT = 2**62
 """The bar of a signal that no later one ends: beyond any horizon, and twice it is still an int64."""
 
 
+class SignalExits(NamedTuple):
+    """Where and when trades are ended by a later signal, one row per signal.
+
+    Attributes
+    ----------
+    bar : int64 (n,)
+        Index of the bar at whose close; `NO_EXIT` where none ends it.
+    ts_event : int64 (n,)
+        When the signal that ends it was given, UNIX nanoseconds; 0 where none does.
+    """
+
+    bar: IntArray
+    ts_event: IntArray
+
+
 def exit_bars(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> IntArray:
+    """Return the bars of `signal_exits`."""
+    return signal_exits(signals, bars, max_age_ns=max_age_ns).bar
+
+
+def signal_exits(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> SignalExits:
     """Return the bar at whose close each signal's trade is ended by the next zero or opposite signal.
 
     A signal is given at the close of the last bar at or before it, where its trade is entered; so does the one that
@@ -27,16 +49,15 @@ def exit_bars(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> Int
 
     Returns
     -------
-    int64 (n,)
-        Indices of bars, where the newest bar has both signals one after the last; `NO_EXIT` for zero signals and those
-        that no later one ends.
+    SignalExits
+        Zero signals are ended by none. Where the newest bar has both signals, the bar is the one that is still to come.
 
     Examples
     --------
     >>> closes = np.arange(1, 7) * 60
     >>> bars = Bars(closes, *np.ones((6, 6)))
     >>> signals = Signals(np.array([60, 120, 190, 190, 330]), np.array([1, 1, -1, 0, 1], np.int8), np.ones(5))
-    >>> [int(bar) if bar < NO_EXIT else None for bar in exit_bars(signals, bars)]
+    >>> [int(bar) if bar < NO_EXIT else None for bar in signal_exits(signals, bars).bar]
     [2, 2, 3, None, None]
     """
     n = len(signals)
@@ -45,7 +66,7 @@ def exit_bars(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> Int
         signals.ts_event - bars.ts_event[at]
     )  # of a signal before all bars negative, and it ends nothing anyway
     ending = np.flatnonzero((at >= 0) & (age_ns <= max_age_ns))
-    exits = np.full(n, NO_EXIT, dtype=np.int64)
+    exits = SignalExits(np.full(n, NO_EXIT, dtype=np.int64), np.zeros(n, dtype=np.int64))
     if not len(ending):
         return exits
     side = signals.signal[ending]
@@ -58,5 +79,7 @@ def exit_bars(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> Int
     same = (following < len(ending)) & (side[np.minimum(following, len(ending) - 1)] == signals.signal)
     ended_by = np.where(same, run_end, following)
     found = (ended_by < len(ending)) & (signals.signal != 0)
-    exits[found] = np.maximum(at[ending[ended_by[found]]], at[found] + 1)
+    enders = ending[ended_by[found]]
+    exits.bar[found] = np.maximum(at[enders], at[found] + 1)
+    exits.ts_event[found] = signals.ts_event[enders]
     return exits

@@ -2,11 +2,19 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from ml4t_actor.labeling.triple_barrier import PROFIT, STOP, UNRESOLVED, VERTICAL, barrier_step, log_price
+from ml4t_actor.labeling.triple_barrier import (
+    PROFIT,
+    SIGNAL,
+    STOP,
+    UNRESOLVED,
+    VERTICAL,
+    barrier_step,
+    log_price,
+)
 from ml4t_actor.settings import LabelSettings
 
 # Relative: several times what two roundings can move a level, so that no touch is overlooked.
@@ -33,6 +41,8 @@ class OpenBarrier(NamedTuple):
         Bars that the tracker had processed at the entry.
     entry_share : float
         The tracker's running sum of shares at the entry.
+    ending : bool
+        Whether a signal within the bar of the entry has ended it already, which counts at the next close.
     """
 
     key: Hashable
@@ -43,6 +53,7 @@ class OpenBarrier(NamedTuple):
     entry_ts: int
     entry_bar: int
     entry_share: float
+    ending: bool = False
 
 
 class Resolution(NamedTuple):
@@ -53,7 +64,7 @@ class Resolution(NamedTuple):
     key : Hashable
         The caller's name of it.
     barrier : int
-        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0) or `UNRESOLVED` (-2).
+        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0), `SIGNAL` (2) or `UNRESOLVED` (-2).
     label : int
         1 if the trade made more than its costs, 0 if not, -1 if unresolved.
     ret : float
@@ -80,7 +91,8 @@ class OutcomeTracker:
 
     Whatever the bars, a barrier has the outcome, to the last bit, that the batch gives its event; what is open
     when the batch's data end is open here. A bar costs time in proportion to the barriers that it resolves, times the
-    logarithm of those open: the levels that price must reach lie in two heaps.
+    logarithm of those open: the levels that price must reach lie in two heaps. A signal that may end barriers takes
+    time in proportion to those open.
 
     A barrier that is open across a step of more than `labels.max_gap_bars` bar lengths is `UNRESOLVED`, as such
     rows are left out of training data (`spans_gap`). Shorter steps count as one bar each.
@@ -134,6 +146,7 @@ class OutcomeTracker:
         # Not a dict: finding its first item takes longer the more were deleted before it.
         self._open: OrderedDict[int, OpenBarrier] = OrderedDict()
         self._entries = 0
+        self._ending: list[int] = []  # those of the last bar that a signal has ended within it
         # (level, number) of what price must rise to, and (-level, number) of what it must fall to. Those of
         # barriers resolved otherwise stay until they surface or outnumber the others.
         self._above: list[tuple[float, int]] = []
@@ -150,6 +163,11 @@ class OutcomeTracker:
     def open_barriers(self) -> list[OpenBarrier]:
         """The open barriers in order of entry."""
         return list(self._open.values())
+
+    @property
+    def ending(self) -> set[Hashable]:
+        """Keys of the open barriers that end at the next close."""
+        return {self._open[number].key for number in self._ending if number in self._open}
 
     @property
     def state(self) -> tuple[int, int, float, float]:
@@ -188,6 +206,7 @@ class OutcomeTracker:
         self._open.clear()
         self._above.clear()
         self._below.clear()
+        self._ending.clear()
         for barrier in ordered:
             self._follow(barrier)
 
@@ -230,6 +249,49 @@ class OutcomeTracker:
         self._follow(barrier)
         return barrier
 
+    def end(self, side: int, ts_event: int, concerns: Callable[[Hashable], bool]) -> list[Resolution]:
+        """Let a signal end the open barriers of another side, at the last close; see `exit_bars`.
+
+        Those entered at that very close end at the next one, unless price or time end them on that bar. A signal that
+        comes longer than the longest gap after the last bar ends nothing: the next bar will leave all unresolved.
+
+        Parameters
+        ----------
+        side : int
+            Of the signal: 1, -1, or 0, which ends either side.
+        ts_event : int
+            When it was given, UNIX nanoseconds.
+        concerns : callable
+            Given the key of a barrier, whether it is of the same source.
+
+        Returns
+        -------
+        list[Resolution]
+            What ended now, in order of entry.
+        """
+        if ts_event - self._last_ts > self._max_gap_ns:
+            return []
+        resolved = []
+        for number, barrier in list(self._open.items()):
+            if barrier.side == side or barrier.ending or not concerns(barrier.key):
+                continue
+            if barrier.entry_bar == self._bars:
+                self._open[number] = barrier._replace(ending=True)
+                self._ending.append(number)
+                continue
+            del self._open[number]
+            ret = barrier.side * (self._log_close - barrier.entry)
+            resolved.append(self._resolution(barrier, SIGNAL, ret, max(ts_event, self._last_ts)))
+        self._drop_stale_levels()
+        return resolved
+
+    def give_up(self, side: int, concerns: Callable[[Hashable], bool], now_ns: int) -> list[Resolution]:
+        """Leave unresolved what a signal ended at a bar that is not known; the arguments are those of `end`."""
+        numbers = [n for n, barrier in self._open.items() if barrier.side != side and concerns(barrier.key)]
+        resolved = [self._give_up(number, now_ns) for number in numbers]
+        self._drop_stale_levels()
+        return resolved
+
     def update(self, ts_event: int, high: float, low: float, close: float) -> list[Resolution]:
         """Take a closed bar and return what it resolves, in order of entry.
 
@@ -262,6 +324,7 @@ class OutcomeTracker:
         self._share += 1.0 / max(len(self._open), 1)
         if self._open:
             resolved += self._step(log_price(high), log_price(low))
+        self._ending.clear()
         self._drop_stale_levels()
         return resolved
 
@@ -327,6 +390,8 @@ class OutcomeTracker:
         number = self._entries
         self._entries += 1
         self._open[number] = barrier
+        if barrier.ending:
+            self._ending.append(number)
         up, down = barrier.profit, barrier.stop
         if barrier.side < 0:
             up, down = down, up
@@ -339,7 +404,7 @@ class OutcomeTracker:
         below: list[tuple[float, int]] = []
         if math.isfinite(high - low):
             above, below = self._pop_reached(self._above, high), self._pop_reached(self._below, -low)
-        candidates = {number for _, number in above + below}
+        candidates = {number for _, number in above + below} | {n for n in self._ending if n in self._open}
         for number, barrier in self._open.items():
             if self._bars - barrier.entry_bar < self.labels.horizon_bars:
                 break
@@ -356,19 +421,25 @@ class OutcomeTracker:
                 high,
                 low,
                 self._log_close,
-                bars >= self.labels.horizon_bars,
+                bars >= self.labels.horizon_bars or barrier.ending,
             )
+            if outcome == VERTICAL and bars < self.labels.horizon_bars:
+                outcome = SIGNAL
             if outcome != UNRESOLVED:
                 del self._open[number]
-                label = int(ret > self.labels.cost)
-                # A running sum rounds, which must not lift a weight above its bound.
-                weight = min((self._share - barrier.entry_share) / bars, 1.0)
-                resolved.append(Resolution(barrier.key, outcome, label, ret, self._last_ts, bars, weight))
+                resolved.append(self._resolution(barrier, outcome, ret, self._last_ts))
         for heap, reached in ((self._above, above), (self._below, below)):
             for level in reached:
                 if level[1] in self._open:
                     heappush(heap, level)
         return resolved
+
+    def _resolution(self, barrier: OpenBarrier, outcome: int, ret: float, ts_end: int) -> Resolution:
+        """Return what became of a barrier that has been open on a bar at least."""
+        bars = self._bars - barrier.entry_bar
+        # A running sum rounds, which must not lift a weight above its bound.
+        weight = min((self._share - barrier.entry_share) / bars, 1.0)
+        return Resolution(barrier.key, outcome, int(ret > self.labels.cost), ret, ts_end, bars, weight)
 
     def _pop_reached(self, heap: list[tuple[float, int]], price: float) -> list[tuple[float, int]]:
         reached = []

@@ -18,6 +18,7 @@ from ml4t_actor.kernels.barriers import (
     log_prices,
     resolve_barriers,
 )
+from ml4t_actor.labeling.exits import NO_EXIT
 from ml4t_actor.market_data import FloatArray, IntArray
 
 __all__ = [
@@ -47,7 +48,7 @@ class BarrierLabels(NamedTuple):
     end : int64 (n,)
         Index of the bar at whose close the outcome was known; -1 without a label.
     barrier : int8 (n,)
-        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0) or `UNRESOLVED` (-2).
+        `PROFIT` (1), `STOP` (-1), `VERTICAL` (0), `SIGNAL` (2) or `UNRESOLVED` (-2).
     """
 
     label: NDArray[np.int8]
@@ -68,13 +69,15 @@ def triple_barrier_labels(
     pt: float,
     sl: float,
     cost: float,
+    exits: ArrayLike | None = None,
 ) -> BarrierLabels:
     """Label events by the barrier that price touches first (Lopez de Prado 2018, ch. 3), over log returns.
 
     An event enters at the close of its bar and is watched over the next `horizon` bars. Their highs and lows
     touch the profit barrier at ``+pt * volatility`` or the stop at ``-sl * volatility`` in the direction of
     the side; reaching a barrier exactly touches it, and where one bar touches both the stop counts. Without a
-    touch the trade ends at the close of the last watched bar. Long and short are exact mirrors.
+    touch the trade ends at the close of the last watched bar, or of its bar in `exits` where that comes before; within
+    that bar barriers come first. Long and short are exact mirrors.
 
     An event is `UNRESOLVED` if nothing was touched before the data ended inside its window, or if its
     volatility is not positive and finite.
@@ -95,6 +98,9 @@ def triple_barrier_labels(
         Distances of the barriers in volatilities, positive; inf disables a barrier.
     cost : float
         Round-trip cost as a log return. The label is 1 if the gross return is greater.
+    exits : int (n,), optional
+        Bar index, after that of the event, at whose close a later signal ends the trade (`exit_bars`); `NO_EXIT`, or
+        any beyond the horizon, for none.
 
     Returns
     -------
@@ -106,7 +112,7 @@ def triple_barrier_labels(
         If `horizon` or `events` are not integers.
     ValueError
         If lengths differ, an event is out of range, a side is not 1 or -1, a close is not positive and
-        finite, a low is above its high, or a setting is out of range.
+        finite, a low is above its high, an exit is not after its event, or a setting is out of range.
 
     Examples
     --------
@@ -144,6 +150,7 @@ def triple_barrier_labels(
             f"`side` of row {bad[0]} was {directions[bad[0]]:g}, must be 1 or -1; "
             "signals of 0 have no outcome, leave them out"
         )
+    ends = np.full(len(rows), NO_EXIT, dtype=np.int64) if exits is None else _exits(exits, rows)
     ret, end, barrier = resolve_barriers(
         log_prices(columns["high"]),
         log_prices(columns["low"]),
@@ -154,6 +161,7 @@ def triple_barrier_labels(
         min(horizon, lengths["close"]),  # a window of all bars never completes, and its end cannot overflow
         float(pt),
         float(sl),
+        ends,
     )
     label = np.where(barrier == UNRESOLVED, -1, ret > cost).astype(np.int8)
     return BarrierLabels(label, ret, end, barrier)
@@ -262,6 +270,19 @@ def _spans(start: ArrayLike, end: ArrayLike, n_bars: int) -> tuple[IntArray, Int
             f"{ends[bad[0]]} (-1 marks a row without a label)"
         )
     return starts, ends, labelled
+
+
+def _exits(exits: ArrayLike, events: IntArray) -> IntArray:
+    """Check and return the bars at which trades are ended by a signal."""
+    bars = _bar_indices("exits", exits, NO_EXIT + 1)
+    if len(bars) != len(events):
+        raise ValueError(f"`exits` needs one bar per event: {len(bars)} for {len(events)} events")
+    if len(bad := np.flatnonzero(bars <= events)):
+        raise ValueError(
+            f"`exits` of row {bad[0]} was bar {bars[bad[0]]}, must be after its event, on bar {events[bad[0]]}: a "
+            "signal within the bar of the entry counts at the next close"
+        )
+    return bars
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -1,7 +1,7 @@
 """Outcomes: each signal is recorded as it was answered, and again when what became of it is known."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from operator import attrgetter
 from typing import cast
 from zlib import crc32
@@ -22,6 +22,9 @@ FOLLOWED = frozenset(
     {Status.OK, Status.LATE, Status.NO_MODEL, Status.WARMING_UP, Status.BAD_FEATURES, Status.NOVEL_INPUT}
 )
 
+# What a strategy does not obey ends no label either: what its source wants by now is not known.
+IGNORED = frozenset({Status.EXPIRED, Status.FUTURE_SIGNAL})
+
 _BARRIERS = {
     PROFIT: Barrier.PROFIT,
     STOP: Barrier.STOP,
@@ -31,8 +34,15 @@ _BARRIERS = {
 }
 _PRIMITIVES = {"instrument_id": "instrument_id.value", "status": "status.value"}
 _answer_columns = attrgetter(*[_PRIMITIVES.get(field, field) for field in FIELD_OF_COLUMN.values()])
-_Snapshot = tuple[bytes | None, tuple[int, int, float, float]]  # of inference, and of the tracker
 _CHECKSUM_BYTES = 4
+
+
+class _Snapshot(msgspec.Struct, array_like=True, frozen=True):
+    """The state of an instrument: of its inference, of its tracker, and which signals end at the next close."""
+
+    state: bytes | None
+    position: tuple[int, int, float, float]
+    ending: tuple[tuple[str, str], ...] = ()  # not there in 0.1.0
 
 
 class OutcomeRecorder:
@@ -137,17 +147,29 @@ class OutcomeRecorder:
     def record(self, answer: Answer) -> None:
         """Record an enriched signal with what it was made from, and open its barrier."""
         enriched, inputs = answer
+        # Outcomes first: a process that is killed in between is given the signal once more.
+        ends = self._end_others(enriched, known=True)
         barrier = self._open_barrier(enriched)
         row = self._row(enriched, inputs, barrier)
         if barrier is not None:
             self._followed[row.source, row.signal_id] = row
-        self._ledger.record_signal(
-            row, self._snapshot(enriched.instrument_id) if inputs is not None else None
-        )
+        changed = inputs is not None or ends
+        self._ledger.record_signal(row, self._snapshot(enriched.instrument_id) if changed else None)
 
     def record_unfollowed(self, enriched: EnrichedSignal) -> None:
-        """Record a signal that was answered at another time, which is not followed: its entry price is not known."""
-        self._ledger.record_signal(self._row(enriched, None, None))
+        """Record a signal that was answered at another time, which is not followed: its entry price is not known.
+
+        What it has ended then is unresolved, unless no bar can have closed since the last one here.
+        """
+        tracker = self._trackers.get(enriched.instrument_id)
+        ends = False
+        if tracker is not None:
+            last_ts = tracker.state[1]
+            ends = self._end_others(
+                enriched, known=last_ts <= enriched.ts_event < last_ts + tracker.interval_ns
+            )
+        snapshot = self._snapshot(enriched.instrument_id) if ends else None
+        self._ledger.record_signal(self._row(enriched, None, None), snapshot)
 
     def on_bar(
         self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
@@ -204,6 +226,31 @@ class OutcomeRecorder:
             window_end_ns=None if barrier is None else _window_end_ns(self._trackers[instrument_id], barrier),
         )
 
+    def _end_others(self, enriched: EnrichedSignal, *, known: bool) -> bool:
+        """Let a signal end the open ones of its source on another side; return whether it was one that may.
+
+        Whether it is known on which bar: if not, they are left unresolved.
+        """
+        tracker = self._trackers.get(enriched.instrument_id)
+        if (
+            not self._labels.exit_on_signal
+            or tracker is None
+            or enriched.status in IGNORED
+            or not tracker.n_open
+        ):
+            return False
+
+        def concerns(key: Hashable) -> bool:
+            return cast(tuple[str, str], key)[0] == enriched.source
+
+        now_ns = max(enriched.ts_event, tracker.state[1])
+        if known:
+            ended = tracker.end(enriched.signal, enriched.ts_event, concerns)
+        else:
+            ended = tracker.give_up(enriched.signal, concerns, now_ns)
+        self._resolve(ended, None, now_ns)
+        return True
+
     def _open_barrier(self, enriched: EnrichedSignal) -> OpenBarrier | None:
         instrument_id = enriched.instrument_id
         tracker = self._trackers.get(instrument_id)
@@ -237,8 +284,10 @@ class OutcomeRecorder:
     ) -> bool:
         """Restore a market; return whether its barriers are followed on."""
         try:
-            state, position = _verified(raw)
-            self._trackers[instrument_id].restore(position, barriers)
+            saved = _verified(raw)
+            state, position = saved.state, saved.position
+            opened = [b._replace(ending=b.key in saved.ending) for b in barriers]
+            self._trackers[instrument_id].restore(position, opened)
         except (msgspec.MsgspecError, ValueError, TypeError) as e:
             self._warn(f"the saved state of {instrument_id} is refused: {e}; it starts cold")
             return False
@@ -270,9 +319,10 @@ class OutcomeRecorder:
     def _snapshot(self, instrument_id: InstrumentId) -> tuple[str, int, bytes] | None:
         if not self._live:
             return None
-        position = self._trackers[instrument_id].state
-        state = self._inference.state(instrument_id)
-        return instrument_id.value, position[1], _with_checksum((state, position))
+        tracker = self._trackers[instrument_id]
+        position, state = tracker.state, self._inference.state(instrument_id)
+        snapshot = _Snapshot(state, position, tuple(sorted(cast(set[tuple[str, str]], tracker.ending))))
+        return instrument_id.value, position[1], _with_checksum(snapshot)
 
 
 def answer_of(row: SignalRow) -> EnrichedSignal:

@@ -3,13 +3,22 @@
 import math
 from dataclasses import fields, replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from ml4t_actor.indicators.features import META_FEATURE_NAMES, feature_matrix
 from ml4t_actor.labeling.dataset import Dataset, build_dataset, cusum_signals, pool
+from ml4t_actor.labeling.exits import NO_EXIT
 from ml4t_actor.labeling.odds import random_walk_odds
-from ml4t_actor.labeling.triple_barrier import triple_barrier_labels, uniqueness_weights
+from ml4t_actor.labeling.triple_barrier import (
+    PROFIT,
+    SIGNAL,
+    STOP,
+    VERTICAL,
+    triple_barrier_labels,
+    uniqueness_weights,
+)
 from ml4t_actor.market_data import Bars, Signals, Trades
 from ml4t_actor.settings import LabelSettings, TrainingSettings, VPINSettings
 from tests.support.mirror import mirror
@@ -104,23 +113,78 @@ def test_no_row_is_flat_or_has_a_window_that_is_not_over(bars):
 
 
 def test_labels_weights_and_odds_are_those_of_their_definitions(bars):
-    dataset = dataset_of(bars, random_signals(bars))
+    dataset = dataset_of(bars, random_signals(bars), names=("volatility", "strength"))
     events = dataset.regime_rows[:, 1]
     nothing = np.empty(0)
     per_bar = feature_matrix(bars, *[nothing] * 5, halflife_bars=HALFLIFE).volatility
     volatility = per_bar * math.sqrt(HORIZON)
     barriers = {"pt": 1.5, "sl": 1.0, "cost": 0.0002}
+    exits, exit_ts = plain_exits(bars, random_signals(bars))
     outcome = triple_barrier_labels(
-        bars.high, bars.low, bars.close, events, dataset.side, volatility, horizon=HORIZON, **barriers
+        *(bars.high, bars.low, bars.close, events, dataset.side, volatility),
+        horizon=HORIZON,
+        **barriers,
+        exits=exits,
     )
     np.testing.assert_array_equal(dataset.y, outcome.label)
     np.testing.assert_array_equal(dataset.ret, outcome.ret)
-    np.testing.assert_array_equal(dataset.label_end, bars.ts_event[outcome.end])
+    # An exit is at a close, and not known before its signal is given.
+    known = np.where(outcome.barrier == SIGNAL, np.maximum(bars.ts_event[outcome.end], exit_ts), 0)
+    np.testing.assert_array_equal(dataset.label_end, np.maximum(bars.ts_event[outcome.end], known))
     np.testing.assert_array_equal(dataset.weight, uniqueness_weights(events, outcome.end, len(bars)))
     np.testing.assert_array_equal(dataset.odds, random_walk_odds(volatility[events], **barriers))
     np.testing.assert_array_equal(dataset.volatility, volatility[events])
+    bars_open = [min(bar - at, HORIZON) for bar, at in zip(exits, events, strict=True)]
+    np.testing.assert_array_equal(dataset.exit_time, np.array(bars_open) / HORIZON)
+    assert set(outcome.barrier.tolist()) == {PROFIT, STOP, VERTICAL, SIGNAL}
     assert set(dataset.y.tolist()) == {0, 1}
     assert dataset.y.dtype == dataset.side.dtype == np.int8
+
+
+def plain_exits(bars, signals):
+    """Restate on which bar, and when, each row's trade is ended by a signal: the next one of another side."""
+    exits = []
+    for j, bar in plain_rows(bars, signals)[0]:
+        enders = (k for k in range(j + 1, len(signals)) if signals.signal[k] != signals.signal[j])
+        k = next(enders, None)
+        at = NO_EXIT if k is None else int(np.flatnonzero(bars.ts_event <= signals.ts_event[k])[-1])
+        is_late = k is not None and signals.ts_event[k] - bars.ts_event[at] > 10 * MINUTE
+        assert not is_late or k == len(signals) - 1
+        exits.append((NO_EXIT, 0) if k is None or is_late else (max(at, bar + 1), int(signals.ts_event[k])))
+    return zip(*exits, strict=True)
+
+
+def test_zero_signals_end_labels_and_are_no_rows(bars):
+    times = bars.ts_event[[500, 504, 520]]
+    rows_of = [(1, 0, 1), (1, -1, 1), (1, 1, 1)]
+    ends, dropped = [], []
+    for sides in rows_of:
+        wide = replace_labels(profit_barrier=50.0, stop_barrier=50.0)
+        dataset = dataset_of(bars, Signals(times, np.array(sides, np.int8), np.ones(3)), settings=wide)
+        ends.append(int((dataset.label_end[0] - dataset.label_start[0]) // MINUTE))
+        dropped.append(dataset.dropped["zero_signal"])
+    assert ends == [4, 4, HORIZON]
+    assert dropped == [1, 0, 0]
+
+
+def test_labels_of_before_end_at_barriers_and_horizon_only(bars):
+    signals = random_signals(bars)
+    there = dataset_of(bars, signals, settings=replace_labels(exit_on_signal=False))
+    here = dataset_of(bars, signals)
+    assert there.label_start.tolist() == here.label_start.tolist()
+    assert (there.label_end >= here.label_end).all()
+    assert (there.label_end > here.label_end).sum() > 50
+    assert (there.exit_time == 1.0).all()
+    assert (here.exit_time < 1.0).sum() > 50
+    for row in range(0, len(there), 10):
+        [j] = np.flatnonzero(
+            (signals.ts_event == there.label_start[row]) & (signals.signal == there.side[row])
+        )[:1]
+        assert dataset_of(bars, signals[j : j + 1]).label_end[0] == there.label_end[row]
+
+
+def replace_labels(**changes):
+    return msgspec.structs.replace(SETTINGS, labels=msgspec.structs.replace(SETTINGS.labels, **changes))
 
 
 def test_the_users_own_labels_are_kept_with_their_signals(bars):

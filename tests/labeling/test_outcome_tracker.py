@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 import ml4t_actor.labeling.outcome_tracker as outcomes_module
 from ml4t_actor.indicators.features import feature_matrix
 from ml4t_actor.labeling.dataset import build_dataset
+from ml4t_actor.labeling.exits import NO_EXIT
 from ml4t_actor.labeling.outcome_tracker import OutcomeTracker
 from ml4t_actor.labeling.triple_barrier import (
     PROFIT,
+    SIGNAL,
     STOP,
     UNRESOLVED,
     VERTICAL,
@@ -35,8 +37,11 @@ def label_settings(horizon, pt=1.0, sl=1.0, cost=0.0, max_gap=10):
     )
 
 
-def run(tracker, market, events, side, *, first=0, last=None):
-    """Give a tracker the bars from `first` to before `last`, opening each event after its bar."""
+def run(tracker, market, events, side, *, first=0, last=None, sources=None):
+    """Give a tracker the bars from `first` to before `last`, opening each event after its bar.
+
+    With `sources`, one of each event, it ends the open ones of its source before; those of side 0 do nothing else.
+    """
     ts, high, low, close, volatility = (column.tolist() for column in market)
     at = {}
     for k, event in enumerate(events):
@@ -45,12 +50,39 @@ def run(tracker, market, events, side, *, first=0, last=None):
     for i in range(first, len(ts) if last is None else last):
         resolved += tracker.update(ts[i], high[i], low[i], close[i])
         for k in at.get(i, ()):
-            tracker.open(k, int(side[k]), volatility[i])
+            if sources is not None:
+                source = sources[k]
+                resolved += tracker.end(int(side[k]), ts[i] + k, lambda key, of=source: sources[key] == of)
+            if side[k]:
+                tracker.open(k, int(side[k]), volatility[i])
     return resolved
 
 
-def expected_outcomes(market, events, side, labels):
+def exits_of(ts, events, side, sources):
+    """Restate on which bar the next event of the same source and another side ends each, and when that is given."""
+    found = []
+    for k, event in enumerate(events):
+        later = range(k + 1, len(events))
+        j = next((j for j in later if sources[j] == sources[k] and side[j] != side[k]), None)
+        found.append((NO_EXIT, 0) if j is None else (max(events[j], event + 1), int(ts[events[j]]) + j))
+    return found
+
+
+def expected_outcomes(market, events, side, labels, sources=None):
     """Restate from the batch: resolutions by event, events open at the end, and the weights of the former."""
+    ends = [(NO_EXIT, 0)] * len(events) if sources is None else exits_of(market[0], events, side, sources)
+    trades = [k for k, s in enumerate(side) if s]
+    resolved, still_open, weights = _expected(
+        market, [events[k] for k in trades], [side[k] for k in trades], labels, [ends[k] for k in trades]
+    )
+    return (
+        {trades[i]: outcome for i, outcome in resolved.items()},
+        [trades[i] for i in still_open],
+        {trades[i]: weight for i, weight in weights.items()},
+    )
+
+
+def _expected(market, events, side, labels, ends):
     ts, high, low, close, volatility = market
     n_bars = len(ts)
     batch = triple_barrier_labels(
@@ -64,6 +96,7 @@ def expected_outcomes(market, events, side, labels):
         pt=labels.profit_barrier,
         sl=labels.stop_barrier,
         cost=labels.cost,
+        exits=np.array([bar for bar, _ in ends], np.int64),
     )
     gaps = np.flatnonzero(np.diff(ts) > labels.max_gap_bars * MINUTE) + 1
     resolved, still_open, spans = {}, [], {}
@@ -82,7 +115,8 @@ def expected_outcomes(market, events, side, labels):
                 int(batch.barrier[k]),
                 int(batch.label[k]),
                 float(batch.ret[k]),
-                int(ts[end]),
+                # An exit by signal is not known before the signal.
+                max(int(ts[end]), ends[k][1]) if batch.barrier[k] == SIGNAL else int(ts[end]),
                 end - event,
             )
         else:
@@ -103,11 +137,11 @@ def by_key(resolved):
     }
 
 
-def check(market, events, side, labels):
+def check(market, events, side, labels, sources=None):
     """Run a tracker and compare all it says with the batch; return its resolutions."""
     tracker = OutcomeTracker(labels, MINUTE)
-    resolved = run(tracker, market, events, side)
-    outcomes, still_open, weights = expected_outcomes(market, events, side, labels)
+    resolved = run(tracker, market, events, side, sources=sources)
+    outcomes, still_open, weights = expected_outcomes(market, events, side, labels, sources)
     assert by_key(resolved) == outcomes
     assert {b.key for b in tracker.open_barriers} == set(still_open)
     assert tracker.n_open == len(still_open)
@@ -182,6 +216,36 @@ def test_outcomes_are_those_of_the_batch_whatever_ties_and_gaps_there_are(case):
 @settings(max_examples=100)
 def test_outcomes_are_those_of_the_batch_at_ordinary_prices(case):
     check(*case)
+
+
+@st.composite
+def with_sources(draw, market):
+    """Signals of two sources, zero ones among them."""
+    bars, events, side, labels = draw(followed(market))
+    zero = draw(st.lists(st.booleans(), min_size=len(events), max_size=len(events)))
+    sources = draw(st.lists(st.sampled_from("ab"), min_size=len(events), max_size=len(events)))
+    return bars, events, [0 if z else s for z, s in zip(zero, side, strict=True)], labels, sources
+
+
+@given(with_sources(st.one_of(tied_markets(), walks())))
+@settings(max_examples=300)
+def test_outcomes_are_those_of_the_batch_where_later_signals_end_trades(case):
+    check(*case)
+
+
+def test_outcomes_are_those_of_the_batch_for_signals_of_any_side_on_real_bars(market_bars_1m):
+    market = real_market(market_bars_1m, 6_000)
+    rng = np.random.default_rng(5)
+    events = np.sort(rng.integers(0, 6_000, 4_000)).tolist()
+    resolved = check(
+        market,
+        events,
+        rng.choice([-1, 0, 1, 1, 1], 4_000).tolist(),
+        label_settings(20, 0.7, 0.7, 0.0002),
+        rng.choice(list("abcdefghijklmnopqrst"), 4_000).tolist(),
+    )
+    counts = {b: sum(r.barrier == b for r in resolved) for b in (PROFIT, STOP, VERTICAL, SIGNAL)}
+    assert min(counts.values()) > 300
 
 
 def real_market(bars, n, horizon=60):
@@ -312,7 +376,7 @@ def test_an_entry_is_at_the_last_close_and_says_what_it_waits_for():
     for volatility in (0.0, -0.01, math.nan, math.inf):
         assert tracker.open("none", 1, volatility) is None
     barrier = tracker.open("a", -1, 0.01)
-    assert barrier == ("a", -1, LN2, 0.02, 0.015, 2 * MINUTE, 2, 2.0)
+    assert barrier == ("a", -1, LN2, 0.02, 0.015, 2 * MINUTE, 2, 2.0, False)
     assert tracker.open_barriers == [barrier]
 
 
@@ -383,22 +447,23 @@ def test_a_feed_with_a_bar_now_and_then_is_counted_in_bars_as_the_batch_counts_i
     assert len(resolved) == 10
 
 
-@given(followed(st.one_of(tied_markets(max_bars=40), walks(max_bars=40))))
+@given(with_sources(st.one_of(tied_markets(max_bars=40), walks(max_bars=40))))
 @settings(max_examples=40)
 def test_a_tracker_restored_at_any_bar_gives_the_same_as_one_that_ran_through(case):
-    market, events, side, labels = case
+    market, events, side, labels, sources = case
     through = OutcomeTracker(labels, MINUTE)
-    expected = run(through, market, events, side)
+    expected = run(through, market, events, side, sources=sources)
     for k in range(len(market[0]) + 1):
         before = OutcomeTracker(labels, MINUTE)
-        resolved = run(before, market, events, side, last=k)
+        resolved = run(before, market, events, side, last=k, sources=sources)
         after = OutcomeTracker(labels, MINUTE)
         after.update(1, 9.0, 9.0, 9.0)
         after.open("forgotten", 1, 0.1)
         after.restore(before.state, before.open_barriers)
         assert after.state == before.state
         assert after.open_barriers == before.open_barriers
-        resolved += run(after, market, events, side, first=k)
+        assert after.ending == before.ending
+        resolved += run(after, market, events, side, first=k, sources=sources)
         assert repr(resolved) == repr(expected)
         assert after.state == through.state
         assert after.open_barriers == through.open_barriers
@@ -425,6 +490,28 @@ def test_barriers_of_another_moment_are_not_restored():
     assert other.open_barriers == barriers[1:4]
 
 
+def test_a_signal_longer_after_the_last_bar_than_the_longest_gap_ends_nothing():
+    for late, n_ended in ((0, 1), (1, 0)):
+        tracker = OutcomeTracker(label_settings(20, max_gap=4), MINUTE)
+        tracker.update(MINUTE, 1.0, 1.0, 1.0)
+        tracker.open("a", 1, LN2)
+        tracker.update(2 * MINUTE, 1.0, 1.0, 1.5)
+        ts = 6 * MINUTE + late
+        ended = tracker.end(0, ts, lambda _: True)
+        assert ended == [("a", SIGNAL, 1, log_price(1.5), ts, 1, 1.0)] * n_ended
+        assert tracker.n_open == 1 - n_ended
+
+
+def test_what_a_signal_ended_at_an_unknown_bar_is_unresolved():
+    tracker = OutcomeTracker(label_settings(20), MINUTE)
+    tracker.update(MINUTE, 1.0, 1.0, 1.0)
+    for key, side in (("a", 1), ("b", 1), ("c", -1)):
+        tracker.open(key, side, LN2)
+    [given_up] = tracker.give_up(-1, lambda key: key != "b", 5)
+    assert given_up[:3] == ("a", UNRESOLVED, -1)
+    assert [barrier.key for barrier in tracker.open_barriers] == ["b", "c"]
+
+
 def test_training_and_the_tracker_agree_on_data_with_gaps(market_bars_1m):
     rng = np.random.default_rng(7)
     holes = [np.arange(start, start + rng.integers(1, 40)) for start in rng.integers(600, 5_900, 60)]
@@ -432,16 +519,19 @@ def test_training_and_the_tracker_agree_on_data_with_gaps(market_bars_1m):
     training = TrainingSettings(labels=label_settings(30, 1.5, 1.0, 0.0005))
     market = real_market(bars, len(bars), horizon=30)
     events = np.sort(rng.choice(np.arange(500, len(bars) - 31), 1_500))
-    side = rng.choice([-1, 1], 1_500).astype(np.int8)
+    side = rng.choice([-1, 0, 1, 1, 1, 1], 1_500).astype(np.int8)
     dataset = build_dataset(
-        bars, Signals(bars.ts_event[events], side, np.ones(1_500)), settings=training,
+        bars, Signals(bars.ts_event[events] + np.arange(1_500), side, np.ones(1_500)), settings=training,
         feature_names=("volatility", "strength"),
     )  # fmt: skip
-    resolved = by_key(run(OutcomeTracker(training.labels, MINUTE), market, events, side))
-    kept = [k for k in range(1_500) if resolved[k][0] != UNRESOLVED]
+    tracker = OutcomeTracker(training.labels, MINUTE)
+    resolved = by_key(run(tracker, market, events, side, sources=["a"] * 1_500))
+    kept = [k for k in range(1_500) if side[k] and resolved[k][0] != UNRESOLVED]
     assert len(dataset) == len(kept) > 500
-    assert dataset.dropped["gap"] == 1_500 - len(kept) > 100
-    assert dataset.label_start.tolist() == bars.ts_event[events[kept]].tolist()
+    assert dataset.dropped["zero_signal"] == (side == 0).sum()
+    assert dataset.dropped["gap"] == (side != 0).sum() - len(kept) > 20
+    assert sum(resolved[k][0] == SIGNAL for k in kept) > 500
+    assert dataset.label_start.tolist() == (bars.ts_event[events[kept]] + kept).tolist()
     assert dataset.y.tolist() == [resolved[k][1] for k in kept]
     assert dataset.ret.tolist() == [resolved[k][2] for k in kept]
     assert dataset.label_end.tolist() == [resolved[k][3] for k in kept]

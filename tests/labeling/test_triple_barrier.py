@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml4t_actor.kernels.barriers import COARSE, FINE, log_prices
+from ml4t_actor.labeling.exits import NO_EXIT
 from ml4t_actor.labeling.triple_barrier import (
     PROFIT,
+    SIGNAL,
     STOP,
     UNRESOLVED,
     VERTICAL,
@@ -21,7 +23,7 @@ from ml4t_actor.labeling.triple_barrier import (
 LN2 = log_price(2.0)
 
 
-def plain_outcome(market, event, side, *, horizon, pt, sl, cost):
+def plain_outcome(market, event, side, *, horizon, pt, sl, cost, exits=NO_EXIT):
     """Restate the definition for one event: (label, ret, end, barrier)."""
     high, low, close, volatility = market
     unresolved = (-1, math.nan, -1, UNRESOLVED)
@@ -40,6 +42,9 @@ def plain_outcome(market, event, side, *, horizon, pt, sl, cost):
             if max(excursions) >= pt * v:
                 ret, barrier = pt * v, PROFIT
                 return int(ret > cost), ret, bar, barrier
+        if bar == exits and bar < event + horizon:
+            ret = side * (log_price(close[bar]) - entry)
+            return int(ret > cost), ret, bar, SIGNAL
     ret = side * (log_price(close[event + horizon]) - entry)
     return int(ret > cost), ret, event + horizon, VERTICAL
 
@@ -56,8 +61,12 @@ def rows(labels):
     )
 
 
-def plain_rows(market, events, side, **barriers):
-    outcomes = (plain_outcome(market, e, s, **barriers) for e, s in zip(events, side, strict=True))
+def plain_rows(market, events, side, *, exits=None, **barriers):
+    ends = [NO_EXIT] * len(events) if exits is None else exits
+    outcomes = (
+        plain_outcome(market, e, s, exits=end, **barriers)
+        for e, s, end in zip(events, side, ends, strict=True)
+    )
     return [(label, None if math.isnan(r) else r, end, barrier) for label, r, end, barrier in outcomes]
 
 
@@ -81,6 +90,10 @@ def markets(draw, max_bars=60):
     return high, low, close, volatility
 
 
+def bars_to_an_exit(max_horizon):
+    return st.one_of(st.integers(1, 3), st.integers(1, max_horizon + 5), st.just(NO_EXIT))
+
+
 @st.composite
 def labelled(draw, max_bars=60, max_horizon=70):
     market = draw(markets(max_bars))
@@ -94,6 +107,9 @@ def labelled(draw, max_bars=60, max_horizon=70):
         "sl": draw(width),
         "cost": draw(st.sampled_from([0.0, LN2, 0.3])),
     }
+    if draw(st.booleans()):
+        after = draw(st.lists(bars_to_an_exit(max_horizon), min_size=len(events), max_size=len(events)))
+        barriers["exits"] = [min(event + bars, NO_EXIT) for event, bars in zip(events, after, strict=True)]
     return market, events, side, barriers
 
 
@@ -175,6 +191,11 @@ def test_a_mirrored_market_of_ordinary_prices_gives_the_same_labels():
     np.testing.assert_allclose(there.ret, back.ret, rtol=0.0, atol=1e-13)
 
 
+def of_event(barriers, k):
+    """Return the arguments for one event alone."""
+    return barriers | {"exits": [barriers["exits"][k]]} if "exits" in barriers else barriers
+
+
 @given(labelled(), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=60)
 def test_bars_before_the_event_and_after_the_end_do_not_matter(case, seed):
@@ -189,7 +210,7 @@ def test_bars_before_the_event_and_after_the_end_do_not_matter(case, seed):
         middle = 2.0 ** rng.integers(-9, 9, len(outside))
         other = (middle * 4.0, middle / 4.0, middle, rng.random(len(outside)))
         changed = tuple(np.where(outside, new, old) for new, old in zip(other, market, strict=True))
-        assert rows(label(changed, [event], [side[k]], **barriers)) == [rows(original)[k]]
+        assert rows(label(changed, [event], [side[k]], **of_event(barriers, k))) == [rows(original)[k]]
 
 
 @given(labelled())
@@ -203,8 +224,35 @@ def test_a_label_exists_from_its_end_on_and_not_a_bar_sooner(case):
             continue
         known = tuple(column[: end + 1] for column in market)
         sooner = tuple(column[:end] for column in market)
-        assert rows(label(known, [event], [side[k]], **barriers)) == [rows(original)[k]]
-        assert rows(label(sooner, [event], [side[k]], **barriers)) == [(-1, None, -1, UNRESOLVED)]
+        own = of_event(barriers, k)
+        assert rows(label(known, [event], [side[k]], **own)) == [rows(original)[k]]
+        assert rows(label(sooner, [event], [side[k]], **own)) == [(-1, None, -1, UNRESOLVED)]
+
+
+@given(labelled())
+@settings(deadline=None, max_examples=60)
+def test_an_exit_changes_nothing_before_its_bar_and_leaves_nothing_open_after_it(case):
+    market, events, side, barriers = case
+    exits = barriers.pop("exits", [event + 2 for event in events])
+    without = label(market, events, side, **barriers)
+    found = label(market, events, side, **barriers, exits=exits)
+    for k, (event, exit_bar) in enumerate(zip(events, exits, strict=True)):
+        valid = market[3][event] > 0.0 and math.isfinite(market[3][event])
+        decided_by_then = 0 <= without.end[k] <= exit_bar
+        if decided_by_then or exit_bar >= min(event + barriers["horizon"], len(market[0])) or not valid:
+            assert rows(found)[k] == rows(without)[k]
+        else:
+            assert (found.end[k], found.barrier[k]) == (exit_bar, SIGNAL)
+            assert found.ret[k] == side[k] * (log_price(market[2][exit_bar]) - log_price(market[2][event]))
+
+
+def test_within_the_bar_of_an_exit_barriers_come_first_and_the_horizon_too():
+    for bar, high, barrier in ((3, 2.0, PROFIT), (3, 1.5, SIGNAL), (5, 1.5, VERTICAL)):
+        found = label(flat(9, high=(bar, high)), [1], [1], **ONE, exits=[bar])
+        assert (found.barrier[0], found.end[0]) == (barrier, bar)
+    assert rows(label(flat(9, close=(2, 0.9)), [1], [-1], **ONE, exits=[2]))[0] == (
+        1, -log_price(0.9), 2, SIGNAL
+    )  # fmt: skip
 
 
 def test_stepping_bar_by_bar_agrees_with_the_batch_bit_for_bit():
@@ -351,6 +399,9 @@ def test_labels_have_the_documented_types_even_without_events():
         ({"cost": -0.1}, ValueError, "`cost` was -0.1"),
         ({"cost": math.inf}, ValueError, "`cost` was inf"),
         ({"cost": math.nan}, ValueError, "`cost` was nan"),
+        ({"exits": [1, 1]}, ValueError, "row 1 was bar 1, must be after its event, on bar 1"),
+        ({"exits": [1]}, ValueError, "one bar per event: 1 for 2 events"),
+        ({"exits": [1.0, 2.0]}, TypeError, "`exits` must be integers"),
     ],
 )
 def test_bad_input_is_named(changes, error, message):

@@ -68,10 +68,10 @@ def config_of(market, model_path, **kwargs) -> ML4TActorConfig:
         model_path=str(model_path),
         bar_types=[str(market.bar_type)],
         feature_names=list(NAMES),
-        labels=LEARNING.labels,
         vpin=LEARNING.vpin,
         volatility_halflife_bars=LEARNING.volatility_halflife_bars,
         **{
+            "labels": LEARNING.labels,
             "retrain_min_samples": 300,
             "retrain_delay": DELAY_S,
             "retraining": RetrainSettings(
@@ -171,13 +171,50 @@ def test_outcomes_are_the_labels_that_training_gives(market, signals, learned):
     assert actor.lifecycle.open_signals == len(opened) - len(expected)
 
 
-def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, learned):
+@pytest.fixture(scope="module")
+def ended_by_signals(market, signals, tmp_path_factory):
+    """A run whose labels end by signals too, a third of which are zero."""
+    part = dataclasses.replace(market, bars=market.bars[N_TRAIN : N_TRAIN + 4_000])
+    side = np.where(np.random.default_rng(1).random(len(signals)) < 1 / 3, 0, signals.signal).astype(np.int8)
+    given = Signals(signals.ts_event, side, signals.strength)
+    labels = msgspec.structs.replace(LEARNING.labels, exit_on_signal=True)
+    settings = msgspec.structs.replace(LEARNING, labels=labels)
+    folder, bars = tmp_path_factory.mktemp("models"), market.bars[:N_TRAIN]
+    known = given[given.ts_event <= bars.ts_event[-1]]
+    TrainingLoop(settings, feature_names=NAMES, store=ModelStore(folder)).train(bars, known)
+    given = given[(given.ts_event >= part.bars.ts_event[0]) & (given.ts_event <= part.bars.ts_event[-1])]
+    return part, given, settings, run(part, given, folder, labels=labels, retrain="off")
+
+
+def test_outcomes_that_signals_end_are_the_labels_that_training_gives(ended_by_signals):
+    part, given, settings, (enriched, hearer, _) = ended_by_signals
+    dataset = build_dataset(part.bars, given, settings=settings, feature_names=("volatility", "strength"))
+    outcomes = {o.signal_id: (o.label, o.ret, o.ts_event) for o in hearer.outcomes}
+    columns = (dataset.label_start, dataset.y, dataset.ret, dataset.label_end)
+    for start, y, ret, end in zip(*(column.tolist() for column in columns), strict=True):
+        assert outcomes[str(start)] == (y, ret, end)
+    assert len(dataset) > 500
+    ended = [o for o in hearer.outcomes if o.barrier == "signal"]
+    assert len(ended) > 200
+    assert {o.barrier for o in hearer.outcomes} == {"profit", "stop", "vertical", "signal"}
+    assert {e.signal for e in enriched} == {-1, 0, 1}
+    # With the signal itself, at the close that it was given at.
+    times = set(given.ts_event.tolist())
+    assert all(o.ts_event in times and o.ts_init == o.ts_event for o in ended)
+    assert set(outcomes) <= {e.signal_id for e in enriched if e.signal}
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, learned, exits, request):
     from ml4t_actor.ledger import training_rows
 
     enriched, _, actor = learned
-    live = live_part(market).bars
+    live, settings = live_part(market).bars, LEARNING
     given = signals[signals.ts_event >= live.ts_event[0]]
-    dataset = build_dataset(live, given, settings=LEARNING, feature_names=NAMES)
+    if exits:
+        part, given, settings, (enriched, _, actor) = request.getfixturevalue("ended_by_signals")
+        live = part.bars
+    dataset = build_dataset(live, given, settings=settings, feature_names=NAMES)
     rows = training_rows(
         actor.lifecycle.ledger,
         actor.lifecycle.ledger.actor,
@@ -189,7 +226,7 @@ def test_the_ledger_serves_the_very_rows_that_training_builds(market, signals, l
     # VPIN needs longer than the features, and a row that no model could judge is not learned from either.
     unjudged = {e.ts_event for e in enriched if e.status not in ("ok", "novel_input", "no_model")}
     kept = ~np.isin(dataset.label_start, list(unjudged))
-    assert kept.sum() > 1_700
+    assert kept.sum() > (300 if exits else 1_700)
     for name in ("X", "y", "side", "ret", "label_start", "label_end"):
         np.testing.assert_array_equal(getattr(rows, name), getattr(dataset, name)[kept], err_msg=name)
 

@@ -461,10 +461,12 @@ def test_a_fold_without_a_model_is_the_baseline_and_says_why(bars):
 def test_weights_can_be_turned_off(bars):
 
     model = msgspec.structs.replace(SETTINGS.model, uniqueness_weights=False)
+    labels = msgspec.structs.replace(SETTINGS.labels, exit_on_signal=False)  # so that they overlap much
     settings = msgspec.structs.replace(SETTINGS, model=model)
     signals = random_signals(bars)
     loop = TrainingLoop(settings, feature_names=NAMES)
-    dataset = LOOP.train(bars, signals).dataset
+    overlapping = msgspec.structs.replace(SETTINGS, labels=labels)
+    dataset = TrainingLoop(overlapping, feature_names=NAMES).train(bars, signals).dataset
     assert (dataset.weight < 1.0).any()
     alone = dataset.replace(weight=np.ones(len(dataset)))
     off, on, of_alone = (
