@@ -17,21 +17,23 @@ from nautilus_trader.config import LoggingConfig
 from nautilus_trader.core.data import Data
 from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.events import OrderFilled
-from nautilus_trader.model.identifiers import TraderId
+from nautilus_trader.model.identifiers import InstrumentId, TraderId
 from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import Money
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from backtests.closed_positions import ClosedPositions
 from backtests.costs import TradingCosts
+from backtests.fates import Decided
 from backtests.funding import Funding
 from backtests.market import Market, nautilus_bars
 from backtests.primaries import PRIMARIES
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.ledger import Ledger
-from ml4t_actor.messages import EnrichedSignal
+from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.strategy.causes import SignalDecision
 
 STARTING_EQUITY = 100_000.0
 NO_COSTS = TradingCosts.none()
@@ -42,7 +44,8 @@ class EngineRun:
     """What one run of the engine left behind."""
 
     enriched: list[EnrichedSignal]
-    signals: int
+    signals: list[SignalData]
+    decided: dict[str, Decided]
     equity_ts: np.ndarray
     equity: np.ndarray
     trades: int
@@ -53,24 +56,33 @@ class EngineRun:
 
 
 class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
-    """Keeps every enriched signal, and the equity once a day."""
+    """Keeps every signal, its answer and the last decision about it, and the equity once a day."""
 
     def __init__(self, config: ActorConfig | None = None) -> None:
         super().__init__(config)
         self.enriched: list[EnrichedSignal] = []
-        self.signals = 0
+        self.signals: list[SignalData] = []
+        self.decided: dict[str, Decided] = {}
         self.equity: list[tuple[int, float]] = []
 
     def on_start(self) -> None:
-        self.msgbus.subscribe(topic="data.SignalData*", handler=self._count)
+        self.msgbus.subscribe(topic="data.SignalData*", handler=self._keep_signal)
+        self.msgbus.subscribe(topic="decisions.*", handler=self._keep_decision)
         self.msgbus.subscribe(topic="data.EnrichedSignal*", handler=self._keep)
         self.clock.set_timer("equity", interval=timedelta(days=1), callback=self._sample)
 
     def on_stop(self) -> None:
         pass  # subscriptions end with the engine; Nautilus warns where the method is missing
 
-    def _count(self, _data: Data) -> None:
-        self.signals += 1
+    def _keep_signal(self, data: Data) -> None:
+        if isinstance(data, SignalData):
+            self.signals.append(data)
+
+    def _keep_decision(self, decision: SignalDecision) -> None:
+        exposure = 0.0
+        if decision.opened:
+            exposure = abs(float(decision.target)) * self._close(decision.instrument_id) / self.now()
+        self.decided[decision.signal_id] = Decided(decision.opened, decision.cause, exposure)
 
     def _keep(self, data: Data) -> None:
         if isinstance(data, EnrichedSignal):
@@ -86,10 +98,14 @@ class Recorder(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no 
             equity += sum(balance.total.as_double() for balance in account.balances().values())
         for position in self.cache.positions_open():
             instrument = self.cache.instrument(position.instrument_id)
-            for bar_type in self.cache.bar_types(instrument_id=position.instrument_id):
-                close = self.cache.bar(bar_type).close
-                equity += position.unrealized_pnl(instrument.make_price(close)).as_double()
+            price = instrument.make_price(self._close(position.instrument_id))
+            equity += position.unrealized_pnl(price).as_double()
         return equity
+
+    def _close(self, instrument_id: InstrumentId) -> float:
+        """Return the last close of an instrument, which has one bar type."""
+        [bar_type] = self.cache.bar_types(instrument_id=instrument_id)
+        return float(self.cache.bar(bar_type).close)
 
 
 FROZEN = {"retrain": "off"}  # the result of one model is of that model alone
@@ -186,6 +202,7 @@ def run_engine(
     run = EngineRun(
         enriched=recorder.enriched,
         signals=recorder.signals,
+        decided=recorder.decided,
         equity_ts=np.array([ts for ts, _ in samples], dtype=np.int64),
         equity=np.array([value for _, value in samples]),
         trades=closed.count + len(engine.cache.positions_open()),

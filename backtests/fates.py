@@ -14,6 +14,8 @@ from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.report import SignalFates
 from ml4t_actor.report.signal_fates import EXIT, TRADED, UNDECIDED
 from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.strategy import EnrichedSignalStrategyConfig
+from ml4t_actor.strategy.sizing import full_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +147,11 @@ def _passed(answer: EnrichedSignal | None) -> bool:
     if isfinite(answer.expected_return):
         return bool(answer.expected_return > 0.0)
     return bool(answer.meta_confidence > answer.break_even)
+
+
+def unit_risk_of(n_markets: int, settings: TrainingSettings, interval_ns: int) -> float:
+    """Return what a size of 1.0 risks over the horizon, as a standard deviation and a fraction of equity."""
+    horizon_ns = settings.labels.horizon_bars * interval_ns
+    target = EnrichedSignalStrategyConfig().risk_target
+    assert target is not None
+    return full_size(target, n_markets, volatility=1.0, horizon_ns=horizon_ns)

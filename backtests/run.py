@@ -7,60 +7,15 @@ import numpy as np
 
 from backtests.costs import TradingCosts
 from backtests.engine import NO_COSTS, STARTING_EQUITY, EngineRun, run_engine
+from backtests.fates import labelled_signals, signal_fates, unit_risk_of
 from backtests.market import Market
+from backtests.out_of_sample import out_of_sample
 from backtests.training import TRAIN_SHARE, round_trip_cost, span, train_before, training_loop
-from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.rows import LabelledRows, join_rows
-from ml4t_actor.market_data import Signals
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.report import BacktestResult, TradedRun
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
-from ml4t_actor.strategy.sizing import break_even_probability
-from ml4t_actor.training.comparisons import compare_choices, purged_path_skills
+from ml4t_actor.training.comparisons import purged_path_skills
 from ml4t_actor.training.loop import Progress
-from ml4t_actor.training.result import TrainingResult
-from ml4t_actor.validation import Scores, Selection, block_length, evaluate
-
-
-def out_of_sample(
-    markets: list[Market],
-    enriched: list[EnrichedSignal],
-    training: TrainingResult,
-    settings: TrainingSettings,
-    start: int,
-) -> tuple[Scores, Selection | None] | None:
-    """Label the signals that were enriched with status ok; score their confidences, and what they would choose."""
-    parts: list[LabelledRows] = []
-    answers: list[tuple[float, float]] = []
-    for market in markets:
-        own = [e for e in enriched if e.instrument_id == market.instrument.id and e.status == Status.OK]
-        bars = market.bars[market.bars.ts_event >= start]
-        if not own:
-            continue
-        signals = Signals(
-            np.array([e.ts_event for e in own], dtype=np.int64),
-            np.array([e.signal for e in own], dtype=np.int8),
-            np.array([e.strength for e in own]),
-        )
-        labelled = build_dataset(bars, signals, settings=settings, feature_names=("volatility",))
-        answer = {e.ts_event: (e.meta_confidence, e.base_odds) for e in own}
-        parts.append(labelled)
-        answers += [answer[ts] for ts in labelled.label_start.tolist()]
-    if sum(map(len, parts)) < 2:
-        return None
-    order = np.argsort(np.concatenate([part.label_start for part in parts]), kind="stable")  # as `join_rows`
-    rows, (p, base_odds) = join_rows(parts), np.array(answers)[order].T
-    scores = evaluate(
-        rows.y,
-        p,
-        rows.side,
-        np.full(len(rows), float(training.dataset.y.mean())),
-        base_odds=base_odds,
-        windows=(rows.label_start, rows.label_end),
-        block=block_length(rows.label_start, rows.label_end),
-        settings=settings.validation,
-    )
-    return scores, compare_choices(rows, p, settings.labels, settings.validation)
 
 
 def run_backtest(
@@ -96,8 +51,9 @@ def run_backtest(
     report("combinatorial purged paths", 0.0)
     embargo_ns = settings.validation.embargo_bars * training.bundle.bar_interval_ns
     paths = purged_path_skills(training_loop(settings, model_path).fit, training.dataset, embargo_ns)
-    enriched = runs["enriched"].enriched
-    test = out_of_sample(markets, enriched, training, settings, split)
+    given, enriched = runs["enriched"].signals, runs["enriched"].enriched
+    labelled = labelled_signals(markets, given, settings, split)
+    test = out_of_sample(labelled, enriched, training, settings)
     answered = [e for e in enriched if e.status == Status.OK and e.signal != 0]
     return BacktestResult(
         title=f"{primary.replace('_', ' ')} on {name}",
@@ -110,7 +66,7 @@ def run_backtest(
         test_start=split,
         test_end=last,
         costs=settings.labels.cost,
-        signals=runs["enriched"].signals,
+        signals=len(given),
         statuses=dict(Counter(str(e.status) for e in enriched)),
         latency_ns=np.array([e.latency_ns for e in enriched], dtype=np.int64),
         ts=np.array([e.ts_event for e in answered], dtype=np.int64),
@@ -118,7 +74,7 @@ def run_backtest(
         toxicity=np.array([e.toxicity for e in answered]),
         regime_weight=np.array([e.regime_weight for e in answered]),
         regime=np.array([e.regime for e in answered], dtype=np.int64),
-        break_even=_median_break_even(answered, settings),
+        break_even=_median_break_even(answered),
         model_version=training.bundle.version,
         model_kind=settings.model.estimator,
         feature_importance=training.feature_importance,
@@ -128,6 +84,15 @@ def run_backtest(
         selection=None if test is None else test[1],
         path_skills=paths,
         trials=training.trials,
+        fates=signal_fates(
+            given,
+            enriched,
+            runs["enriched"].decided,
+            labelled,
+            cost=settings.labels.cost,
+            unit_risk=unit_risk_of(len(markets), settings, training.bundle.bar_interval_ns),
+            filter_volatility=float(np.nanmedian(training.dataset.volatility)),
+        ),
         runs=tuple(
             TradedRun(
                 name=sizing,
@@ -154,19 +119,9 @@ def data_label(markets: list[Market]) -> str:
     return f"{'; '.join(kinds)}, {len(markets)} instruments, {first} to {last}, {bars:,} bars"
 
 
-def _median_break_even(answered: list[EnrichedSignal], settings: TrainingSettings) -> float:
-    """Return the middle one of the break-even probabilities that the strategy sized these signals by."""
-    labels = settings.labels
-    if not answered:
-        return labels.stop_barrier / (labels.stop_barrier + labels.profit_barrier)
-    return float(
-        np.median(
-            [
-                break_even_probability(labels.profit_barrier, labels.stop_barrier, labels.cost, e.volatility)
-                for e in answered
-            ]
-        )
-    )
+def _median_break_even(answered: list[EnrichedSignal]) -> float:
+    """Return the middle one of the break-even probabilities that were told of these signals."""
+    return float(np.median([e.break_even for e in answered])) if answered else 1.0
 
 
 def _model(estimator: str) -> ModelSettings:

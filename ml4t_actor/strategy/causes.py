@@ -1,6 +1,9 @@
-"""What stopped a signal, in one word that can be counted."""
+"""What was decided about a signal, and what stopped it, in one word that can be counted."""
 
-from typing import Literal, get_args
+from decimal import Decimal
+from typing import Literal, NamedTuple, get_args
+
+from ml4t_actor.nautilus.model import InstrumentId
 
 Cause = Literal[
     "",
@@ -34,6 +37,33 @@ market    the quote is missing or too far from the close, or there is no room fo
 """
 
 CAUSES: tuple[str, ...] = tuple(name for name in get_args(Cause) if name)
+
+
+class SignalDecision(NamedTuple):
+    """What a strategy has decided about a signal, published on the bus as ``decisions.<strategy id>``.
+
+    A reversal is decided about twice: as such, and as an entry when the exit is filled. The last decision counts.
+
+    Attributes
+    ----------
+    instrument_id : InstrumentId
+    source, signal_id : str
+        Of the signal.
+    opened : bool
+        Whether an entry was sent.
+    cause : str
+        What kept it from that, see `Cause`.
+    target : Decimal
+        Signed position that the order leads to.
+    """
+
+    instrument_id: InstrumentId
+    source: str
+    signal_id: str
+    opened: bool
+    cause: Cause
+    target: Decimal
+
 
 _OF_COUNT: dict[str, Cause] = {
     "no_answer": "status",

@@ -19,7 +19,7 @@ from ml4t_actor.strategy.account.live_equity import LiveEquity
 from ml4t_actor.strategy.account.reservations import Reservations
 from ml4t_actor.strategy.account.statements import StatementSource
 from ml4t_actor.strategy.bar_closes import BarCloses
-from ml4t_actor.strategy.causes import Cause, cause_of
+from ml4t_actor.strategy.causes import Cause, SignalDecision, cause_of
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
 from ml4t_actor.strategy.entry_planner import EntryPlanner
 from ml4t_actor.strategy.execution.backtest_execution import BacktestExecution
@@ -54,7 +54,8 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     to the source that opened it. An expired signal, one from the future and one that was entered before do nothing at
     all. Once the daily loss limit is reached nothing is opened until the next UTC day, even if the loss is
     made good. `counts` says what became of the signals and why positions were closed, `causes` what kept those that
-    were decided about from opening one (`ml4t_actor.strategy.causes.Cause`).
+    were decided about from opening one (`ml4t_actor.strategy.causes.Cause`); each decision is published, too
+    (`ml4t_actor.strategy.causes.SignalDecision`).
 
     In a backtest entry, stop and target are one bracket, whose linked orders the engine's venue carries out. Live they
     are single orders: see `LiveExecution`, which also says what happens when the venue refuses one, does not answer or
@@ -386,6 +387,13 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         if cause:
             self.causes[cause] += 1
         self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument.id}: {action}, {reason}")
+        self.msgbus.publish(
+            f"decisions.{self.id}",
+            SignalDecision(
+                instrument.id, enriched.source, enriched.signal_id, action == "open", cause, decision.target
+            ),
+            external_pub=False,
+        )
         self._order(action, decision, plan, enriched, instrument)
 
     def _postpone(self, enriched: EnrichedSignal) -> bool:
