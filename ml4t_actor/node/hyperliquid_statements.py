@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 
 from ml4t_actor.node.hyperliquid_account import InfoClient, read_terms
-from ml4t_actor.strategy.account.statements import AccountStatement, Funding, Holding, Transfer
+from ml4t_actor.strategy.account.statements import AccountStatement, Fill, Funding, Holding, Transfer
 
 _ZERO = Decimal(0)
 # An answer to a time range has at most 500 elements, by the venue's documentation.
@@ -73,8 +73,23 @@ class _FundingRecord(_Answer, frozen=True):
     delta: _FundingDelta
 
 
+class _FillRecord(_Answer, frozen=True):
+    time: int
+    tid: int
+    coin: str
+    side: str
+    px: Decimal
+    sz: Decimal
+    fee: Decimal
+
+    def as_fill(self) -> Fill:
+        return Fill(self.time, self.coin, self.sz if self.side == "B" else -self.sz, self.px, self.fee)
+
+
 class HyperliquidStatements:
     """Asks the venue's `/info` for `clearinghouseState`, `userFunding` and `userNonFundingLedgerUpdates`.
+
+    And for `userFillsByTime`, where fills are wanted: those of the margin account.
 
     Records that are later than the state are left out: they are of the next statement.
 
@@ -89,8 +104,10 @@ class HyperliquidStatements:
     def __init__(self, client: InfoClient, address: str) -> None:
         self._client, self._address = client, address
 
-    def statement(self, since_ms: int, symbols: Collection[str]) -> AccountStatement:
-        """Return the account now, with what was recorded after a time.
+    def statement(
+        self, since_ms: int, symbols: Collection[str], fills_since_ms: int | None = None
+    ) -> AccountStatement:
+        """Return the account now, with what was recorded after a time, and what was filled after another.
 
         Raises
         ------
@@ -103,6 +120,9 @@ class HyperliquidStatements:
         value = sum((holding.value for holding in held.values()), _ZERO)
         payments = self._records(_FundingRecord, "userFunding", since_ms, state.time)
         records = self._records(_Record, "userNonFundingLedgerUpdates", since_ms, state.time)
+        fills: list[_FillRecord] = []
+        if fills_since_ms is not None:
+            fills = self._records(_FillRecord, "userFillsByTime", fills_since_ms, state.time)
         effects = ((record, effect_of(record.delta, self._address)) for record in records)
         return AccountStatement(
             "USDC",
@@ -112,9 +132,10 @@ class HyperliquidStatements:
             tuple(Transfer(r.time, r.delta.type, amount, r.hash) for r, amount in effects if amount != 0),
             tuple(Funding(each.time, each.delta.coin, each.delta.usdc) for each in payments),
             terms,
+            tuple(each.as_fill() for each in fills if not _is_elsewhere(each.coin)),
         )
 
-    def _records[R: (_Record, _FundingRecord)](
+    def _records[R: (_Record, _FundingRecord, _FillRecord)](
         self, kind: type[R], name: str, since_ms: int, until_ms: int
     ) -> list[R]:
         """Return all records after a time and up to another, each once, in the order of their times."""
@@ -179,6 +200,11 @@ def _between(
     return amount * (received - sent)
 
 
+def _is_elsewhere(coin: str) -> bool:
+    """Return whether a fill is of a spot pair (`@107`, `PURR/USDC`) or of another dex (`xyz:GOLD`)."""
+    return coin.startswith("@") or "/" in coin or ":" in coin
+
+
 def _is(address: str | None, own: str) -> bool:
     return address is not None and address.lower() == own.lower()
 
@@ -188,5 +214,7 @@ def _holding(position: _Position) -> Holding:
     return Holding(position.szi, value if position.szi > 0 else -value)
 
 
-def _within[R: (_Record, _FundingRecord)](records: Iterable[R], since_ms: int, until_ms: int) -> Iterable[R]:
+def _within[R: (_Record, _FundingRecord, _FillRecord)](
+    records: Iterable[R], since_ms: int, until_ms: int
+) -> Iterable[R]:
     return itertools.filterfalse(lambda record: not since_ms < record.time <= until_ms, records)

@@ -15,7 +15,9 @@ import pytest
 from examples.venue import Venue
 from ml4t_actor.node.hyperliquid_account import InfoClient
 from ml4t_actor.node.hyperliquid_statements import HyperliquidStatements, _Delta, effect_of
-from ml4t_actor.strategy.account.statements import Funding, Holding, Transfer
+from ml4t_actor.strategy.account.day_opening import opening_equity
+from ml4t_actor.strategy.account.statements import Fill, Funding, Holding, Transfer
+from ml4t_actor.strategy.journal.order_journal import UnsettledOpening
 
 OWN, OTHER = f"0x{'aB' * 20}", f"0x{'1' * 40}"
 STATE = {"marginSummary": {"accountValue": "1000.5"}, "assetPositions": [], "time": 2_000_000_000_000}
@@ -170,6 +172,51 @@ def test_a_statement_is_cash_positions_and_what_was_recorded_up_to_its_time():
     assert {request["user"] for request in requests} == {OWN}
 
 
+def fill(ts_ms: int, number: int, coin: str = "BTC", side: str = "B") -> dict[str, Any]:
+    """A fill as the venue's documentation of `userFillsByTime` has it."""
+    return {
+        "closedPnl": "0.0", "coin": coin, "crossed": False, "dir": "Open Long", "hash": f"0x{0:064x}", "oid": 90542681,
+        "px": "18435.5", "side": side, "startPosition": "26.86", "sz": "93.53", "time": ts_ms, "fee": "-0.01",
+        "feeToken": "USDC", "builderFee": "0.01", "tid": number,
+    }  # fmt: skip
+
+
+def test_fills_of_the_margin_account_are_in_it_where_they_are_wanted():
+    now = STATE["time"]
+    fills = [fill(now - 9, 1), fill(now - 8, 2), fill(now - 8, 3, "ETH", "A"), fill(now, 4), fill(now + 1, 5)]
+    fills += [fill(now, 6, "@107"), fill(now, 7, "PURR/USDC"), fill(now, 8, "xyz:GOLD")]
+    answers = {
+        "clearinghouseState": STATE,
+        "userFunding": [],
+        "userNonFundingLedgerUpdates": [],
+        "userFillsByTime": fills,
+    }
+    requests: list[dict[str, Any]] = []
+    with serving(answers, requests) as client:
+        source = HyperliquidStatements(client, OWN)
+        assert source.statement(now, (), None).fills == ()
+        assert "userFillsByTime" not in {request["type"] for request in requests}
+        statement = source.statement(now, (), now - 9)
+    size, price, fee = Decimal("93.53"), Decimal("18435.5"), Decimal("-0.01")
+    assert statement.fills == (
+        Fill(now - 8, "BTC", size, price, fee),
+        Fill(now - 8, "ETH", -size, price, fee),
+        Fill(now, "BTC", size, price, fee),
+    )
+
+
+def test_fills_that_are_alike_all_count():
+    fills = [fill(1_000 + i // 100, i) for i in range(1_200)]
+    answers = {
+        "clearinghouseState": STATE,
+        "userFunding": [],
+        "userNonFundingLedgerUpdates": [],
+        "userFillsByTime": fills,
+    }
+    with serving(answers, []) as client:
+        assert len(HyperliquidStatements(client, OWN).statement(0, (), 0).fills) == 1_200
+
+
 def test_more_records_than_an_answer_has_are_asked_for_in_parts():
     """Also where an answer ends amid records of one time."""
     coins = [f"C{i}" for i in range(37)]
@@ -226,4 +273,15 @@ def test_the_stub_gives_one_of_its_own_account():
         assert statement.terms["BTC"].isolated
         assert statement.terms["BTC"].leverage == 5
         later = source.statement(statement.ts_ms, ())
+        opening = UnsettledOpening(since, {"BTC": Decimal(1)})
+        [bought] = source.statement(since, (), since).fills
+        assert (bought.symbol, bought.quantity) == ("BTC", Decimal("0.5"))
+        stated = source.statement(since, (), since)
+        paid_in = sum(
+            (each.amount for each in (*stated.transfers, *stated.funding) if each.amount), Decimal(0)
+        )
+        # What it began with, less what was taken without a record.
+        assert opening_equity(opening, stated, paid_in) == pytest.approx(
+            Decimal(100_000) - 7, abs=Decimal("1e-4")
+        )
         assert (later.transfers, later.funding, later.terms) == ((), (), {})

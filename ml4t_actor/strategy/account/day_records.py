@@ -34,6 +34,7 @@ def record_days(journal: OrderJournal, equity: Equity, day: int) -> None:
             equity.funding.get(key, _ZERO),
             equity.unexplained.get(key, _ZERO),
             equity.counted_ms.get(key, 0),
+            equity.unsettled.get(key),
         )
         if journal.day(record.account) != record:
             journal.record_day(record)
@@ -50,6 +51,8 @@ def day_text(record: DayRecord) -> str:
         line += f", unexplained {record.unexplained:+.2f}"
     if record.counted_ms:
         line += f", by the venue's records up to {unix_nanos_to_iso8601(record.counted_ms * MILLISECOND_NS)}"
+    if record.unsettled is not None:
+        line += "; what was traded by the opening is not known yet"
     return f"{line}; halted: its loss has reached the limit" if record.halted else line
 
 

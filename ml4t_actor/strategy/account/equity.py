@@ -9,7 +9,7 @@ from ml4t_actor.strategy.account.exposure import Exposure, account_key
 from ml4t_actor.strategy.account.reservations import AccountKey
 from ml4t_actor.strategy.account.statements import AssetTerms
 from ml4t_actor.strategy.execution.order_execution import Guard
-from ml4t_actor.strategy.journal.order_journal import DayRecord
+from ml4t_actor.strategy.journal.order_journal import DayRecord, UnsettledOpening
 from ml4t_actor.strategy.views import AccountView
 
 _NAN = Decimal("NaN")
@@ -43,6 +43,8 @@ class Equity:
         of a gain nothing is made use of that day.
     counted_ms : dict[AccountKey, int]
         Up to which time, by the venue's clock, its records are in these.
+    unsettled : dict[AccountKey, UnsettledOpening]
+        Accounts of which it was not known at the opening what had been traded by then, until the venue has said it.
     halted : set[AccountKey]
         Accounts whose daily loss has reached the limit today.
     unknown : set[AccountKey]
@@ -57,6 +59,7 @@ class Equity:
         self.funding: dict[AccountKey, Decimal] = {}
         self.unexplained: dict[AccountKey, Decimal] = {}
         self.counted_ms: dict[AccountKey, int] = {}
+        self.unsettled: dict[AccountKey, UnsettledOpening] = {}
         self.halted: set[AccountKey] = set()
         self.unknown: set[AccountKey] = set()
 
@@ -72,6 +75,7 @@ class Equity:
         self.transferred.clear()
         self.funding.clear()
         self.unexplained.clear()
+        self.unsettled.clear()
         self.halted.clear()
 
     def resume_day(self, key: AccountKey, record: DayRecord) -> None:
@@ -80,6 +84,8 @@ class Equity:
         self.funding[key], self.unexplained[key] = record.funding, record.unexplained
         if record.counted_ms:
             self.counted_ms[key] = record.counted_ms
+        if record.unsettled is not None:
+            self.unsettled[key] = record.unsettled
         if record.halted:
             self.halted.add(key)
 
@@ -92,7 +98,9 @@ class Equity:
         key = account_key(instrument)
         equity = self._mark_to_market(key, instrument.get_cost_currency())
         if not equity.is_nan():
-            self.opening.setdefault(key, equity)
+            if key not in self.opening:
+                self.opening[key] = equity
+                self._on_opening(key)
             is_lost = self._counted(key, equity) <= self.day_open(key) * self._fraction_at_limit
             if is_lost and self._is_certain(key):
                 self.halted.add(key)
@@ -133,6 +141,9 @@ class Equity:
     def _counted(self, key: AccountKey, equity: Decimal) -> Decimal:
         """Return the equity that is made use of: without what nobody can explain."""
         return equity - max(self.unexplained.get(key, _ZERO), _ZERO)
+
+    def _on_opening(self, key: AccountKey) -> None:
+        """Do nothing: a backtest knows what was traded."""
 
     def _is_certain(self, key: AccountKey) -> bool:
         """Return whether what an account has lost can't turn out to be something else."""

@@ -156,12 +156,27 @@ class Exposure:
 
     def price(self, position: Position, instrument: Instrument) -> Price:
         """Return the last close; where there is none yet the middle of the quote, or without one the entry's price."""
-        close = self._prices.get(position.instrument_id)
+        price = self._last_price(instrument)
+        return instrument.make_price(position.avg_px_open) if price is None else price
+
+    def prices(self, account: AccountKey) -> dict[str, Decimal]:
+        """Return at what positions of an account are valued, held or not, by the venue's names of the instruments.
+
+        As far as there are prices.
+        """
+        instruments = [i for i in self._strategy.cache.instruments(account[0]) if account_key(i) == account]
+        last = {i.raw_symbol.value: self._last_price(i) for i in instruments}
+        held = {i.raw_symbol.value: self.price(position, i) for position, i in self.positions(account)}
+        return {s: price.as_decimal() for s, price in {**last, **held}.items() if price is not None}
+
+    def _last_price(self, instrument: Instrument) -> Price | None:
+        """Return the last close; where there is none yet the middle of the quote."""
+        close = self._prices.get(instrument.id)
         if close is not None:
             return instrument.make_price(close)
-        quote = self._strategy.cache.quote_tick(position.instrument_id)
+        quote = self._strategy.cache.quote_tick(instrument.id)
         if quote is None:
-            return instrument.make_price(position.avg_px_open)
+            return None
         return instrument.make_price((quote.bid_price.as_double() + quote.ask_price.as_double()) / 2)
 
     def _trade_of(self, position: Position) -> Trade | None:

@@ -19,8 +19,9 @@ from ml4t_actor.nautilus.trading import (
     PositionEvent,
     Strategy,
 )
-from ml4t_actor.strategy.account.equity import Equity
 from ml4t_actor.strategy.account.exposure import Exposure, account_key
+from ml4t_actor.strategy.account.holdings import agree, value_elsewhere
+from ml4t_actor.strategy.account.recorded_equity import RecordedEquity
 from ml4t_actor.strategy.account.reports import AccountReports, realized_profit
 from ml4t_actor.strategy.account.reservations import AccountKey
 from ml4t_actor.strategy.account.statements import (
@@ -33,7 +34,7 @@ from ml4t_actor.strategy.account.statements import (
     Transfer,
 )
 from ml4t_actor.strategy.execution.order_execution import Guard
-from ml4t_actor.strategy.journal.order_journal import DayRecord
+from ml4t_actor.strategy.journal.order_journal import DayRecord, UnsettledOpening
 from ml4t_actor.strategy.orders.refusals import UNANSWERED, denies_position
 
 _ZERO = Decimal(0)
@@ -67,7 +68,7 @@ class _Report(NamedTuple):
     consistent: bool
 
 
-class LiveEquity(Equity):
+class LiveEquity(RecordedEquity):
     """Equity of each live account, and whether its daily loss has reached the limit.
 
     It is what the venue said last, and the profits of all positions since, whichever strategy's they are.
@@ -84,6 +85,9 @@ class LiveEquity(Equity):
       order's state alone;
     - else **unexplained**, when it still is after three statements. A loss counts as one. Of a gain nothing is made use
       of that day: neither do entries grow, nor is there more to lose.
+
+    A day that begins while it is not known what was traded so far opens with what the venue's fills since then say
+    (`opening_equity`): what is found out later is no result of the new day.
 
     A statement counts if it fits the positions that are known here, no order is on its way and no fill came within 2 s.
     Until there is one, entries are sized by the lower of report and expectation, and what is missing counts as lost.
@@ -206,6 +210,16 @@ class LiveEquity(Equity):
             self._doubt(key)
         else:
             self._realized[key] = self._realized.get(key, _ZERO) + realized_profit(position)
+
+    def _on_opening(self, key: AccountKey) -> None:
+        """Have the venue asked for its fills since now, where it is not known what was traded so far."""
+        now = self._now_ns()
+        is_known = (
+            key in self._stated and key not in self.unknown | self._inferred and self._is_quiet(key, now)
+        )
+        if self._statements.can_ask(key[0].value) and not is_known:
+            self.unsettled[key] = UnsettledOpening(now // MILLISECOND_NS, self._exposure.prices(key))
+            self._request_statement(key)
 
     def terms(self, instrument: Instrument) -> AssetTerms | None:
         """Return on which terms the account trades an instrument; None where that is not known."""
@@ -352,7 +366,10 @@ class LiveEquity(Equity):
         if self._statements.can_ask(venue):
             symbols = {i.raw_symbol.value for i in self._instruments if account_key(i) == key}
             wanted = () if self._terms_hour.get(venue) == self._hour() else tuple(sorted(symbols))
-            self._statements.request(StatementRequest(venue, self._since_ms(key), wanted), delay_s)
+            openings = (each.ts_ms for of, each in self.unsettled.items() if of[0] == key[0])
+            fills_since_ms = min(openings, default=None)
+            request = StatementRequest(venue, self._since_ms(key), wanted, fills_since_ms)
+            self._statements.request(request, delay_s)
 
     def _since_ms(self, key: AccountKey) -> int:
         """Return since when records are of concern."""
@@ -376,27 +393,21 @@ class LiveEquity(Equity):
         for key in {account_key(instrument) for instrument in self._instruments}:
             if key[0].value != request.venue or key[1].code != statement.currency:
                 continue
-            if request.since_ms > self._since_ms(key):
-                self._request_statement(key)  # a day was resumed meanwhile, which began before
-            elif not self._fits(key, statement) or not self._is_quiet(key, request.asked_ns):
+            if request.since_ms > self._since_ms(key) or self._lacks_fills(key, request):
+                self._request_statement(key)  # a day has begun meanwhile, or was resumed that began before
+            elif not agree(self._exposure.positions(key), statement, self._listed(key)) or not self._is_quiet(
+                key, request.asked_ns
+            ):
                 self._pause_s[key] = min(2.0 * self._pause_s.get(key, _AGAIN_S / 2.0), _LONGEST_PAUSE_S)
                 self._request_statement(key, self._pause_s[key])
             else:
                 self._pause_s.pop(key, None)
                 self._apply_statement(key, statement)
 
-    def _fits(self, key: AccountKey, statement: AccountStatement) -> bool:
-        """Return whether the venue holds the quantities that are known here."""
-        known = dict.fromkeys(statement.held, _ZERO)
-        for position, instrument in self._exposure.positions(key):
-            symbol = instrument.raw_symbol.value
-            known[symbol] = known.get(symbol, _ZERO) + position.signed_decimal_qty()
-        listed = self._listed(key)
-        return all(
-            quantity == statement.held[symbol].quantity if symbol in statement.held else quantity == 0
-            for symbol, quantity in known.items()
-            if symbol in listed
-        )
+    def _lacks_fills(self, key: AccountKey, request: StatementRequest) -> bool:
+        """Return whether fills are wanted that were not asked for."""
+        opening, since_ms = self.unsettled.get(key), request.fills_since_ms
+        return opening is not None and (since_ms is None or since_ms > opening.ts_ms)
 
     def _listed(self, key: AccountKey) -> set[str]:
         """Return the venue's names of the instruments that are known here."""
@@ -404,9 +415,8 @@ class LiveEquity(Equity):
 
     def _apply_statement(self, key: AccountKey, statement: AccountStatement) -> None:
         """Count what the venue says, unless it may say more in a moment."""
-        listed = self._listed(key)
-        elsewhere = (each.value for symbol, each in statement.held.items() if symbol not in listed)
-        equity = statement.cash + self._reports.held(key).signed + sum(elsewhere, _ZERO)
+        elsewhere = value_elsewhere(statement, self._listed(key))
+        equity = statement.cash + self._reports.held(key).signed + elsewhere
         floor_ms = self._floor_ms.setdefault(key, statement.ts_ms)
         transfers = [t for t in statement.transfers if t.ts_ms > floor_ms and t not in self._records]
         funding = [f for f in statement.funding if f.ts_ms > floor_ms and f not in self._records]
@@ -434,44 +444,9 @@ class LiveEquity(Equity):
         self.counted_ms[key] = statement.ts_ms
         self._records = {r for r in self._records if r.ts_ms > statement.ts_ms - 2 * _LATE_RECORD_MS}
         self._records.update(transfers, funding)
+        self._settle_opening(key, statement, transferred, funded)
         self._count_records(key, transfers, funded, equity)
         self._on_counted()
-
-    def _count_records(
-        self, key: AccountKey, transfers: list[Transfer], funded: Decimal, equity: Decimal
-    ) -> None:
-        for transfer in transfers:
-            if transfer.amount is None:
-                self._strategy.log.error(
-                    f"{key[0]} has recorded `{transfer.kind}`; what it did to the account is not in the record, and "
-                    "counts as profit or loss"
-                )
-            else:
-                self._shift_opening(key, transfer.amount, transfer.kind, equity)
-        if funded:
-            total = self.funding[key] = self.funding.get(key, _ZERO) + funded
-            self._strategy.log.info(f"funding of {funded:.6f} {key[1]} at {key[0]}, {total:.6f} today")
-
-    def _add_unexplained(self, key: AccountKey, amount: Decimal) -> None:
-        total = self.unexplained[key] = self.unexplained.get(key, _ZERO) + amount
-        what = "lost: it counts as a loss" if amount < 0 else "gained: it is made no use of"
-        self._strategy.log.error(
-            f"{abs(amount):.2f} {key[1]} at {key[0]} that no trade, funding or transfer explains are {what} today; "
-            f"{total:.2f} of the day are unexplained"
-        )
-
-    def _shift_opening(self, key: AccountKey, transfer: Decimal, kind: str, equity: Decimal) -> None:
-        """Shift the day's opening equity by a transfer."""
-        if key in self.opening:
-            self.transferred[key] = self.transferred.get(key, _ZERO) + transfer
-            if (
-                self.day_open(key) <= 0
-            ):  # more was taken out than there was in the morning: the day begins anew
-                self.transferred[key] = equity - self.opening[key]
-        self._strategy.log.warning(
-            f"{kind} of {transfer:.2f} {key[1]} at {key[0]}: equity {equity:.2f}, "
-            f"the day's loss is measured from {self.day_open(key) if key in self.opening else equity:.2f}"
-        )
 
     def _profit(self, key: AccountKey) -> Decimal:
         """Return what all positions have made since the start, open and closed ones, at the last closes."""

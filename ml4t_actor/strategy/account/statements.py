@@ -52,6 +52,30 @@ class Funding(NamedTuple):
     amount: Decimal
 
 
+class Fill(NamedTuple):
+    """What was bought or sold in one piece.
+
+    Attributes
+    ----------
+    ts_ms : int
+        When, by the venue's clock, UNIX milliseconds.
+    symbol : str
+        The venue's name of the instrument.
+    quantity : Decimal
+        Signed: negative where it was sold.
+    price : Decimal
+        At which.
+    fee : Decimal
+        What was charged for it; negative where it was credited.
+    """
+
+    ts_ms: int
+    symbol: str
+    quantity: Decimal
+    price: Decimal
+    fee: Decimal
+
+
 class Holding(NamedTuple):
     """A position, as a venue has it.
 
@@ -138,6 +162,8 @@ class AccountStatement:
         In the order of their times.
     terms : Mapping[str, AssetTerms]
         By the venue's name of the instrument, as far as they were asked for.
+    fills : tuple of Fill
+        As far back as they were asked for, and none later than `ts_ms`.
     """
 
     currency: str
@@ -147,13 +173,18 @@ class AccountStatement:
     transfers: tuple[Transfer, ...] = ()
     funding: tuple[Funding, ...] = ()
     terms: Mapping[str, AssetTerms] = field(default_factory=dict)
+    fills: tuple[Fill, ...] = ()
 
 
 class StatementSource(Protocol):
     """Asks a venue; called on a thread of its own, where it may wait, but not without end."""
 
-    def statement(self, since_ms: int, symbols: Collection[str]) -> AccountStatement:
+    def statement(
+        self, since_ms: int, symbols: Collection[str], fills_since_ms: int | None
+    ) -> AccountStatement:
         """Return the account now, with what was recorded after a time, and the terms of some instruments.
+
+        With the fills after another time, where one is given.
 
         Raises whatever error keeps it from being known.
         """
@@ -170,6 +201,8 @@ class StatementRequest(NamedTuple):
         After which time records count, by the venue's clock.
     symbols : tuple of str
         Of which instruments the terms are wanted.
+    fills_since_ms : int, optional
+        After which time fills are wanted, by the venue's clock; None where they are not.
     asked_ns : int
         When it was put, UNIX nanoseconds: what came to be known here since then may not be in the answer.
     """
@@ -177,6 +210,7 @@ class StatementRequest(NamedTuple):
     venue: str
     since_ms: int
     symbols: tuple[str, ...] = ()
+    fills_since_ms: int | None = None
     asked_ns: int = 0
 
 
@@ -237,7 +271,8 @@ class Statements:
         """Ask once; return whether there was an answer."""
         request = request._replace(asked_ns=time_ns())
         try:
-            statement = self._sources[request.venue].statement(request.since_ms, request.symbols)
+            source = self._sources[request.venue]
+            statement = source.statement(request.since_ms, request.symbols, request.fills_since_ms)
         except Exception as e:  # of any adapter, and of the network
             self._call(self._on_problem, request.venue, repr(e))
             return False

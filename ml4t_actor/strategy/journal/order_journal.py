@@ -1,6 +1,6 @@
 """What the strategy must not forget: signals that were entered, entries on their way, and how a day began."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NamedTuple, Protocol
@@ -38,6 +38,21 @@ class EntryIntent(NamedTuple):
     ts: int
 
 
+class UnsettledOpening(NamedTuple):
+    """When the opening equity of a day was taken, while it was not known what had been traded by then.
+
+    Attributes
+    ----------
+    ts_ms : int
+        UNIX milliseconds.
+    prices : Mapping[str, Decimal]
+        By the venue's names of the instruments, those at which positions are worth what they are in it.
+    """
+
+    ts_ms: int
+    prices: Mapping[str, Decimal]
+
+
 @dataclass(frozen=True, slots=True)
 class DayRecord:
     """How an account's day began, and whether its loss has reached the limit.
@@ -60,6 +75,8 @@ class DayRecord:
         What was gained since then, negative where lost, that no trade, funding or transfer explains.
     counted_ms : int
         Up to which time, by the venue's clock in UNIX milliseconds, its records are in these; 0 where it was not asked.
+    unsettled : UnsettledOpening, optional
+        Where the opening is not known for certain, when it was taken and by which prices.
     """
 
     account: str
@@ -70,6 +87,7 @@ class DayRecord:
     funding: Decimal = Decimal(0)
     unexplained: Decimal = Decimal(0)
     counted_ms: int = 0
+    unsettled: UnsettledOpening | None = None
 
 
 class OrderJournal(Protocol):
@@ -93,7 +111,8 @@ class OrderJournal(Protocol):
     def record_day(self, record: DayRecord, then: Callable[[], None] | None = None) -> None:
         """Remember a day; when that is durable call `then`, on the event thread.
 
-        Of a day that is known already the older opening stays, and so does a halt; the rest is replaced.
+        Of a day that is known already the older opening stays once it is settled, and so does a halt; the rest is
+        replaced.
         """
 
     def days(self) -> list[DayRecord]:
@@ -207,9 +226,12 @@ class MemoryJournal:
 
 
 def merge_days(known: DayRecord | None, new: DayRecord) -> DayRecord:
-    """Return the newer day; of one day the older opening and what is newly known, halted if either is."""
+    """Return the newer day; of one day the older opening, if settled, and what is newly known, halted if either is."""
     if known is None or new.day > known.day:
         return new
     if new.day < known.day:
         return known
-    return replace(new, open_equity=known.open_equity, halted=known.halted or new.halted)
+    halted = known.halted or new.halted
+    if known.unsettled is not None:
+        return replace(new, halted=halted)
+    return replace(new, open_equity=known.open_equity, unsettled=None, halted=halted)

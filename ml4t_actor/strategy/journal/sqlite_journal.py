@@ -9,7 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ml4t_actor.strategy.journal.order_journal import DayRecord, EntryIntent, JournalError, MemoryJournal
+import msgspec
+
+from ml4t_actor.strategy.journal.order_journal import (
+    DayRecord,
+    EntryIntent,
+    JournalError,
+    MemoryJournal,
+    UnsettledOpening,
+)
 
 _APPLICATION_ID = 0x4D4C344F  # "ML4O"
 # By the version of a file, what makes it one of the next; an empty one is of version 0.
@@ -31,14 +39,14 @@ ALTER TABLE days ADD COLUMN funding TEXT NOT NULL DEFAULT '0';
 ALTER TABLE days ADD COLUMN unexplained TEXT NOT NULL DEFAULT '0';
 ALTER TABLE days ADD COLUMN counted_ms INTEGER NOT NULL DEFAULT 0
 """,
+    "ALTER TABLE days ADD COLUMN unsettled TEXT NOT NULL DEFAULT ''",
 )
 _VERSION = len(_MIGRATIONS)
 _BEGIN_ENTRY = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(EntryIntent._fields))}, 0)"
 _END_ENTRY = "UPDATE entries SET ended = 1 WHERE order_id = ?"
-_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_READ_DAYS = (
-    "SELECT account, day, open_equity, halted, transferred, funding, unexplained, counted_ms FROM days"
-)
+_RECORD_DAY = "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DAY_COLUMNS = "account, day, open_equity, halted, transferred, funding, unexplained, counted_ms, unsettled"
+_READ_DAYS = f"SELECT {_DAY_COLUMNS} FROM days"
 _WANT_EXIT = "INSERT OR IGNORE INTO exits VALUES (?)"
 _END_EXIT = "DELETE FROM exits WHERE instrument_id = ?"
 _RECORD_QUANTITY = "INSERT OR REPLACE INTO quantities VALUES (?, ?)"
@@ -121,6 +129,7 @@ class SqliteJournal(MemoryJournal):
             str(merged.funding),
             str(merged.unexplained),
             merged.counted_ms,
+            "" if merged.unsettled is None else msgspec.json.encode(merged.unsettled).decode(),
         )
         self._record(_RECORD_DAY, values, then)
 
@@ -170,10 +179,19 @@ class SqliteJournal(MemoryJournal):
             self._remember_entry(intent)
             if ended:
                 del self._open[order_id]
-        for account, day, opening, halted, *amounts, counted_ms in self._connection.execute(_READ_DAYS):
+        for account, day, opening, halted, *amounts, counted_ms, text in self._connection.execute(_READ_DAYS):
+            unsettled = msgspec.json.decode(text, type=UnsettledOpening) if text else None
             transferred, funding, unexplained = map(Decimal, amounts)
             self._days[account] = DayRecord(
-                account, day, Decimal(opening), bool(halted), transferred, funding, unexplained, counted_ms
+                account,
+                day,
+                Decimal(opening),
+                bool(halted),
+                transferred,
+                funding,
+                unexplained,
+                counted_ms,
+                unsettled,
             )
         for instrument_id, quantity in self._connection.execute("SELECT * FROM quantities"):
             self._quantities[instrument_id] = Decimal(quantity)

@@ -20,10 +20,14 @@ class Venue:
 
     def __init__(self) -> None:
         self.asked: queue.Queue[tuple[int, tuple[str, ...], int]] = queue.Queue()
+        self.fills_since_ms: list[int | None] = []
         self.may_answer = threading.Semaphore(0)
         self.failures = 0
 
-    def statement(self, since_ms: int, symbols: tuple[str, ...]) -> AccountStatement:
+    def statement(
+        self, since_ms: int, symbols: tuple[str, ...], fills_since_ms: int | None
+    ) -> AccountStatement:
+        self.fills_since_ms.append(fills_since_ms)
         self.asked.put((since_ms, symbols, threading.get_ident()))
         assert self.may_answer.acquire(timeout=WAIT_S)
         if self.failures:
@@ -61,7 +65,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 def test_it_is_asked_on_another_thread_and_answered_on_the_event_thread(desk):
     before = time.time_ns()
-    desk.statements.request(StatementRequest("V", 5, ("BTC",)))
+    desk.statements.request(StatementRequest("V", 5, ("BTC",), 4))
     since_ms, symbols, thread = desk.venue.asked.get(timeout=WAIT_S)
     assert (since_ms, symbols) == (5, ("BTC",))
     assert thread != threading.get_ident()
@@ -70,7 +74,8 @@ def test_it_is_asked_on_another_thread_and_answered_on_the_event_thread(desk):
     desk.turn()
     ((request, statement),) = desk.answers
     assert statement is ANSWER
-    assert request == StatementRequest("V", 5, ("BTC",), request.asked_ns)
+    assert desk.venue.fills_since_ms == [4]
+    assert request == StatementRequest("V", 5, ("BTC",), 4, request.asked_ns)
     assert before <= request.asked_ns <= time.time_ns()
 
 

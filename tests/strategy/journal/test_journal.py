@@ -19,6 +19,7 @@ from ml4t_actor.strategy.journal.order_journal import (
     JournalError,
     MemoryJournal,
     OrderJournal,
+    UnsettledOpening,
 )
 from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal, read_orders
 from tests.support.paths import ROOT
@@ -126,6 +127,20 @@ def test_a_new_day_replaces_an_older_one_and_not_the_reverse(reopen):
     journal.record_day(DayRecord("A", 6, Decimal(80), False, Decimal("-3.5")))
     journal.record_day(DayRecord("A", 5, Decimal(1), True))
     assert reopen().day("A") == DayRecord("A", 6, Decimal(90), False, Decimal("-3.5"))
+
+
+def test_an_opening_is_replaced_until_it_is_settled(reopen):
+    journal = reopen()
+    unsettled = UnsettledOpening(77, {"BTC": Decimal("50000.5")})
+    journal.record_day(DayRecord("A", 5, Decimal(100), False, unsettled=unsettled))
+    assert reopen().day("A") == DayRecord("A", 5, Decimal(100), False, unsettled=unsettled)
+    for opening, settled in ((90, True), (80, True)):
+        journal = reopen()
+        journal.record_day(DayRecord("A", 5, Decimal(opening), not settled))
+        assert reopen().day("A") == DayRecord("A", 5, Decimal(90), False)
+    journal = reopen()
+    journal.record_day(DayRecord("A", 5, Decimal(70), False, unsettled=unsettled))
+    assert reopen().day("A") == DayRecord("A", 5, Decimal(90), False)
 
 
 def test_a_file_of_the_first_version_is_taken_over(reopen, tmp_path):
