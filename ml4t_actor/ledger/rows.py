@@ -26,7 +26,11 @@ _DTYPES: dict[str, type] = {
     "model_version": np.object_,
     "regime_probabilities": np.object_,
     "regime_model": np.object_,
+    "instrument_id": np.object_,
+    "source": np.object_,
 }
+NO_SIGNAL = 2**62
+"""When a signal comes that does not."""
 # By the index in which they are in order already: sorting would move every blob.
 _IN_SPAN = "FROM main.signals INDEXED BY signals_by_time WHERE actor = ? AND ts_event > ? AND side <> 0"
 _STATUS_FITS = "status IN ('ok', 'late', 'no_model', 'novel_input')"
@@ -34,6 +38,11 @@ _ROWS = f"""
     SELECT {", ".join(_DTYPES)}, feature_set, features {_IN_SPAN}
     AND {_STATUS_FITS} AND window_end_ns <= ? AND label >= 0
     ORDER BY ts_event DESC, id DESC
+"""
+# Zero signals too.
+_SIGNALS = """
+    SELECT instrument_id, source, ts_event, coalesce(side, 0) FROM main.signals INDEXED BY signals_by_time
+    WHERE actor = ? AND ts_event > ? ORDER BY ts_event
 """
 _UNUSABLE = f"""
     SELECT
@@ -64,6 +73,9 @@ class TrainingRows:
         Standard deviation of log returns scaled to the label horizon, as served.
     label_start, label_end : int64 (n,)
         When the signal arose and its outcome was known, UNIX nanoseconds.
+    exit_signal : int64 (n,)
+        When the next zero or opposite signal of the same source for the same instrument arose, UNIX nanoseconds;
+        `NO_SIGNAL` where none did.
     confidence : float64 (n,)
         What was answered.
     model_version : object (n,)
@@ -86,6 +98,7 @@ class TrainingRows:
     volatility: FloatArray
     label_start: IntArray
     label_end: IntArray
+    exit_signal: IntArray
     confidence: FloatArray
     model_version: NDArray[np.object_]
     regime_probabilities: FloatArray
@@ -145,6 +158,7 @@ def training_rows(
             wanted -= len(kept)
             columns = zip(values, _DTYPES.values(), strict=True)
             parts.append([X[kept], *(np.array(column, dtype=dtype)[kept] for column, dtype in columns)])
+        signals = connection.execute(_SIGNALS, (actor, since_ns)).fetchall()
     reasons = ("status", "window_incomplete", "no_label")
     dropped.update({reason: n or 0 for reason, n in zip(reasons, unusable, strict=True)})
     if parts:
@@ -161,6 +175,7 @@ def training_rows(
         volatility=of["volatility"],
         label_start=of["ts_event"],
         label_end=of["ts_outcome"],
+        exit_signal=_exit_signals(signals, of["instrument_id"], of["source"], of["side"], of["ts_event"]),
         confidence=of["confidence"],
         model_version=of["model_version"],
         regime_probabilities=_padded(of["regime_probabilities"]),
@@ -211,6 +226,28 @@ def _feature_rows(
         whole, values = feature_values([blobs[i] for i in rows], width)
         X[rows[whole]] = values[:, columns]
     return X, np.isin(numbers, list(columns_of))
+
+
+def _exit_signals(
+    signals: Sequence[tuple[str, str, int, int]],
+    instruments: NDArray[np.object_],
+    sources: NDArray[np.object_],
+    sides: NDArray[np.int8],
+    times: IntArray,
+) -> IntArray:
+    """Return when the first later signal of another side came that has the same instrument and source."""
+    told: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for instrument, source, time, side in signals:
+        told.setdefault((instrument, source), []).append((time, side))
+    exits = np.full(len(times), NO_SIGNAL, dtype=np.int64)
+    for (instrument, source), given in told.items():
+        own = (instruments == instrument) & (sources == source)
+        time, side = np.array(given, dtype=np.int64).T
+        for one in (-1, 1):
+            rows = np.flatnonzero(own & (sides == one))
+            others = np.append(time[side != one], NO_SIGNAL)
+            exits[rows] = others[np.searchsorted(others, times[rows], side="right")]
+    return exits
 
 
 def _padded(blobs: NDArray[np.object_]) -> FloatArray:

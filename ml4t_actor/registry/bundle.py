@@ -64,8 +64,6 @@ class ModelBundle:
         The fitted regimes; None leaves the regime weight to the rule without a model.
     settings : TrainingSettings
         What the training run was set to.
-    break_even : float
-        Success probability at which the barriers pay exactly their costs, in (0, 1).
     feature_low, feature_high : float64 (n_features,)
         Range of each input seen in training; an input outside is novel. Infinite ends are unbounded.
     exit_times : float64 (n,), optional
@@ -99,7 +97,6 @@ class ModelBundle:
     model: CompiledModel
     regime: RegimeModel | None
     settings: TrainingSettings
-    break_even: float
     feature_low: FloatArray
     feature_high: FloatArray
     exit_times: FloatArray = field(default_factory=lambda: np.ones(1))
@@ -113,7 +110,6 @@ class ModelBundle:
     def __post_init__(self) -> None:
         _set(self, "feature_names", tuple(self.feature_names))
         _set(self, "bar_interval_ns", operator.index(self.bar_interval_ns))
-        _set(self, "break_even", float(self.break_even))
         _set(self, "feature_low", _frozen_row(self.feature_low))
         _set(self, "feature_high", _frozen_row(self.feature_high))
         _set(self, "exit_times", checked_exit_times(self.exit_times))
@@ -124,8 +120,6 @@ class ModelBundle:
         self._check_ranges()
         if self.bar_interval_ns <= 0:
             raise ValueError(f"`bar_interval_ns` must be positive, was {self.bar_interval_ns}")
-        if not 0.0 < self.break_even < 1.0:
-            raise ValueError(f"`break_even` must be a probability inside (0, 1), was {self.break_even}")
 
     def __reduce__(self) -> tuple["functools.partial[Self]", tuple[()]]:
         # Pickled arrays come back writable: rebuild through the constructor.

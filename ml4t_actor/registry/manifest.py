@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ml4t_actor.registry.bundle import BundleError
 from ml4t_actor.settings import NonNegativeInt, PositiveInt, TrainingSettings, stored_labels
@@ -48,8 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         In the order of the model's inputs.
     bar_interval_ns : int
         Bar length, nanoseconds.
-    break_even : float
-        Break-even probability of the barriers.
+    break_even : float, optional
+        Of all rows together; 0.1.0 wrote it, and nothing reads it.
     settings : TrainingSettings
         Settings of the training run.
     metrics, provenance : dict
@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, FileRecord]
     feature_names: tuple[str, ...]
     bar_interval_ns: PositiveInt
-    break_even: float
+    break_even: float | UnsetType = UNSET
     settings: TrainingSettings
     metrics: dict[str, object]
     provenance: dict[str, object]

@@ -90,7 +90,6 @@ class ModelStore:
             },
             feature_names=bundle.feature_names,
             bar_interval_ns=bundle.bar_interval_ns,
-            break_even=bundle.break_even,
             settings=bundle.settings,
             metrics=bundle.metrics,
             provenance=bundle.provenance.to_dict(),
@@ -281,7 +280,6 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             model=CompiledModel.from_arrays(groups[_MODEL]),
             regime=RegimeModel.from_arrays(regime) if regime else None,
             settings=manifest.settings,
-            break_even=manifest.break_even,
             feature_low=np.asarray(groups[_RANGE]["low"], np.float64),
             feature_high=np.asarray(groups[_RANGE]["high"], np.float64),
             metrics=manifest.metrics,
@@ -300,7 +298,7 @@ def _check_round_trip(version: str, bundle: ModelBundle, contents: dict[str, byt
     decoded = _decode_bundle(version, manifest, contents[SERVING_FILE])
     if pack_arrays(_arrays_of(decoded)) != contents[SERVING_FILE]:
         raise ValueError("the arrays of the model or of the regimes change in `from_arrays`; not saved")
-    for name in ("feature_names", "break_even", "settings", "metrics", "provenance"):
+    for name in ("feature_names", "settings", "metrics", "provenance"):
         before, after = getattr(bundle, name), getattr(decoded, name)
         if before != after:
             raise ValueError(

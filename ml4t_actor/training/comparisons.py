@@ -23,7 +23,7 @@ from ml4t_actor.registry.trials import (
     configuration_digest,
     fingerprint,
 )
-from ml4t_actor.settings import LabelSettings, ValidationSettings
+from ml4t_actor.settings import ValidationSettings
 from ml4t_actor.training.result import TrainingResult
 from ml4t_actor.validation import (
     SCORING_FLOOR,
@@ -41,26 +41,11 @@ from ml4t_actor.validation.selection import TOP_SHARE, top_share
 _WORTH_PROCESSES = 20_000
 
 
-def break_even(volatility: FloatArray, labels: LabelSettings) -> FloatArray:
-    """Return each signal's probability of success at which it earns nothing, by its barriers and costs.
-
-    As `strategy.sizing.break_even_probability`, for many at once: 1 where even success does not pay for the costs.
-
-    Parameters
-    ----------
-    volatility : float64 (n,)
-        Scaled to the horizon.
-    labels : LabelSettings
-        Barriers and costs.
-    """
-    cost = labels.cost / volatility
-    return np.minimum((labels.stop_barrier + cost) / (labels.stop_barrier + labels.profit_barrier), 1.0)
-
-
 def compare_choices(
     rows: LabelledRows,
     confidence: FloatArray,
-    labels: LabelSettings,
+    break_even: FloatArray,
+    cost: float,
     validation: ValidationSettings,
     fold: IntArray | None = None,
 ) -> Selection | None:
@@ -70,10 +55,12 @@ def compare_choices(
     ----------
     rows : LabelledRows
         At least one.
-    confidence : float64 (n,)
+    confidence, break_even : float64 (n,)
         Predicted out of sample.
-    labels, validation
-        Barriers and costs; resamples and seed.
+    cost : float
+        Round trip, as a log return.
+    validation : ValidationSettings
+        Resamples and seed.
     fold : int (n,), optional
         Which model predicted each row.
 
@@ -90,8 +77,8 @@ def compare_choices(
         rows.y,
         confidence,
         rows.volatility,
-        rows.ret - labels.cost,
-        break_even(rows.volatility, labels),
+        rows.ret - cost,
+        break_even,
         fold=fold,
         block=block_length(rows.label_start, rows.label_end),
         samples=validation.bootstrap_samples,

@@ -11,6 +11,7 @@ import numpy as np
 from ml4t_actor.indicators.features import DEFAULT_FEATURE_NAMES, FeatureFactory, check_feature_names
 from ml4t_actor.indicators.regime import RegimeModel
 from ml4t_actor.labeling.dataset import Dataset, pool
+from ml4t_actor.labeling.odds import exit_times_of, fit_break_even_shift, with_odds
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import Bars, BoolArray, FloatArray, IntArray, Signals
 from ml4t_actor.meta_model.estimator import MetaModel
@@ -225,7 +226,9 @@ class TrainingLoop:
         interval_ns: int,
         provenance: Provenance,
     ) -> TrainingResult:
-        p, base_odds, baseline, tested, fold, folds = self._walk_forward(rows, interval_ns)
+        exit_times = exit_times_of(rows.exit_time)
+        rows = with_odds(rows, self.settings.labels, exit_times)
+        p, base_odds, baseline, break_even, tested, fold, folds = self._walk_forward(rows, interval_ns)
         self._progress("scoring out-of-fold predictions", 0.8)
         scored = np.maximum(p, SCORING_FLOOR)
         scores = evaluate(
@@ -247,7 +250,9 @@ class TrainingLoop:
                 key=lambda item: -item[1],
             )
         )
-        selection = compare_choices(rows[tested], p, self.settings.labels, self.settings.validation, fold)
+        selection = compare_choices(
+            rows[tested], p, break_even, self.settings.labels.cost, self.settings.validation, fold
+        )
         low, high = _seen_range(rows.X)
         expected = MonitorBaseline.measure(
             rows.y[tested], scored, None, rows.X, self.feature_names, self.monitor.window
@@ -258,9 +263,10 @@ class TrainingLoop:
             model=model.serving,
             regime=regime,
             settings=self.settings,
-            break_even=_break_even(rows, self.settings),
             feature_low=low,
             feature_high=high,
+            exit_times=exit_times,
+            break_even_shift=fit_break_even_shift(rows, self.settings.labels, exit_times),
             metrics={
                 "out_of_fold": scores.to_dict(),
                 "feature_importance": importance,
@@ -307,6 +313,7 @@ class TrainingLoop:
     def _fitting(self) -> Fitting:
         return Fitting(
             settings=self.settings.model,
+            labels=self.settings.labels,
             trend=_trend_features(self.feature_names),
             age_halflife_days=self.age_halflife_days,
         )
@@ -383,20 +390,6 @@ def _seen_range(X: FloatArray) -> tuple[FloatArray, FloatArray]:
     # A column that never varied cannot have been learned from, so no value of it is novel.
     constant = low == high
     return np.where(constant, -np.inf, low - margin), np.where(constant, np.inf, high + margin)
-
-
-def _break_even(dataset: LabelledRows, settings: TrainingSettings) -> float:
-    """Return the success rate at which the average win pays for the average loss, after costs."""
-    net = dataset.ret - settings.labels.cost
-    if np.isnan(net).any():  # the user's own labels: nothing is known but the barriers
-        labels = settings.labels
-        return labels.stop_barrier / (labels.stop_barrier + labels.profit_barrier)
-    # By what was earned rather than by `y`, which may be something else: shuffled labels, say.
-    won = net > 0.0
-    if won.all() or not won.any():
-        return 0.01 if won.all() else 0.99
-    win, loss = float(net[won].mean()), -float(net[~won].mean())
-    return float(np.clip(loss / (win + loss), 0.01, 0.99))
 
 
 __all__ = ["FoldResult", "Progress", "TrainingLoop", "TrainingResult"]

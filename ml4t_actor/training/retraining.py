@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from ml4t_actor.labeling.odds import random_walk_odds
+from ml4t_actor.labeling.odds import TradeOdds, exit_times_of, with_odds
 from ml4t_actor.labeling.rows import LabelledRows, join_rows
 from ml4t_actor.ledger import TrainingRows
 from ml4t_actor.market_data import DAY_NS, FloatArray
@@ -242,6 +242,7 @@ def best_halflife_days(loop: "TrainingLoop", rows: LabelledRows, embargo_ns: int
 
 def _confidence(bundle: ModelBundle, rows: LabelledRows) -> FloatArray:
     """Return what the compiled model says of the rows, as it is scored."""
+    rows = with_odds(rows, bundle.settings.labels, bundle.exit_times)
     return np.maximum(bundle.model.predict_rows(rows.X, rows.odds, rows.volatility), SCORING_FLOOR)
 
 
@@ -261,25 +262,32 @@ def _joined_rows(
         side=fresh.side,
         ret=fresh.ret,
         weight=fresh.weight,
-        odds=random_walk_odds(
-            fresh.volatility,
-            pt=spec.training.labels.profit_barrier,
-            sl=spec.training.labels.stop_barrier,
-            cost=spec.training.labels.cost,
-        ),
+        odds=TradeOdds(spec.training.labels).of_rows(fresh.volatility)[0],
         volatility=fresh.volatility,
-        exit_time=np.ones(len(fresh)),
+        exit_time=_exit_time(spec, fresh),
         label_start=fresh.label_start,
         label_end=fresh.label_end,
         regime=probabilities,
     )
-    if history is None or champion is None:
-        return served_rows
-    learned_until_ns = champion.provenance.learned_until_ns
-    if learned_until_ns is UNSET:
-        return join_rows([history, served_rows[fresh.label_start > history.label_start[-1]]])
-    # A retrained model learned from the labels known by then: slower ones of the same time are still to come.
-    return join_rows([history, served_rows[fresh.label_end >= learned_until_ns]])
+    joined = served_rows
+    if history is not None and champion is not None:
+        learned_until_ns = champion.provenance.learned_until_ns
+        if learned_until_ns is UNSET:
+            new = fresh.label_start > history.label_start[-1]
+        else:
+            # A retrained model learned from the labels known by then: slower ones of the same time are still to come.
+            new = fresh.label_end >= learned_until_ns
+        joined = join_rows([history, served_rows[new]])
+    return with_odds(joined, spec.training.labels, exit_times_of(joined.exit_time))
+
+
+def _exit_time(spec: RetrainSpec, fresh: TrainingRows) -> FloatArray:
+    """Return when later signals end the trades at the latest, as shares of the horizon."""
+    labels = spec.training.labels
+    if not labels.exit_on_signal:
+        return np.ones(len(fresh))
+    bars = (fresh.exit_signal - fresh.label_start) / spec.interval_ns
+    return np.clip(bars, 1.0, labels.horizon_bars) / labels.horizon_bars
 
 
 __all__ = ["RetrainResult", "RetrainSpec", "fresh_since_ns", "retrain", "seen_until_ns", "unseen_after_ns"]

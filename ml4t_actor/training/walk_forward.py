@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ml4t_actor.fan_out import fan_out
+from ml4t_actor.labeling.odds import TradeOdds, exit_times_of, fit_break_even_shift, with_odds
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import DAY_NS, BoolArray, FloatArray, IntArray
 from ml4t_actor.meta_model.estimator import MetaModel
-from ml4t_actor.settings import ModelSettings
+from ml4t_actor.settings import LabelSettings, ModelSettings
 from ml4t_actor.training.result import FoldResult
 from ml4t_actor.validation import Split, auc_within_side, log_loss
 from ml4t_actor.validation.scores import SCORING_FLOOR
@@ -26,6 +27,8 @@ class Fitting:
     Attributes
     ----------
     settings : ModelSettings
+    labels : LabelSettings
+        What the odds and the break-even follow from.
     trend : bool (n_features,)
         Which features tell of trend and flow.
     age_halflife_days : float or None
@@ -33,6 +36,7 @@ class Fitting:
     """
 
     settings: ModelSettings
+    labels: LabelSettings
     trend: BoolArray
     age_halflife_days: float | None
 
@@ -83,6 +87,8 @@ class OutOfFold(NamedTuple):
     ----------
     p, base_odds, baseline : float64 (n,)
         Of the model, of the recalibrated odds, and the base rate of the rows that were trained on.
+    break_even : float64 (n,)
+        As learned from the same rows; NaN where a volatility is not known.
     rows, fold : int64 (n,)
         Which row each belongs to, and the fold that it was tested in.
     folds : tuple of FoldResult
@@ -91,6 +97,7 @@ class OutOfFold(NamedTuple):
     p: FloatArray
     base_odds: FloatArray
     baseline: FloatArray
+    break_even: FloatArray
     rows: IntArray
     fold: IntArray
     folds: tuple[FoldResult, ...]
@@ -140,10 +147,11 @@ def walk_forward(
     folds = tuple(result for *_, result in done)
     if all(fold.note for fold in folds):
         raise ValueError(f"no fold could be fitted; the last said: {folds[-1].note}")
-    p, base_odds = (np.concatenate([fold[column] for fold in done]) for column in range(2))
+    p, base_odds, break_even = (np.concatenate([fold[column] for fold in done]) for column in range(3))
     return OutOfFold(
         p=p,
         base_odds=base_odds,
+        break_even=break_even,
         baseline=np.repeat([fold.base_rate_train for fold in folds], [fold.n_test for fold in folds]),
         rows=np.concatenate([split.test for split in splits]),
         fold=np.repeat(np.arange(len(folds)), [fold.n_test for fold in folds]),
@@ -151,8 +159,11 @@ def walk_forward(
     )
 
 
-def _validate(task: _FoldTask) -> tuple[FloatArray, FloatArray, FoldResult]:
-    train, tested = task.train, task.test
+def _validate(task: _FoldTask) -> tuple[FloatArray, FloatArray, FloatArray, FoldResult]:
+    # Odds and break-even as a bundle of these rows would have them: nothing is known of later signals.
+    labels, exit_times = task.fitting.labels, exit_times_of(task.train.exit_time)
+    train, tested = (with_odds(rows, labels, exit_times) for rows in (task.train, task.test))
+    trade_odds = TradeOdds(labels, exit_times, fit_break_even_shift(train, labels, exit_times))
     rate = float(train.y.mean())
     baseline = np.full(len(tested), rate)
     note = ""
@@ -165,6 +176,7 @@ def _validate(task: _FoldTask) -> tuple[FloatArray, FloatArray, FoldResult]:
     return (
         p,
         base_odds,
+        trade_odds.of_rows(tested.volatility)[1],
         FoldResult(
             n_train=len(train),
             n_test=len(tested),

@@ -107,7 +107,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         Step(bar, [made[N_TRAIN + i]] if N_TRAIN + i in made else [])
         for i, bar in enumerate(nautilus_bars(live))
     ]
-    second = dataclasses.replace(other.bundle, break_even=first.bundle.break_even / 2.0)
+    second = dataclasses.replace(other.bundle, metrics={**other.bundle.metrics, "other": True})
     return Planted(steps, models, first.bundle, second)
 
 

@@ -95,7 +95,7 @@ def bundle_facts(store: ModelStore, version: str) -> dict[str, Any]:
         "calibration": bundle.model.calibration,
         "feature_names": list(bundle.feature_names),
         "bar_interval_ns": bundle.bar_interval_ns,
-        "break_even": bundle.break_even.hex(),
+        "break_even": store.read_manifest(version).break_even.hex(),  # type: ignore[union-attr]  # 0.1.0 had it
         "range": [bits(bundle.feature_low), bits(bundle.feature_high)],
         "probabilities": bits(bundle.model.predict(row) for row in rows_of(version)),
         "regimes": bundle.regime.digest,

@@ -12,6 +12,7 @@ from ml4t_actor.ledger import (
     Ledger,
     training_rows,
 )
+from ml4t_actor.ledger.rows import NO_SIGNAL
 from ml4t_actor.ledger.schema import open_read_only
 from tests.support.ledgers import FAST, HOUR, START, outcome_row, random_ledger, signal_row
 from tests.support.paths import ROOT
@@ -23,7 +24,10 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path, monkeypatch, in_memor
     monkeypatch.setattr("ml4t_actor.ledger.rows.CHUNK_ROWS", 50)
     ledger = Ledger(None if in_memory else tmp_path / "ledger.sqlite", "actor", FAST)
     written = random_ledger(ledger, 600)
-    ledger.record_signal(signal_row(700, side=0, entry=None))
+    zero = signal_row(
+        700, side=0, entry=None, source="trend", instrument_id="ETH2.X", ts_event=START + 100 * HOUR
+    )
+    ledger.record_signal(zero)
     ledger.flush()
     since, until = START + 20 * HOUR, START + 250 * HOUR
     expected, dropped = [], dict.fromkeys(("status", "window_incomplete", "no_label"), 0)
@@ -57,6 +61,19 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path, monkeypatch, in_memor
         "label_start": [row["ts_event"] for row in expected],
         "label_end": [row["ts_outcome"] for row in expected],
     }
+    wanted["exit_signal"] = [
+        min(
+            other["ts_event"]
+            for other in (*written, zero._asdict(), {"ts_event": NO_SIGNAL})
+            if other["ts_event"] == NO_SIGNAL
+            or (
+                other["ts_event"] > row["ts_event"]
+                and other["side"] != row["side"]
+                and (other["source"], other["instrument_id"]) == (row["source"], row["instrument_id"])
+            )
+        )
+        for row in expected
+    ]
     for name in ("side", "ret", "weight", "confidence", "model_version", "regime_model"):
         wanted[name] = [row[name] for row in expected]
     for name, values in wanted.items():

@@ -76,7 +76,8 @@ def make_bundle(**changes: Any) -> ModelBundle:
         "model": model,
         "regime": regime,
         "settings": TrainingSettings(labels=LabelSettings(horizon_bars=7)),
-        "break_even": 0.53,
+        "exit_times": [0.1, 0.25, 1.0],
+        "break_even_shift": [-0.5, 1.0 / 3.0],
         "feature_low": X.min(axis=0),
         "feature_high": X.max(axis=0),
         "metrics": {"auc": 0.1 + 0.2, "folds": [{"n": 3}, {"n": 4}]},
@@ -107,11 +108,16 @@ def every_array(bundle: ModelBundle) -> dict[str, np.ndarray]:
     arrays = {f"model {name}": array for name, array in bundle.model.to_arrays().items()}
     if bundle.regime is not None:
         arrays |= {f"regime {name}": array for name, array in bundle.regime.to_arrays().items()}
-    return arrays | {"low": bundle.feature_low, "high": bundle.feature_high}
+    return arrays | {
+        "low": bundle.feature_low,
+        "high": bundle.feature_high,
+        "exit times": bundle.exit_times,
+        "break-even shift": bundle.break_even_shift,
+    }
 
 
 def assert_same(one: ModelBundle, other: ModelBundle) -> None:
-    for name in ("feature_names", "bar_interval_ns", "settings", "break_even", "metrics", "provenance"):
+    for name in ("feature_names", "bar_interval_ns", "settings", "metrics", "provenance"):
         assert getattr(one, name) == getattr(other, name), name
     ours, theirs = every_array(one), every_array(other)
     assert ours.keys() == theirs.keys()
@@ -270,8 +276,11 @@ class TestBundle:
             ({"feature_names": ("a", "b", "a")}, r"repeat \['a'\]"),
             ({"feature_names": ("a", "b", "")}, "non-empty strings, got ''"),
             ({"bar_interval_ns": 0}, "must be positive, was 0"),
-            ({"break_even": 1.0}, r"inside \(0, 1\), was 1.0"),
-            ({"break_even": float("nan")}, r"inside \(0, 1\), was nan"),
+            ({"exit_times": [0.5, 0.0]}, r"shares of the horizon in \(0, 1\], one was 0.0"),
+            ({"exit_times": [1.5]}, r"shares of the horizon in \(0, 1\], one was 1.5"),
+            ({"exit_times": []}, "`exit_times` must be a row of at least one number"),
+            ({"break_even_shift": [0.0, float("nan")]}, "`break_even_shift` must be finite, one was nan"),
+            ({"break_even_shift": [[0.0]]}, r"`break_even_shift` must be a row .*shape \(1, 1\)"),
             ({"feature_low": np.zeros(2)}, r"must have shape \(3,\)"),
             ({"feature_high": np.full(3, -99.0)}, "range of feature 'volatility' must have low <= high"),
             ({"feature_low": np.array([-9.0, np.nan, -9.0])}, "range of feature 'momentum'"),
@@ -440,9 +449,6 @@ class TestRefusal:
             (lambda m: m.pop("format"), "foreign", "format"),
             (lambda m: m.update(format_version=2, new_field=1), "incompatible", "format version 2"),
             (lambda m: m.update(new_field=1), "incompatible", "new_field"),
-            (lambda m: m.pop("break_even"), "incompatible", "break_even"),
-            (lambda m: m.update(break_even="0.5"), "incompatible", "break_even"),
-            (lambda m: m.update(break_even=1.5), "incompatible", "break_even"),
             (lambda m: m["settings"]["labels"].update(horizon_bars=0), "incompatible", "horizon_bars"),
             (lambda m: m["settings"].update(later={}), "incompatible", "later"),
             (lambda m: m["feature_names"].pop(), "incompatible", "feature_names"),

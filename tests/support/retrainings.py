@@ -33,7 +33,7 @@ EVERY, HORIZON, EMBARGO = 4 * MINUTE, 10, 15
 NAMES = ("volatility", "momentum", "trend_strength", "strength")
 SERVED = ("strength", "vpin", "momentum", "volatility", "trend_strength")
 SETTINGS = TrainingSettings(
-    labels=LabelSettings(horizon_bars=HORIZON, cost=0.001),
+    labels=LabelSettings(horizon_bars=HORIZON, cost=0.001, exit_on_signal=False),
     regime=RegimeSettings(n_regimes=2, shrinkage=50.0),
     model=ModelSettings(calibration="none", parameters={"C": 1.0}),
     validation=ValidationSettings(n_folds=2, embargo_bars=EMBARGO, bootstrap_samples=50),
@@ -170,12 +170,14 @@ def everything_of(bundle: ModelBundle) -> dict[str, Any]:
     arrays = {f"model {name}": array.tobytes() for name, array in bundle.model.to_arrays().items()}
     if bundle.regime is not None:
         arrays |= {f"regime {name}": array.tobytes() for name, array in bundle.regime.to_arrays().items()}
-    names = ("feature_names", "bar_interval_ns", "settings", "break_even", "metrics", "provenance")
+    names = ("feature_names", "bar_interval_ns", "settings", "metrics", "provenance")
     return {
         **arrays,
         **{name: getattr(bundle, name) for name in names},
         "low": bundle.feature_low.tobytes(),
         "high": bundle.feature_high.tobytes(),
+        "exit times": bundle.exit_times.tobytes(),
+        "break-even shift": bundle.break_even_shift.tobytes(),
     }
 
 

@@ -4,20 +4,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from ml4t_actor.labeling.odds import TradeOdds, exit_times_of, fit_break_even_shift
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import Signals
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.registry.trials import PERIODS, TRIALS_FILE
 from ml4t_actor.settings import LabelSettings, TrainingSettings, ValidationSettings, VPINSettings
-from ml4t_actor.strategy.sizing import break_even_probability
 from ml4t_actor.training.comparisons import (
-    break_even,
     compare_choices,
     purged_path_skills,
     returns_by_period,
 )
 from ml4t_actor.training.loop import TrainingLoop
-from ml4t_actor.validation import combinatorial_purged_splits, log_loss
+from ml4t_actor.validation import combinatorial_purged_splits, log_loss, walk_forward_splits
 
 MINUTE = 60_000_000_000
 SETTINGS = TrainingSettings(
@@ -72,13 +71,6 @@ def rows(n=50, seed=0, **columns):
     return LabelledRows(**{**given, **columns})
 
 
-def test_break_even_is_that_by_which_the_strategy_sizes():
-    volatility = np.array([1e-5, 0.0005, 0.001, 0.01, 0.1])
-    labels = LabelSettings(profit_barrier=1.5, stop_barrier=0.7, cost=0.0009)
-    expected = [break_even_probability(1.5, 0.7, 0.0009, v) for v in volatility]
-    assert break_even(volatility, labels) == pytest.approx(expected)
-
-
 def test_returns_by_period_are_the_sums_of_what_was_chosen():
     n = 400
     some = rows(n)
@@ -102,7 +94,19 @@ def test_returns_by_period_are_the_sums_of_what_was_chosen():
 @pytest.mark.parametrize("unknown", ["ret", "volatility"])
 def test_without_returns_or_volatility_there_is_no_choice_to_compare(unknown):
     some = rows(**{unknown: np.full(50, np.nan)})
-    assert compare_choices(some, np.full(50, 0.5), SETTINGS.labels, SETTINGS.validation) is None
+    assert compare_choices(some, np.full(50, 0.5), np.full(50, 0.5), 0.001, SETTINGS.validation) is None
+
+
+def told_break_even(result):
+    """Restate what bundles of each fold's training rows would have told of the tested ones."""
+    rows, labels, validation = result.dataset, SETTINGS.labels, SETTINGS.validation
+    embargo = validation.embargo_bars * MINUTE
+    told = []
+    for split in walk_forward_splits(rows.label_start, rows.label_end, validation, embargo):
+        exit_times = exit_times_of(rows.exit_time[split.train])
+        shift = fit_break_even_shift(rows[split.train], labels, exit_times)
+        told.append(TradeOdds(labels, exit_times, shift).of_rows(rows.volatility[split.test])[1])
+    return np.concatenate(told)
 
 
 def test_a_training_tells_what_its_confidence_chose(bars, signals):
@@ -114,7 +118,7 @@ def test_a_training_tells_what_its_confidence_chose(bars, signals):
     assert selection.net_all == pytest.approx(np.mean(tested.ret - 0.0001))
     assert selection.over_volatility > 0.0  # strength knows what volatility does not
     assert selection.over_random_interval.low > 0.0
-    above = result.out_of_fold > break_even(tested.volatility, SETTINGS.labels)
+    above = result.out_of_fold > told_break_even(result)
     assert selection.above_break_even == above.sum()
     assert selection.precision == pytest.approx(tested.y[above].mean())
     assert result.bundle.metrics["selection"]["net_all"] == selection.net_all

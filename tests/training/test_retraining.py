@@ -546,7 +546,7 @@ class TestStore:
     def test_an_adopted_version_has_the_same_bytes_under_the_next_number(self, store, champion, tmp_path):
         store.save(champion)
         other = ModelStore(tmp_path / "other")
-        original = other.save(dataclasses.replace(champion, break_even=0.4)).version
+        original = other.save(dataclasses.replace(champion, exit_times=[0.4])).version
         adopted = store.adopt(other, original)
         assert store.versions()[-1] == adopted.version
         assert adopted.version.partition("-")[::2] == ("v000002", original.partition("-")[2])
@@ -555,11 +555,11 @@ class TestStore:
         assert ours == theirs
         assert "history.npz" in ours
         assert everything_of(store.load_latest()) == everything_of(adopted)
-        assert adopted.break_even == 0.4
+        assert adopted.exit_times.tolist() == [0.4]
 
     def test_an_older_version_of_its_own_is_the_newest_once_adopted(self, store, champion):
         older = store.save(champion)
-        store.save(dataclasses.replace(champion, break_even=0.4))
+        store.save(dataclasses.replace(champion, exit_times=[0.4]))
         again = store.adopt(store, older.version)
         assert again.version.startswith("v000003-")
         assert everything_of(store.load_latest()) == everything_of(older)
@@ -590,3 +590,30 @@ def test_no_signal_is_lost_between_a_model_and_its_successor():
         np.testing.assert_array_equal(second.history.label_start, rows.label_start[learned])
         np.testing.assert_array_equal(second.history.X, rows.X[learned])
     assert slow > 0
+
+
+def test_trades_that_signals_end_are_learned_with_the_times_of_the_ledger_and_served_with_them():
+    rows = planted(1_200, seed=7)
+    spec = spec_of(end_of(rows))
+    labels = msgspec.structs.replace(spec.training.labels, exit_on_signal=True)
+    spec = spec_of(end_of(rows), training=msgspec.structs.replace(spec.training, labels=labels))
+    _, bundle = challenger(run(ledger_of(rows), spec, None))
+
+    # A later signal of the other side ends a trade; one at a time, so that the first of them does.
+    ends = []
+    for i in range(len(rows)):
+        later = [
+            rows.label_start[k] - rows.label_start[i]
+            for k in range(i + 1, min(i + 200, len(rows)))
+            if rows.side[k] != rows.side[i]
+        ]
+        ends.append(min([HORIZON, *(ns / MINUTE for ns in later)]) / HORIZON)
+    n = len(bundle.history)
+    assert bundle.history.exit_time.tolist() == ends[:n]
+    assert min(ends) < 0.9
+    sixteenths = np.quantile(ends[:n], (np.arange(16) + 0.5) / 16)
+    assert bundle.exit_times.tolist() == sixteenths.tolist()
+    # What is served is what was learned with.
+    odds, _ = bundle.trade_odds().of_rows(rows.volatility[:n])
+    assert bundle.history.odds.tobytes() == odds.tobytes()
+    assert abs(odds - rows.odds[:n]).max() > 0.01

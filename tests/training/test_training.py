@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ml4t_actor.labeling.dataset import build_dataset
+from ml4t_actor.labeling.odds import TradeOdds
 from ml4t_actor.market_data import Signals
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
@@ -243,26 +244,24 @@ def test_the_range_seen_holds_every_row_and_a_constant_has_none(bars):
     assert result.feature_importance["steady"] < 1e-12
 
 
-def test_break_even_pays_for_the_average_loss(planted):
-    dataset, p = planted.dataset, planted.bundle.break_even
-    assert 0.0 < p < 1.0
-    net = dataset.ret - SETTINGS.labels.cost
-    won = dataset.y == 1
-    gain, loss = np.mean(net[won]), np.mean(net[~won])
-    assert p * gain + (1.0 - p) * loss == pytest.approx(0.0, abs=1e-15)
+def test_the_break_even_that_a_bundle_tells_pays_for_the_average_loss(planted):
+    rows, odds = planted.dataset, planted.bundle.trade_odds()
+    net = (rows.ret - SETTINGS.labels.cost) / rows.volatility
+    won = net > 0.0
+    gain, loss = net[won].mean(), -net[~won].mean()
+    told = odds.of_rows(rows.volatility)[1]
+    assert told.mean() == pytest.approx(loss / (gain + loss), abs=0.01)
     # What trades pay does not change by calling them something else.
-    assert LOOP.train_dataset(shuffled(dataset, 0)).bundle.break_even == p
+    other = LOOP.train_dataset(shuffled(rows, 0)).bundle
+    assert other.break_even_shift.tobytes() == planted.bundle.break_even_shift.tobytes()
 
 
-def test_break_even_of_the_users_labels_is_that_of_the_barriers(bars):
-
-    labels = LabelSettings(horizon_bars=HORIZON, profit_barrier=3.0, stop_barrier=1.0)
-    settings = msgspec.structs.replace(SETTINGS, labels=labels)
+def test_the_break_even_of_the_users_labels_is_that_of_a_random_walk(bars):
     signals = random_signals(bars)
-    result = TrainingLoop(settings, feature_names=NAMES).train(
-        bars, signals, np.random.default_rng(0).integers(0, 2, len(signals))
-    )
-    assert result.bundle.break_even == 0.25
+    result = LOOP.train(bars, signals, np.random.default_rng(0).integers(0, 2, len(signals)))
+    assert result.bundle.exit_times.tolist() == [1.0]
+    assert result.bundle.break_even_shift.tolist() == [0.0]
+    assert result.bundle.trade_odds().of(0.01) == TradeOdds(SETTINGS.labels).of(0.01)
 
 
 def served_by(result, model=None):
@@ -290,7 +289,7 @@ def test_a_mirrored_market_gives_the_same_model(bars):
     np.testing.assert_allclose(other.dataset.X, one.dataset.X, atol=1e-9)
     np.testing.assert_allclose(other.out_of_fold, one.out_of_fold, atol=1e-9)
     np.testing.assert_allclose(served_by(other), served_by(one), atol=1e-9)
-    assert other.bundle.break_even == pytest.approx(one.bundle.break_even, abs=1e-9)
+    np.testing.assert_allclose(other.bundle.break_even_shift, one.bundle.break_even_shift, atol=1e-9)
     assert other.auc == pytest.approx(one.auc, abs=1e-4)
     assert np.ptp(one.out_of_fold) > 0.1
 

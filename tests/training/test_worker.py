@@ -180,7 +180,7 @@ SLEEP = "time.sleep(600)"
 
 class TestWellBehaved:
     def test_a_promoted_challenger_is_the_newest_in_the_store_before_it_is_delivered(self, bench, champion):
-        bench.store.save(dataclasses.replace(champion, break_even=0.4))
+        bench.store.save(dataclasses.replace(champion, exit_times=[0.4]))
         accepted = []
         result = bench.run(bench.script("leave(decision)"), accept=accepted.append)
         assert (result.error, result.decision) == ("", PROMOTED)
@@ -513,7 +513,7 @@ class TestRealChild:
         history = planted(400, slope=2.0, n_regimes=2)
         turned = planted(1_000, first=400, slope=-2.0, seed=6, n_regimes=2)
         # As in a live engine: the bundle is from the store, and its rows are there only.
-        saved = bench.store.save(dataclasses.replace(trained(history, REGIME), break_even=0.4))
+        saved = bench.store.save(dataclasses.replace(trained(history, REGIME), exit_times=[0.4]))
         served = bench.store.load(saved.version)
         assert served.history is None
         record(bench.ledger, turned, regime_model=REGIME.digest)
