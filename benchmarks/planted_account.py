@@ -31,11 +31,11 @@ from benchmarks.planted_forecasts import (
 from benchmarks.progress import show
 from ml4t_actor.fan_out import fan_out
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
+from ml4t_actor.labeling.odds import with_odds
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import BoolArray, FloatArray, IntArray
 from ml4t_actor.settings import TrainingSettings
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
-from ml4t_actor.training.comparisons import break_even
 from ml4t_actor.training.loop import TrainingLoop
 
 Edges = Literal["strong", "mixed"]
@@ -156,7 +156,7 @@ def tested(market: PlantedMarket, settings: TrainingSettings) -> Tested:
     bundle = loop.train(market.bars[before], market.signals[given]).bundle
     dataset = labelled(market, settings)
     later = dataset.label_start >= split
-    rows = dataset[later]
+    rows = with_odds(dataset[later], settings.labels, bundle.exit_times)
     assert bundle.regime is not None
     regimes = bundle.regime.filter(dataset.regime_inputs[0])[dataset.regime_rows[later, 1]]
     answers = bundle.model.answer_rows(rows.X, rows.odds, rows.volatility)
@@ -166,7 +166,7 @@ def tested(market: PlantedMarket, settings: TrainingSettings) -> Tested:
         regime_weight=np.array([bundle.regime.weight(row) for row in regimes]),
         toxicity=rows.X[:, META_FEATURE_NAMES.index("toxicity")],
         confidence=answers.confidence,
-        net=answers.confidence - break_even(rows.volatility, settings.labels),
+        net=answers.confidence - bundle.trade_odds().of_rows(rows.volatility)[1],
     )
 
 
