@@ -34,12 +34,12 @@ def out_of_sample(
         Costs, and the resamples of the intervals.
     """
     answer = {
-        (str(e.instrument_id), e.ts_event): (e.meta_confidence, e.base_odds)
+        (str(e.instrument_id), e.ts_event): (e.meta_confidence, e.base_odds, e.break_even)
         for e in enriched
         if e.status == Status.OK
     }
     parts: list[LabelledRows] = []
-    answers: list[tuple[float, float]] = []
+    answers: list[tuple[float, float, float]] = []
     for name, rows in labelled.items():
         answered = np.array([(name, ts) in answer for ts in rows.label_start.tolist()], dtype=bool)
         parts.append(rows[answered])
@@ -47,7 +47,7 @@ def out_of_sample(
     if len(answers) < 2:
         return None
     order = np.argsort(np.concatenate([part.label_start for part in parts]), kind="stable")  # as `join_rows`
-    rows, (p, base_odds) = join_rows(parts), np.array(answers)[order].T
+    rows, (p, base_odds, break_even) = join_rows(parts), np.array(answers)[order].T
     scores = evaluate(
         rows.y,
         p,
@@ -58,4 +58,4 @@ def out_of_sample(
         block=block_length(rows.label_start, rows.label_end),
         settings=settings.validation,
     )
-    return scores, compare_choices(rows, p, settings.labels, settings.validation)
+    return scores, compare_choices(rows, p, break_even, settings.labels.cost, settings.validation)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from backtests.market import data_root
 from benchmarks import (
+    break_even,
     coverage,
     enrichment,
     positive_control,
@@ -41,6 +42,7 @@ def main() -> None:
         skill,
         positive_control,
         walks,
+        break_even,
         coverage,
     ]
     if data_root() is None:
