@@ -9,6 +9,7 @@ from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.nautilus.model import BarType, InstrumentId
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.journal.order_journal import OrderJournal
+from ml4t_actor.strategy.views import PositionView
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class SignalPolicy:
         self._max_skew_ns = config.max_clock_skew_ms * MILLISECOND_NS
         self._statuses = frozenset(config.trade_statuses)
         self._cooldown_bars = config.cooldown_bars
+        self._exit_on_signal = config.labels.exit_on_signal
         self._flips_refused: dict[InstrumentId, int] = {}  # when the last one was
 
     def accept(self, enriched: EnrichedSignal, now: int) -> bool:
@@ -66,6 +68,13 @@ class SignalPolicy:
         """
         entry = self._journal.newest_entry(enriched.instrument_id.value)
         return entry is None or entry.source == enriched.source
+
+    def leaves_open(self, enriched: EnrichedSignal, position: PositionView | None) -> bool:
+        """Return whether a zero or opposite signal leaves the position to its barriers, as the labels have it."""
+        if self._exit_on_signal or position is None:
+            return False
+        held = position.signed_quantity
+        return bool(held != 0 and enriched.signal * held <= 0)
 
     def why_not_open(self, enriched: EnrichedSignal, now: int) -> str:
         """Return why a signal may not open a position, or an empty string."""

@@ -44,11 +44,11 @@ _TOPIC = f"data.{EnrichedSignal.__name__}*"
 class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """Trades `EnrichedSignal`s: entries sized, stop and target at the barriers, out at the horizon.
 
-    An opposite signal closes, and reverses once the close is filled; a zero signal closes; one in the direction of the
-    position adds nothing, and takes off what has outgrown a limit. Stop and target are the label's barriers around the
-    last close, live around the quote (the stop no farther than the risk limit), so that what is traded is what the
-    model was trained to predict. A signal that comes while an order is in flight is decided about when the order is
-    done, unless a later bar or signal overtakes it.
+    An opposite signal closes, and reverses once the close is filled; a zero signal closes; both leave a position to its
+    barriers where `labels.exit_on_signal` is False. One in the direction of the position adds nothing, and takes off
+    what has outgrown a limit. Stop and target are the label's barriers around the last close, live around the quote
+    (the stop no farther than the risk limit), so that what is traded is what the model was trained to predict. A signal
+    that comes while an order is in flight is decided about when the order is done, unless a later one overtakes it.
 
     Only a status of `trade_statuses` opens a position, and each signal at most one, across restarts. A position belongs
     to the source that opened it. An expired signal, one from the future and one that was entered before do nothing at
@@ -358,6 +358,11 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _decide(self, enriched: EnrichedSignal, durable: EntryIntent | None = None) -> None:
         self._roll_day()
         instrument = self._instruments[enriched.instrument_id]
+        if self._policy.leaves_open(enriched, self._execution.position(instrument.id)):
+            self.counts["left_open"] += 1
+            if enriched.signal:
+                self.causes["position"] += 1
+            return
         price = self._closes.current(instrument.id)
         self._reservations.release_ended(self._may_enter)
         decision = self._planner.decide(

@@ -186,6 +186,24 @@ def test_a_zero_signal_closes_and_a_confirming_one_changes_nothing(side, after, 
     assert confirmed.fills == [(1, side, 100.0, Q), (1 + HORIZON, -side, 100.0, Q)]
 
 
+@EITHER_ORDER
+@BOTH_SIDES
+@pytest.mark.parametrize("later", [0, -1])
+def test_a_position_is_left_to_its_barriers_where_labels_do_not_end_by_signals(side, later, after, listed):
+    labels = LabelSettings(horizon_bars=HORIZON, cost=0.0, exit_on_signal=False)
+    result = run(market_of(listed, [100.0] * 20), {1: side, 4: later * side}, after=after, labels=labels)
+    assert result.fills == [(1, side, 100.0, Q), (1 + HORIZON, -side, 100.0, Q)]
+    assert result.counts == {"open": 1, "left_open": 1, "exit_horizon": 1}
+    assert result.strategy.causes == ({"position": 1} if later else {})
+    # Nor is the next entry held up by it.
+    signals = {1: side, 4: -side, 2 + HORIZON: -side}
+    again = run(market_of(listed, [100.0] * 20), signals, after=after, labels=labels)
+    assert [fill[:2] for fill in again.fills[2:]] == [(2 + HORIZON, -side), (2 + 2 * HORIZON, side)]
+    touched = market_of(listed, [100.0] * 20, highs={5: 102.0}, lows={5: 98.0} if side < 0 else {})
+    assert run(touched, {1: side, 4: 0}, after=after, labels=labels).fills[1].bar == 5
+    assert result.is_clean()
+
+
 @EITHER_OMS
 @BOTH_SIDES
 def test_a_position_of_full_size_is_not_trimmed_by_the_fee_of_its_entry(side, oms, listed):
