@@ -33,7 +33,8 @@ from ml4t_actor.fan_out import fan_out
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.labeling.odds import with_odds
 from ml4t_actor.labeling.rows import LabelledRows
-from ml4t_actor.market_data import BoolArray, FloatArray, IntArray
+from ml4t_actor.market_data import FloatArray
+from ml4t_actor.report.signal_fates import entered
 from ml4t_actor.settings import TrainingSettings
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.training.loop import TrainingLoop
@@ -104,32 +105,15 @@ class Traded:
 Result = dict[str, Traded]
 
 
-def entered(start: IntArray, end: IntArray, wanted: BoolArray) -> BoolArray:
-    """Return which signals are traded: those wanted that no open trade stands in the way of.
-
-    Parameters
-    ----------
-    start, end : int64 (n,)
-        When each signal is given and its trade over, in order of `start`.
-    wanted : bool (n,)
-    """
-    taken = np.zeros(len(start), bool)
-    free_at = np.iinfo(np.int64).min
-    for i in np.flatnonzero(wanted):
-        if start[i] >= free_at:
-            taken[i], free_at = True, end[i]
-    return taken
-
-
 def traded(rows: LabelledRows, size: FloatArray, cost: float) -> Traded:
     """Return what signals of these sizes (fractions of equity) earn, one trade at a time."""
-    taken = entered(rows.label_start, rows.label_end, size > 0.0)
+    taken = entered(rows.label_start, rows.label_end, np.zeros(len(rows), np.int64), size > 0.0)
     returns = size[taken] * (rows.ret[taken] - cost)
     return Traded(float(returns.sum()), float(np.sqrt(np.square(returns).sum())), int(taken.sum()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
+class LaterSignals:
     """The later signals of a market, with what the model says of them.
 
     Attributes
@@ -137,7 +121,7 @@ class Tested:
     rows : LabelledRows
     strength, regime_weight, toxicity, confidence : float64 (n,)
     net : float64 (n,)
-        The model's expected net return over volatility.
+        The model's expected net return over volatility; minus infinity where it is not asked.
     """
 
     rows: LabelledRows
@@ -148,7 +132,7 @@ class Tested:
     net: FloatArray
 
 
-def tested(market: PlantedMarket, settings: TrainingSettings) -> Tested:
+def tested(market: PlantedMarket, settings: TrainingSettings) -> LaterSignals:
     """Train on the earlier part of a market, and answer the signals of the later one."""
     split = int(market.bars.ts_event[int(TRAIN_SHARE * len(market.bars))])
     before, given = market.bars.ts_event < split, market.signals.ts_event < split
@@ -160,30 +144,48 @@ def tested(market: PlantedMarket, settings: TrainingSettings) -> Tested:
     assert bundle.regime is not None
     regimes = bundle.regime.filter(dataset.regime_inputs[0])[dataset.regime_rows[later, 1]]
     answers = bundle.model.answer_rows(rows.X, rows.odds, rows.volatility)
-    return Tested(
+    expected = bundle.model.expected_return(answers.learned, rows.volatility, settings.labels.cost)
+    known = ((bundle.feature_low <= rows.X) & (bundle.feature_high >= rows.X)).all(
+        axis=1
+    )  # else `novel_input`
+    return LaterSignals(
         rows=rows,
         strength=rows.X[:, META_FEATURE_NAMES.index("strength")],
         regime_weight=np.array([bundle.regime.weight(row) for row in regimes]),
         toxicity=rows.X[:, META_FEATURE_NAMES.index("toxicity")],
         confidence=answers.confidence,
-        net=answers.confidence - bundle.trade_odds().of_rows(rows.volatility)[1],
+        net=np.where(known, expected / 1e4 / rows.volatility, -np.inf),
     )
 
 
-def shipped_size(found: Tested, net: FloatArray) -> FloatArray:
+def shipped_size(found: LaterSignals, net: FloatArray) -> FloatArray:
     """Return the size of every signal by the shipped rule, for an expected net return over volatility."""
     sizer = IntegratedSizer()
+    columns = (
+        found.strength,
+        found.confidence,
+        found.regime_weight,
+        found.toxicity,
+        net,
+        found.rows.volatility,
+    )
     return np.array(
         [
-            sizer.calculate(strength, 0.5, weight, toxicity, break_even=0.0 if m > 0.0 else 1.0)
-            for strength, weight, toxicity, m in zip(
-                found.strength, found.regime_weight, found.toxicity, net, strict=True
+            sizer.calculate(
+                strength,
+                confidence,
+                weight,
+                toxicity,
+                expected_return=1e4 * m * volatility,
+                volatility=volatility,
             )
+            / volatility
+            for strength, confidence, weight, toxicity, m, volatility in zip(*columns, strict=True)
         ]
     )
 
 
-def seed_size(found: Tested, settings: TrainingSettings) -> FloatArray:
+def seed_size(found: LaterSignals, settings: TrainingSettings) -> FloatArray:
     """Return the sizes of before: the product of strength, Kelly's bet, regime weight and toxicity."""
     needed = np.array(
         [
