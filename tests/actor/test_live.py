@@ -29,7 +29,6 @@ from ml4t_actor.actor.event_thread import EventThread
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.inference import InferenceLoop
-from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.ledger import LedgerReader
 from ml4t_actor.ledger.rows import stored_feature_sets
 from ml4t_actor.lifecycle import LifecycleLoop
@@ -305,11 +304,10 @@ def test_under_swaps_at_full_speed_each_signal_is_answered_wholly_by_one_version
             continue
         answered += 1
         x = np.array([served[name] for name in bundle.feature_names])
-        labels, volatility = bundle.settings.labels, enriched.volatility
-        odds = random_walk_odds(
-            [volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
-        )
-        assert enriched.meta_confidence == bundle.model.predict(x, odds[0], volatility)
+        volatility = enriched.volatility
+        odds, break_even = bundle.trade_odds().of(volatility)
+        assert enriched.meta_confidence == bundle.model.predict(x, odds, volatility)
+        assert enriched.break_even == break_even
         assert enriched.regime_weight == bundle.regime.weight(belief)
     assert answered >= 5_000
     # The two would not agree by chance.

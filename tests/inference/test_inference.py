@@ -13,7 +13,6 @@ from ml4t_actor.indicators.features import BUILTIN_NAMES, feature_matrix
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.kernels.vpin import vpin_bars_batch, vpin_params
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.odds import random_walk_odds
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import SignalData
 from ml4t_actor.registry import ModelStore
@@ -81,10 +80,9 @@ def test_ok_values_are_those_of_the_batch_path(market_bars_1m, training):
             if enriched.status == "ok":
                 volatility = matrix.volatility[i] * 20**0.5
                 labels = bundle.settings.labels
-                odds = random_walk_odds(
-                    [volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
-                )
-                answer = bundle.model.answer(matrix.rows[j], odds[0], volatility)
+                odds, break_even = bundle.trade_odds().of(volatility)
+                assert enriched.break_even == break_even
+                answer = bundle.model.answer(matrix.rows[j], odds, volatility)
                 assert enriched.expected_return == bundle.model.expected_return(
                     answer.learned, volatility, labels.cost
                 )
@@ -493,12 +491,9 @@ def test_an_answer_says_what_the_model_was_shown(market_bars_1m, training):
     loop = ready(bars, training.bundle)
     e, served = loop.answer(make_signal(bars, 899, -1))
     columns = [BUILTIN_NAMES.index(name) for name in training.bundle.feature_names]
-    labels = training.bundle.settings.labels
-    odds = random_walk_odds(
-        [e.volatility], pt=labels.profit_barrier, sl=labels.stop_barrier, cost=labels.cost
-    )
+    odds, _ = training.bundle.trade_odds().of(e.volatility)
     row = served.features[columns]
-    assert training.bundle.model.predict(row, odds[0], e.volatility) == e.meta_confidence
+    assert training.bundle.model.predict(row, odds, e.volatility) == e.meta_confidence
     assert training.bundle.regime.weight(served.regime_probabilities) == e.regime_weight
     assert served.regime_model == training.bundle.regime.digest
     before = served.features.copy()

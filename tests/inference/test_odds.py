@@ -10,7 +10,7 @@ import pytest
 
 from ml4t_actor.inference import InferenceLoop
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.odds import random_walk_odds
+from ml4t_actor.labeling.odds import TradeOdds, random_walk_odds
 from ml4t_actor.market_data import Bars, Signals
 from ml4t_actor.messages import EnrichedSignal, SignalData
 from ml4t_actor.meta_model.compiled import CompiledModel
@@ -98,7 +98,10 @@ def test_answers_are_those_of_the_training_rows_to_the_last_bit(market_bars_1m, 
     assert len(rows) > 300
     assert {e.status for e in rows} == {"ok"}
     volatility = np.array([e.volatility for e in rows])
-    odds = random_walk_odds(volatility, labels.profit_barrier, labels.stop_barrier, labels.cost)
+    odds = random_walk_odds(
+        volatility, labels.profit_barrier, labels.stop_barrier, labels.cost, bundle.exit_times
+    )
+    assert len(bundle.exit_times) > 1  # later signals end these trades
     expected = bundle.model.answer_rows(dataset.X, odds, volatility)
     found = np.array([(e.meta_confidence, e.base_odds, e.confidence_low, e.confidence_high) for e in rows])
     assert found.tobytes() == np.column_stack(expected[:4]).tobytes()
@@ -106,6 +109,9 @@ def test_answers_are_those_of_the_training_rows_to_the_last_bit(market_bars_1m, 
     assert np.isfinite(told).all()
     assert told.tobytes() == bundle.model.expected_return(expected.learned, volatility, labels.cost).tobytes()
     assert len(np.unique(told)) > 100
+    break_even = np.array([e.break_even for e in rows])
+    assert break_even.tobytes() == bundle.trade_odds().of_rows(volatility)[1].tobytes()
+    assert ((break_even == 1.0) == (odds == 0.0)).all()
     assert 20 < (odds == 0.0).sum() < len(odds) - 100
     assert (found[odds == 0.0] == 0.0).all()
     assert (found[odds > 0.0] > 0.0).all()
@@ -138,7 +144,12 @@ def test_without_a_model_the_plain_odds_are_told_once_volatility_is_known(market
         first, later = answers(loop, bars[:31], signals).values()
         assert first.status == later.status == status
         assert (first.volatility, first.base_odds) == (0.0, 0.0)
-        assert later.base_odds == random_walk_odds([later.volatility], 1.0, 1.0, COST)[0]
+        exit_times = [1.0] if bundle is None else bundle.exit_times
+        assert later.base_odds == random_walk_odds([later.volatility], 1.0, 1.0, COST, exit_times)[0]
+        labels = replaced(SETTINGS.labels, cost=COST)
+        walk = TradeOdds(labels) if bundle is None else bundle.trade_odds()
+        assert first.break_even == 1.0
+        assert later.break_even == walk.of(later.volatility)[1]
         for e in (first, later):
             assert (e.meta_confidence, e.confidence_low, e.confidence_high) == (0.5, 0.0, 1.0)
 
@@ -151,7 +162,7 @@ def test_a_model_of_format_1_is_served_with_the_plain_odds(market_bars_1m, train
     [e] = answers(loop, bars, Signals(bars.ts_event[-1:], np.ones(1, np.int8), np.ones(1))).values()
     assert e.status == "ok"
     assert (e.confidence_low, e.confidence_high) == (0.0, 1.0)
-    assert e.base_odds == random_walk_odds([e.volatility], 1.0, 1.0, COST)[0] > 0.0
+    assert e.base_odds == random_walk_odds([e.volatility], 1.0, 1.0, COST, trained.exit_times)[0] > 0.0
     assert 0.0 < e.meta_confidence < 1.0
 
 
