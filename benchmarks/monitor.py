@@ -369,6 +369,7 @@ def recorded(primary: str = "trend") -> None:
     from backtests.primaries import PRIMARIES, batch_signals
     from backtests.training import TRAIN_SHARE
     from ml4t_actor.labeling.dataset import build_dataset
+    from ml4t_actor.labeling.odds import with_odds
     from ml4t_actor.training.loop import TrainingLoop
 
     settings = TrainingSettings(labels=LabelSettings(cost=0.0))
@@ -387,7 +388,7 @@ def recorded(primary: str = "trend") -> None:
             assert baseline is not None
             later = build_dataset(market.bars, signals, settings=settings, feature_names=META_FEATURE_NAMES)
             rows = np.flatnonzero(later.label_start >= split_ns)
-            part = later[rows]
+            part = with_odds(later[rows], settings.labels, result.bundle.exit_times)
             p = result.bundle.model.predict_rows(part.X, part.odds, part.volatility)
             interval_ns = later.interval_ns
             monitor = RetrainMonitor(baseline, MonitorSettings(), bar_interval_ns=interval_ns)
