@@ -83,7 +83,8 @@ class _FillRecord(_Answer, frozen=True):
     fee: Decimal
 
     def as_fill(self) -> Fill:
-        return Fill(self.time, self.coin, self.sz if self.side == "B" else -self.sz, self.px, self.fee)
+        quantity = self.sz if self.side == "B" else -self.sz
+        return Fill(self.time, self.coin, quantity, self.px, self.fee, str(self.tid))
 
 
 class HyperliquidStatements:

@@ -67,6 +67,8 @@ class Fill(NamedTuple):
         At which.
     fee : Decimal
         What was charged for it; negative where it was credited.
+    record : str
+        The venue's id of it.
     """
 
     ts_ms: int
@@ -74,6 +76,7 @@ class Fill(NamedTuple):
     quantity: Decimal
     price: Decimal
     fee: Decimal
+    record: str = ""
 
 
 class Holding(NamedTuple):
