@@ -127,7 +127,7 @@ def test_an_expired_signal_opens_nothing(desk):
 
 
 def test_nothing_is_opened_that_its_own_margin_would_let_be_liquidated_before_its_stop(desk):
-    desk.until(lambda: desk.node.state()["counted_ms"], "a statement, with the terms")
+    desk.until(lambda: desk.node.state()["is_stated"], "a statement, with the terms")
     desk.signal(1, volatility=0.045)
     desk.until(lambda: desk.counts.get("refuse"), "the refusal")
     assert "liquidation before the stop: the position's own margin lasts for 0.03797" in desk.node.log()
@@ -498,6 +498,7 @@ def test_funding_and_what_nothing_explains_count_against_the_day_and_are_shown(o
     with Trader(other, strategy=settings) as trader:
         case = Case(trader, other)
         trader.until(lambda: len(trader.events("bar")) > 1, "bars")
+        trader.until(lambda: trader.state()["is_stated"], "a first statement")
         case.enter(1)
         other.control("fund", coin="BTC", usdc="-1500")
         other.control("cash", amount=-4_000.0)
@@ -524,7 +525,7 @@ def test_what_was_withdrawn_while_the_node_was_down_is_no_loss_of_the_day(other,
     with Trader(other, strategy=settings) as trader:
         case = Case(trader, other)
         trader.until(lambda: len(trader.events("bar")) > 1, "bars")
-        trader.until(lambda: trader.state()["counted_ms"], "a first statement")
+        trader.until(lambda: trader.state()["is_stated"], "a first statement")
         case.enter(1)  # by then it is in the journal
         trader.publish(0)
         case.until_flat()

@@ -141,7 +141,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
         return {
             "knows_equity": not strategy._equity.unknown,
             "day_result": _day_result(strategy),
-            "counted_ms": max(strategy._equity.counted_ms.values(), default=0),
+            "is_stated": bool(strategy._equity._stated),
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),
             "busy": [str(i) for i, trade in strategy._execution.trades.items() if trade.in_flight],
