@@ -136,8 +136,8 @@ class Client(ExecutionClient):
             order.strategy_id, order.instrument_id, order.client_order_id, order.venue_order_id, self._now
         )
 
-    def fill(self, order: Order, price: float = 100.0, part: float = 1.0) -> None:
-        """Fill a part of what is left; an order that was not accepted yet is first."""
+    def fill(self, order: Order, price: float = 100.0, part: float = 1.0, since_s: float = 0.0) -> None:
+        """Fill a part of what is left, as was done so long ago; an order that was not accepted yet is first."""
         if order.venue_order_id is None:
             self.accept(order)
         quantity = Quantity(float(order.leaves_qty) * part, order.quantity.precision)
@@ -155,7 +155,7 @@ class Client(ExecutionClient):
             quote_currency=USDT,
             commission=Money(0, USDT),
             liquidity_side=LiquiditySide.TAKER,
-            ts_event=self._now,
+            ts_event=self._now - round(since_s * SECOND_NS),
         )
 
 

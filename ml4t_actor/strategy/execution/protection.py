@@ -4,7 +4,15 @@ import asyncio
 from collections import Counter
 
 from ml4t_actor.nautilus.model import OrderStatus, Quantity
-from ml4t_actor.nautilus.trading import Order, OrderAccepted, OrderDenied, OrderEvent, OrderRejected, Strategy
+from ml4t_actor.nautilus.trading import (
+    Order,
+    OrderAccepted,
+    OrderDenied,
+    OrderEvent,
+    OrderRejected,
+    Position,
+    Strategy,
+)
 from ml4t_actor.strategy.execution.live_orders import LiveOrders, held_quantity
 from ml4t_actor.strategy.execution.order_execution import Guard, OrderExecution, closing_side
 from ml4t_actor.strategy.orders.order_ids import Leg
@@ -55,7 +63,7 @@ class Protection:
         is_current = self._execution.trades.get(trade.instrument_id) is trade
         if not is_current or trade.stop is not None or trade.exit_decided or not positions or plan is None:
             return
-        trade.unprotected_ns = trade.unprotected_ns or self._now_ns()
+        trade.unprotected_ns = trade.unprotected_ns or self._filled_ns(trade, positions[0])
         quantity = Quantity(held_quantity(positions), positions[0].size_precision)
         self._orders.send_stop(trade, closing_side(positions[0]), plan.stop, quantity)
 
@@ -113,6 +121,11 @@ class Protection:
             target.status == OrderStatus.SUBMITTED and self._now_ns() - trade.target_ns > self._timeout_ns
         )
         return unanswered or target.status in (OrderStatus.REJECTED, OrderStatus.DENIED)
+
+    def _filled_ns(self, trade: Trade, position: Position) -> int:
+        """Return since when there is what the stop is for: its fill may have been reported seconds later."""
+        filled_ns: int = position.ts_last
+        return min(max(filled_ns, trade.sent_ns), self._now_ns())
 
     def _send_target(self, trade: Trade) -> None:
         stop, price = trade.stop, trade.target_price

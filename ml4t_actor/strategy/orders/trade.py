@@ -118,7 +118,7 @@ class Trade:
     resumed_ns : int
         When a position that no signal of this life opened was taken over; 0 for others.
     unprotected_ns : int
-        Since when there is a position without a stop; 0 before the first was sent.
+        Since when there is a position without a stop, by the venue's fill; 0 before the first was sent.
     refusals : int
         How many exits in a row were refused, none of them filled in part.
     exit_denied : bool

@@ -23,6 +23,22 @@ def loses_targets(desk, *, answers=1):
     desk.client.answer = answer
 
 
+@pytest.mark.parametrize("late_s", [0.0, 1.5, 3.5])
+def test_a_position_is_left_whose_stop_is_not_answered_within_the_timeout_of_its_fill(late_s):
+    """However late the fill is reported: what the venue takes for it is not added to what it takes for the stop."""
+    desk = Desk()
+    desk.signal(1)
+    [entry] = desk.sent
+    desk.wait(late_s)
+    desk.client.fill(entry, since_s=late_s)
+    desk.wait(TIMEOUT_S - late_s - 0.1)
+    assert desk.closing() == []
+    assert len(desk.of("STOP_LOSS")) == 1
+    desk.wait(1.3)
+    assert len(desk.closing()) == 1
+    assert desk.counts["exit_no_stop"] == 1
+
+
 class TestUnansweredTargets:
     @pytest.mark.parametrize("n_lost", [1, 2, 3])
     def test_each_is_replaced_within_its_timeout(self, n_lost):
