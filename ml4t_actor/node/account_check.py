@@ -16,6 +16,9 @@ from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.journal.order_journal import JournalError
 from ml4t_actor.strategy.risk import RiskLimits
 
+# About bitcoin's: most of what is traded here moves more, and is traded smaller.
+ANNUAL_VOLATILITY = 0.5
+
 
 def check_accounts(plan: NodePlan, instruments: Mapping[InstrumentId, Instrument]) -> list[Finding]:
     """Return the findings about the accounts of the execution clients, as far as a venue can be asked here.
@@ -144,6 +147,14 @@ def _check_reach(
             f"{_text(least)}",
             f"raise `{name}`, deposit, or leave the instrument out",
         )
+    if most >= least and (at_risk := _full_size_at_risk(strategy, equity)) < least:
+        yield Finding(
+            WARN,
+            "limits",
+            f"little can be opened in {instrument.id}: at an annual volatility of {ANNUAL_VOLATILITY:.0%} "
+            f"`risk_target` allows {_text(at_risk)}, the smallest order is {_text(least)}",
+            "raise `risk_target`, deposit, or trade fewer instruments",
+        )
     if limits.max_position_fraction > terms.leverage:
         yield Finding(
             WARN,
@@ -183,14 +194,23 @@ def _largest_entry(strategy: EnrichedSignalStrategyConfig, equity: Decimal) -> t
     """Return the most notional that an entry can have, and which setting says so."""
     limits = strategy.limits
     bounds = {
-        "fraction": _exact(strategy.fraction) * equity,
         "limits.max_position_fraction": _exact(limits.max_position_fraction) * equity,
         "limits.max_leverage": _exact(limits.max_leverage) * equity,
     }
+    if strategy.risk_target is None:
+        bounds["fraction"] = _exact(strategy.fraction) * equity
     if limits.max_notional_per_order is not None:
         bounds["limits.max_notional_per_order"] = _exact(limits.max_notional_per_order)
     name = min(bounds, key=lambda each: bounds[each])
     return bounds[name], name
+
+
+def _full_size_at_risk(strategy: EnrichedSignalStrategyConfig, equity: Decimal) -> Decimal:
+    """Return what the risk target makes of a full size of an instrument of medium volatility."""
+    if strategy.risk_target is None:
+        return _exact(strategy.fraction) * equity
+    share = _exact(strategy.risk_target) / len(strategy.bar_types)
+    return _exact(strategy.fraction) * share / _exact(ANNUAL_VOLATILITY) * equity
 
 
 def _room_to_liquidation(limits: RiskLimits, terms: AssetTerms) -> float:

@@ -1,9 +1,11 @@
 """Settings with which trading would double positions or risk too much, found without asking a venue."""
 
+import math
 from collections.abc import Iterator
 
 from ml4t_actor.node.config import NodePlan, is_simulated
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
+from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.requirements import reconciliation_faults
 from ml4t_actor.strategy.risk import RiskLimits
 
@@ -12,6 +14,7 @@ EXTREME_LEVERAGE = 5.0
 EXTREME_POSITION_FRACTION = 2.0
 EXTREME_DAILY_LOSS = 0.1
 EXTREME_STOP_LOSS = 0.2
+EXTREME_RISK_TARGET = 0.5
 
 _EXTREMES = {
     "max_leverage": EXTREME_LEVERAGE,
@@ -30,7 +33,7 @@ def check_trading(plan: NodePlan) -> list[Finding]:
         return []
     findings = [*_check_reconciliation(plan), *_check_simulation(plan), *_check_risk_engine(plan)]
     for strategy in plan.strategies:
-        findings += _check_limits(strategy.config.limits)
+        findings += [_risk_finding(strategy.config), *_check_limits(strategy.config.limits)]
     return findings
 
 
@@ -92,6 +95,36 @@ def _check_risk_engine(plan: NodePlan) -> Iterator[Finding]:
             "Hyperliquid's are",
             "set `limits.max_notional_per_order` of the strategy",
         )
+
+
+def _risk_finding(config: EnrichedSignalStrategyConfig) -> Finding:
+    """Return what a size of 1.0 means, and whether that is extreme."""
+    target = config.risk_target
+    if target is None:
+        return Finding(
+            WARN,
+            "risk",
+            f"a full size is {config.fraction:g} of equity in each of {len(config.bar_types)} instrument(s), however "
+            "much they move: `risk_target` is null",
+            "set it to the annual volatility that equity may have, or leave it out",
+        )
+    daily, limit = target * config.fraction / math.sqrt(365.0), config.limits.max_daily_loss
+    message = (
+        f"all instruments in full would move equity by {target * config.fraction:.0%} a year, {daily:.1%} a day, if "
+        f"they moved alike (`risk_target` {target:g}, `fraction` {config.fraction:g})"
+    )
+    if target * config.fraction > EXTREME_RISK_TARGET:
+        return Finding(
+            WARN, "risk", f"{message}: more than {EXTREME_RISK_TARGET:.0%}", "lower it, unless you mean it"
+        )
+    if 2.0 * daily > limit:
+        return Finding(
+            WARN,
+            "risk",
+            f"{message}: a day of twice that reaches `limits.max_daily_loss` {limit:g}, which happens to one in forty",
+            "lower `risk_target`, or raise the limit",
+        )
+    return Finding(PASS, "risk", message)
 
 
 def _check_limits(limits: RiskLimits) -> Iterator[Finding]:

@@ -112,9 +112,9 @@ class IntegratedSizer:
     earns that ends at one of its two barriers. Where both are known and differ, so that one is above its zero and the
     other is not, the expected return decides: it counts what exits at the horizon and by signals earn, too.
 
-    The ramp is short, since an estimate of m is mostly noise around a small mean: what is above zero is worth about
-    the same whatever it says, and a size in proportion to it gives up a good part of the profit at equal risk
-    (`python -m benchmarks.sizing`).
+    The ramp is short, since an estimate of m is mostly noise, and an edge that saturates is worth the same wherever it
+    is: there a size in proportion to m gives up profit at equal risk. Where an edge grows with a feature without end it
+    is the other way round. The default keeps four fifths of the better of the two (`python -m benchmarks.sizing`).
 
     Regime weight and toxicity are features of the model already and not counted again. They cap at the far end only:
     ``min(1, regime_weight / regime_limit) * min(1, (1 - toxicity) / (1 - toxicity_limit))``, continuous, 1 within

@@ -107,7 +107,15 @@ def test_terms_funding_and_equity_are_reported():
             "`limits.max_position_fraction` allows 7.50, the smallest order is 10.00",
         ),
         (account(), {"max_notional_per_order": 9.0}, {}, FAIL, "`limits.max_notional_per_order` allows 9.00"),
-        (account(equity=500), {}, {"fraction": 0.01}, FAIL, "`fraction` allows 5.00"),
+        (account(equity=500), {}, {"fraction": 0.01, "risk_target": None}, FAIL, "`fraction` allows 5.00"),
+        # Of 50, a tenth of the year's volatility of a half makes 10, and a hair less too little.
+        (
+            account(equity=50),
+            {"max_position_fraction": 0.5},
+            {"risk_target": 0.09},
+            WARN,
+            "at an annual volatility of 50% `risk_target` allows 9.00, the smallest order is 10.00",
+        ),
         (
             account(equity=5_000, terms=AssetTerms(Decimal(10**9), 20, 40, isolated=False)),
             {},

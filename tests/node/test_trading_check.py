@@ -51,6 +51,40 @@ def test_a_limit_that_is_extreme_is_named(tmp_path, name, fine, extreme):
     assert message.startswith(f"`limits.{name}` is {extreme:g}, more than {fine:g}")
 
 
+@pytest.mark.parametrize(
+    ("risk_target", "fraction", "daily_loss", "words"),
+    [
+        (0.51, 1.0, 0.1, "51% a year, 2.7% a day, if they moved alike"),
+        (1.0, 0.6, 0.1, "60% a year, 3.1% a day, if they moved alike"),
+        (
+            0.2,
+            1.0,
+            0.02,
+            "1.0% a day, if they moved alike (`risk_target` 0.2, `fraction` 1): a day of twice that",
+        ),
+        (
+            None,
+            0.25,
+            0.02,
+            "a full size is 0.25 of equity in each of 3 instrument(s), however much they move",
+        ),
+    ],
+)
+def test_a_risk_that_is_extreme_is_named(tmp_path, risk_target, fraction, daily_loss, words):
+    config = "strategies.0.config"
+    daily = (f"{LIMITS}.max_daily_loss", daily_loss)
+    fine = findings(
+        tmp_path, LIVE, (f"{config}.risk_target", 0.5 / fraction), (f"{config}.fraction", fraction), daily
+    )
+    expected = [] if daily_loss == 0.1 else ["reaches `limits.max_daily_loss` 0.02"]
+    assert [words in message for message, words in zip(of(WARN, fine), expected, strict=True)] == [
+        True
+    ] * len(expected)
+    changes = (f"{config}.risk_target", risk_target), (f"{config}.fraction", fraction), daily
+    [message] = of(WARN, findings(tmp_path, LIVE, *changes))
+    assert words in message
+
+
 def test_an_order_without_a_bound_in_money_is_named(tmp_path):
     [message] = of(WARN, findings(tmp_path, LIVE, (f"{LIMITS}.max_notional_per_order", ...)))
     assert "`limits.max_notional_per_order` is not set" in message
