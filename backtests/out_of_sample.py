@@ -34,12 +34,12 @@ def out_of_sample(
         Costs, and the resamples of the intervals.
     """
     answer = {
-        (str(e.instrument_id), e.ts_event): (e.meta_confidence, e.base_odds, e.break_even)
+        (str(e.instrument_id), e.ts_event): (e.meta_confidence, e.base_odds, e.break_even, e.expected_return)
         for e in enriched
         if e.status == Status.OK
     }
     parts: list[LabelledRows] = []
-    answers: list[tuple[float, float, float]] = []
+    answers: list[tuple[float, float, float, float]] = []
     for name, rows in labelled.items():
         answered = np.array([(name, ts) in answer for ts in rows.label_start.tolist()], dtype=bool)
         parts.append(rows[answered])
@@ -47,7 +47,7 @@ def out_of_sample(
     if len(answers) < 2:
         return None
     order = np.argsort(np.concatenate([part.label_start for part in parts]), kind="stable")  # as `join_rows`
-    rows, (p, base_odds, break_even) = join_rows(parts), np.array(answers)[order].T
+    rows, (p, base_odds, break_even, expected) = join_rows(parts), np.array(answers)[order].T
     scores = evaluate(
         rows.y,
         p,
@@ -55,6 +55,8 @@ def out_of_sample(
         np.full(len(rows), float(training.dataset.y.mean())),
         base_odds=base_odds,
         windows=(rows.label_start, rows.label_end),
+        # The learned part but for a constant, which the slope does not see.
+        returns=((1e-4 * expected + settings.labels.cost) / rows.volatility, rows.ret / rows.volatility),
         block=block_length(rows.label_start, rows.label_end),
         settings=settings.validation,
     )

@@ -148,6 +148,11 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
         ),
         ("base rate", _with_interval(scores.base_rate, scores.base_rate_interval, ".3f"), "share that paid"),
         ("bias", _with_interval(scores.bias, scores.bias_interval, "+.3f"), "mean confidence less base rate"),
+        (
+            "return slope",
+            _with_interval(scores.return_slope, scores.return_slope_interval, "+.2f"),
+            "realised on expected returns, 1 is true",
+        ),
         ("calibration", number(scores.expected_calibration_error, ".3f"), "mean gap of 10 bins, 0 is best"),
         (
             "Brier score",

@@ -228,7 +228,10 @@ class TrainingLoop:
     ) -> TrainingResult:
         exit_times = exit_times_of(rows.exit_time)
         rows = with_odds(rows, self.settings.labels, exit_times)
-        p, base_odds, baseline, break_even, tested, fold, folds = self._walk_forward(rows, interval_ns)
+        p, base_odds, baseline, break_even, learned, gross, tested, fold, folds = self._walk_forward(
+            rows, interval_ns
+        )
+        volatility = rows.volatility[tested]
         self._progress("scoring out-of-fold predictions", 0.8)
         scored = np.maximum(p, SCORING_FLOOR)
         scores = evaluate(
@@ -239,6 +242,7 @@ class TrainingLoop:
             base_odds=None if np.isnan(rows.odds).any() else base_odds,
             fold=fold,
             windows=(rows.label_start[tested], rows.label_end[tested]),
+            returns=(learned, rows.ret[tested] / np.where(volatility > 0.0, volatility, np.nan)),
             block=block_length(rows.label_start[tested], rows.label_end[tested]),
             settings=self.settings.validation,
         )
@@ -301,6 +305,7 @@ class TrainingLoop:
             },
             out_of_fold=p,
             base_odds=base_odds,
+            expected_return=1e4 * (volatility * gross - self.settings.labels.cost),
             out_of_fold_rows=tested,
             dataset=rows,
             selection=selection,

@@ -61,6 +61,8 @@ class TrainingResult:
         Predicted probabilities; `out_of_fold_rows` are the rows of `dataset` that they belong to.
     base_odds : float64 (n_tested,)
         What the same models say without features: the odds, recalibrated on earlier rows.
+    expected_return : float64 (n_tested,)
+        What the same models expect of the trades after costs, basis points; NaN where returns are not known.
     dataset : LabelledRows
         What was learned from; a `Dataset` where it was made from bars.
     selection : Selection, optional
@@ -78,6 +80,7 @@ class TrainingResult:
     baselines: dict[str, float]
     out_of_fold: FloatArray
     base_odds: FloatArray
+    expected_return: FloatArray
     out_of_fold_rows: IntArray
     dataset: LabelledRows
     selection: Selection | None = None

@@ -89,6 +89,8 @@ class OutOfFold(NamedTuple):
         Of the model, of the recalibrated odds, and the base rate of the rows that were trained on.
     break_even : float64 (n,)
         As learned from the same rows; NaN where a volatility is not known.
+    learned, gross : float64 (n,)
+        What the features add to the expected gross return, and all of it, in volatilities; NaN where not known.
     rows, fold : int64 (n,)
         Which row each belongs to, and the fold that it was tested in.
     folds : tuple of FoldResult
@@ -98,6 +100,8 @@ class OutOfFold(NamedTuple):
     base_odds: FloatArray
     baseline: FloatArray
     break_even: FloatArray
+    learned: FloatArray
+    gross: FloatArray
     rows: IntArray
     fold: IntArray
     folds: tuple[FoldResult, ...]
@@ -147,36 +151,47 @@ def walk_forward(
     folds = tuple(result for *_, result in done)
     if all(fold.note for fold in folds):
         raise ValueError(f"no fold could be fitted; the last said: {folds[-1].note}")
-    p, base_odds, break_even = (np.concatenate([fold[column] for fold in done]) for column in range(3))
+    p, base_odds, break_even, learned, gross = (
+        np.concatenate([fold[column] for fold in done]) for column in range(5)
+    )
     return OutOfFold(
         p=p,
         base_odds=base_odds,
         break_even=break_even,
         baseline=np.repeat([fold.base_rate_train for fold in folds], [fold.n_test for fold in folds]),
+        learned=learned,
+        gross=gross,
         rows=np.concatenate([split.test for split in splits]),
         fold=np.repeat(np.arange(len(folds)), [fold.n_test for fold in folds]),
         folds=folds,
     )
 
 
-def _validate(task: _FoldTask) -> tuple[FloatArray, FloatArray, FloatArray, FoldResult]:
+def _validate(
+    task: _FoldTask,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FoldResult]:
     # Odds and break-even as a bundle of these rows would have them: nothing is known of later signals.
     labels, exit_times = task.fitting.labels, exit_times_of(task.train.exit_time)
     train, tested = (with_odds(rows, labels, exit_times) for rows in (task.train, task.test))
     trade_odds = TradeOdds(labels, exit_times, fit_break_even_shift(train, labels, exit_times))
     rate = float(train.y.mean())
     baseline = np.full(len(tested), rate)
+    learned = gross = np.full(len(tested), np.nan)
     note = ""
     try:
         model = task.fitting.fit(train)
         p = model.predict_proba(tested.X, tested.odds, tested.volatility)
         base_odds = model.predict_odds(tested.odds, tested.volatility)
+        if model.returns_ is not None:
+            learned, gross = model.returns_.learned(tested.X), model.returns_.predict(tested.X)
     except ValueError as e:
         p, base_odds, note = baseline, baseline, str(e)
     return (
         p,
         base_odds,
         trade_odds.of_rows(tested.volatility)[1],
+        learned,
+        gross,
         FoldResult(
             n_train=len(train),
             n_test=len(tested),

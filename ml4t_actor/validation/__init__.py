@@ -11,6 +11,7 @@ from ml4t_actor.validation.overfitting import (
     deflated_sharpe,
     purged_paths,
 )
+from ml4t_actor.validation.return_slope import ReturnSlope, return_slope
 from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
 from ml4t_actor.validation.scores import (
     SCORING_FLOOR,
@@ -42,6 +43,7 @@ __all__ = [
     "OddsComparison",
     "Overfitting",
     "ReliabilityBin",
+    "ReturnSlope",
     "Scores",
     "Selection",
     "SharpeInterval",
@@ -70,6 +72,7 @@ __all__ = [
     "profit_factor",
     "purged_paths",
     "reliability_table",
+    "return_slope",
     "select",
     "sharpe_interval",
     "skill",

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ml4t_actor.settings import ValidationSettings
 from ml4t_actor.validation.bootstrap import BootstrapIntervals, block_bootstrap, mean_interval
 from ml4t_actor.validation.odds_null import AUCNull, auc_null
+from ml4t_actor.validation.return_slope import return_slope
 from ml4t_actor.validation.scores import (
     SCORING_FLOOR,
     Interval,
@@ -148,6 +149,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
         What AUC within side would be on average if only the odds were true, and the central 95 % (`auc_null`).
     bias, bias_interval : float, Interval
         Mean predicted probability less the share of positive rows.
+    return_slope, return_slope_error, return_slope_interval : float, float, Interval
+        Slope of realised on told returns, its long-run standard error and its interval (`return_slope`): 1 where what
+        is told of returns is true. NaN where nothing was told.
     """
 
     n: int
@@ -181,6 +185,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     auc_null_interval: Interval = _NO_INTERVAL
     bias: float = math.nan
     bias_interval: Interval = _NO_INTERVAL
+    return_slope: float = math.nan
+    return_slope_error: float = math.nan
+    return_slope_interval: Interval = _NO_INTERVAL
 
     @property
     def better_than_chance(self) -> bool:
@@ -210,6 +217,7 @@ def evaluate(
     weight: ArrayLike | None = None,
     fold: ArrayLike | None = None,
     windows: tuple[ArrayLike, ArrayLike] | None = None,
+    returns: tuple[ArrayLike, ArrayLike] | None = None,
     block: int,
     settings: ValidationSettings,
 ) -> Scores:
@@ -236,6 +244,9 @@ def evaluate(
     windows : pair of (n,), optional
         Start and end of each label, whose overlap the simulated null of AUC keeps; by default the label of a row lasts
         for half of a `block`.
+    returns : pair of (n,), optional
+        The learned part of what was told of each return, and the gross return, both in volatilities; NaN where not
+        known.
     block : int
         Rows in a block of the bootstrap: see `block_length`.
     settings : ValidationSettings
@@ -294,6 +305,7 @@ def evaluate(
             skill(log_model, log_baseline),
             by_side.within - null.mean,
         )
+    told = None if returns is None else return_slope(*returns, block=block)
     gap = weights * (probabilities - labels) / weights.mean()
     return Scores(
         n=len(labels),
@@ -321,6 +333,9 @@ def evaluate(
         verdict=verdict(intervals.auc_within_side, intervals.log_loss_skill, comparison),
         bias=float(gap.mean()),
         bias_interval=mean_interval(gap, block=block, samples=settings.bootstrap_samples, seed=settings.seed),
+        return_slope=math.nan if told is None else told.slope,
+        return_slope_error=math.nan if told is None else told.standard_error,
+        return_slope_interval=_NO_INTERVAL if told is None else told.interval,
         **against_odds,
     )
 

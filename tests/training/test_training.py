@@ -12,6 +12,7 @@ from ml4t_actor.labeling.odds import TradeOdds
 from ml4t_actor.market_data import Signals
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
+from ml4t_actor.meta_model.evidence_ridge import EvidenceRidge
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import (
     LabelSettings,
@@ -21,7 +22,14 @@ from ml4t_actor.settings import (
     VPINSettings,
 )
 from ml4t_actor.training.loop import TrainingLoop
-from ml4t_actor.validation import Verdict, auc_within_side, log_loss, walk_forward_splits
+from ml4t_actor.validation import (
+    Verdict,
+    auc_within_side,
+    block_length,
+    log_loss,
+    return_slope,
+    walk_forward_splits,
+)
 from tests.support.mirror import mirror
 
 MINUTE = 60_000_000_000
@@ -160,24 +168,38 @@ def test_out_of_fold_predictions_are_of_models_that_never_saw_the_fold(planted):
     splits = walk_forward_splits(
         dataset.label_start, dataset.label_end, SETTINGS.validation, EMBARGO * MINUTE
     )
-    at = 0
+    at, learned = 0, []
     for split, fold in zip(splits, planted.folds, strict=True):
         train, test = split.train, split.test
         can_pay = dataset.odds[train] > 0.0
+        weight = dataset.weight[train]
+        worth = [
+            np.mean(weight[part == can_pay]) if (part == can_pay).any() else 0.0 for part in (False, True)
+        ]
         model = MetaModel(SETTINGS.model).fit(
             dataset.X[train],
             dataset.y[train],
-            np.full(len(train), np.mean(dataset.weight[train][can_pay])),
+            np.where(can_pay, worth[1], worth[0]),
             label_start=dataset.label_start[train],
             label_end=dataset.label_end[train],
             odds=dataset.odds[train],
             volatility=dataset.volatility[train],
             trend=np.array([False, True, True, False]),
+            ret=dataset.ret[train],
         )
         p = model.predict_proba(dataset.X[test], dataset.odds[test], dataset.volatility[test])
         np.testing.assert_array_equal(planted.out_of_fold[at : at + len(test)], p)
         base_odds = model.predict_odds(dataset.odds[test], dataset.volatility[test])
         np.testing.assert_array_equal(planted.base_odds[at : at + len(test)], base_odds)
+        ridge = EvidenceRidge().fit(
+            dataset.X[train],
+            dataset.ret[train] / dataset.volatility[train],
+            np.where(can_pay, worth[1], worth[0]),
+            groups=np.array([False, True, True, False]),
+        )
+        expected = dataset.volatility[test] * ridge.predict(dataset.X[test]) - SETTINGS.labels.cost
+        assert planted.expected_return[at : at + len(test)] == pytest.approx(1e4 * expected, abs=1e-9)
+        learned.append(ridge.learned(dataset.X[test]))
         assert planted.out_of_fold_rows[at : at + len(test)].tolist() == test.tolist()
         at += len(test)
         y, rate = dataset.y[test], np.mean(dataset.y[train])
@@ -188,6 +210,15 @@ def test_out_of_fold_predictions_are_of_models_that_never_saw_the_fold(planted):
         assert fold.log_loss_baseline == pytest.approx(log_loss(y, np.full(len(y), rate)))
         assert fold.note == ""
     assert at == len(planted.out_of_fold)
+    tested = dataset[planted.out_of_fold_rows]
+    found = return_slope(
+        np.concatenate(learned),
+        tested.ret / tested.volatility,
+        block=block_length(tested.label_start, tested.label_end),
+    )
+    assert planted.scores.return_slope == pytest.approx(found.slope)
+    assert planted.scores.return_slope_interval == pytest.approx(found.interval)
+    assert planted.bundle.metrics["out_of_fold"]["return_slope"] == planted.scores.return_slope
 
 
 def test_baselines_are_of_what_knows_only_the_base_rate(planted):

@@ -31,6 +31,7 @@ def content(result: TrainingResult) -> dict[str, object]:
     return {
         "p": result.out_of_fold.tobytes(),
         "base_odds": result.base_odds.tobytes(),
+        "expected_return": result.expected_return.tobytes(),
         "folds": result.folds,
         "scores": result.scores,
         "rows": {name: column.tobytes() for name, column in result.dataset.to_arrays().items()},
@@ -95,3 +96,13 @@ def test_every_part_of_rows_is_fitted_alike_where_some_lack_their_odds():
     )
     assert np.isnan(walk_forward.with_odds_of_all_or_none(rows).odds).all()
     assert walk_forward.with_odds_of_all_or_none(rows[:1]).odds.tolist() == [0.4]
+
+
+def test_of_rows_with_labels_of_the_users_own_no_return_is_expected():
+    bars, signals = BARS["A"], SIGNALS["A"]
+    labels = np.random.default_rng(0).integers(0, 2, len(signals))
+    result = TrainingLoop(SETTINGS, feature_names=META_FEATURE_NAMES, n_jobs=1).train(bars, signals, labels)
+    assert np.isnan(result.expected_return).all()
+    assert len(result.expected_return) == len(result.out_of_fold)
+    assert np.isnan(result.scores.return_slope)
+    assert not result.bundle.model.knows_return
