@@ -35,7 +35,7 @@ from ml4t_actor.labeling.odds import with_odds
 from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import FloatArray
 from ml4t_actor.report.signal_fates import entered
-from ml4t_actor.settings import TrainingSettings
+from ml4t_actor.settings import TrainingSettings, ValidationSettings
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.training.loop import TrainingLoop
 
@@ -348,7 +348,9 @@ def main(
     """Print the tables."""
     if quick:
         n_seeds, n_walks, n_bars, n_jobs = 4, 4, 20_000, 1
-    nature, settings = Nature(n_bars=n_bars), TrainingSettings()
+    # What validates a model does not change it, and takes most of the time of a training.
+    settings = TrainingSettings(validation=ValidationSettings(n_folds=1, bootstrap_samples=10))
+    nature = Nature(n_bars=n_bars)
     print(f"planted markets of {n_bars:,} bars, costs of {1e4 * settings.labels.cost:g} bp")
     kinds = [kind for edges in EDGES for kind in kinds_of(edges, n_seeds)]
     forecasts = populations(kinds, nature, settings, n_jobs)
