@@ -206,7 +206,7 @@ class BacktestResult:
     ts, confidence, toxicity, regime_weight, regime : (m,)
         Of the signals with status ok: time, and what the enrichment said.
     break_even : float
-        Confidence above which a signal is traded.
+        The middle one of their break-even probabilities.
     model_version, model_kind : str
         The bundle, and its estimator.
     feature_importance : dict
@@ -294,8 +294,10 @@ class BacktestResult:
         return next((run for run in self.runs if run.name == name), None)
 
     @cached_property
-    def above_break_even(self) -> int:
-        """Signals whose confidence exceeds break-even."""
+    def passed(self) -> int:
+        """Signals worth entering by what was said of each, or, where that is not known, by the middle break-even."""
+        if self.fates is not None:
+            return int(np.count_nonzero(self.fates.passed))
         return int(np.count_nonzero(self.confidence > self.break_even))
 
     @property

@@ -42,7 +42,7 @@ def charts(result: BacktestResult, prefix: str) -> Iterator[Chart]:
     )
     yield Chart(
         "Confidence",
-        f"Signals with status ok; only those right of break-even ({result.break_even:.3f}) are traded",
+        f"Signals with status ok, and the middle one of their break-evens ({result.break_even:.3f})",
         _confidence(result, f"{prefix}-confidence"),
     )
     yield Chart(

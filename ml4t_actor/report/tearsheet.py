@@ -170,8 +170,8 @@ def _facts(result: BacktestResult) -> Html:
         ("Signals", f"{result.signals:,}"),
         ("By status", ", ".join(statuses) or "none"),
         (
-            "Above break-even",
-            f"{result.above_break_even:,} of {len(result.confidence):,} with status ok",
+            "Passed break-even",
+            f"{result.passed:,} of {len(result.confidence):,} with status ok",
         ),
         (
             "Latency",

@@ -115,8 +115,8 @@ def _signals(result: BacktestResult) -> list[str]:
         *lines,
         *_named(
             "confidence",
-            f"above {result.break_even:.3f}, the middle break-even, on {result.above_break_even} of {n} signals with "
-            f"status ok; highest {number(result.highest_confidence, '.3f')}",
+            f"{result.passed} of {n} signals with status ok passed break-even ({result.break_even:.3f} in the middle); "
+            f"highest confidence {number(result.highest_confidence, '.3f')}",
         ),
         *_named(
             "regimes",

@@ -96,7 +96,7 @@ def test_numbers_in_the_text_are_those_of_the_inputs():
     expected = [
         f"p50 {np.percentile(us, 50):.1f}, p99 {np.percentile(us, 99):.1f}, max {us[-1]:.1f} us",
         "ok 900, warming_up 60, stale_data 30, without an answer 10",
-        f"on {sum(c > 0.53 for c in given.confidence)} of 900 signals",
+        f"{sum(c > 0.53 for c in given.confidence)} of 900 signals with status ok passed break-even",
         "2023-11-15 00:00 to 2024-03-14 00:00 UTC",
         "9.0 bp a round trip",
         f"{flat.equity[-1] - 10_000:+.2f} {flat.equity[-1] / 10_000 - 1:+.2%}",
