@@ -16,7 +16,7 @@ class TradingCosts(Settings, frozen=True):
     spread_bp : float, default 1.0
         Between bid and ask, in basis points of the price; who takes pays half of it.
     latency_ms : float, default 500.0
-        From the strategy to the venue, milliseconds; shorter than a bar.
+        From the strategy to the venue, milliseconds; shorter than a third of a bar.
     stop_slippage_bp : float, default 5.0
         How far beyond its trigger, or beyond the open behind a gap, a stop is filled, in basis points of that price.
     funding_rate : float, default 0.0000125
@@ -42,6 +42,11 @@ class TradingCosts(Settings, frozen=True):
                 f"`TradingCosts.latency_ms` was {self.latency_ms} with an entry at the close: an order that is late "
                 "cannot be filled at it; use a latency of 0, or entry 'next'"
             )
+
+    @property
+    def latency_ns(self) -> int:
+        """Nanoseconds, a microsecond at least: an order comes after the quotes at all markets' opens."""
+        return max(round(1e6 * self.latency_ms), 1_000)
 
     @classmethod
     def none(cls) -> "TradingCosts":

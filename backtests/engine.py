@@ -15,19 +15,16 @@ from nautilus_trader.common.component import TimeEvent
 from nautilus_trader.common.config import ActorConfig, ImportableActorConfig
 from nautilus_trader.config import LoggingConfig
 from nautilus_trader.core.data import Data
-from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.events import OrderFilled
 from nautilus_trader.model.identifiers import InstrumentId, TraderId
-from nautilus_trader.model.instruments import CryptoPerpetual
-from nautilus_trader.model.objects import Money
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from backtests.closed_positions import ClosedPositions
 from backtests.costs import TradingCosts
 from backtests.fates import Decided
-from backtests.funding import Funding
-from backtests.market import Market, nautilus_bars
+from backtests.market import Market
 from backtests.primaries import PRIMARIES
+from backtests.venue import add_markets
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.ledger import Ledger
@@ -170,28 +167,7 @@ def run_engine(
     )
     recorder = Recorder()
     engine.add_actor(recorder)
-    fundings: list[Funding] = []
-    for venue in {market.instrument.id.venue for market in markets}:
-        instrument = next(m.instrument for m in markets if m.instrument.id.venue == venue)
-        currency = getattr(instrument, "settlement_currency", instrument.quote_currency)
-        modules = (
-            [Funding(costs.funding_rate)]
-            if costs.funding_rate and isinstance(instrument, CryptoPerpetual)
-            else []
-        )
-        engine.add_venue(
-            venue=venue,
-            oms_type=OmsType.NETTING,
-            account_type=AccountType.MARGIN,
-            base_currency=None,
-            starting_balances=[Money(STARTING_EQUITY, currency)],
-            modules=modules,
-        )
-        fundings += modules
-    for market in markets:
-        engine.add_instrument(market.instrument)
-    for market in markets:
-        engine.add_data(nautilus_bars(market, start, end), sort=False)
+    fundings = add_markets(engine, markets, costs, STARTING_EQUITY, start, end)
     engine.sort_data()
     closed = ClosedPositions(engine.kernel)
     engine.run()

@@ -11,6 +11,18 @@ from nautilus_trader.model.objects import Money
 HOUR_NS = 3_600_000_000_000
 
 
+class FundingConfig(SimulationModuleConfig, frozen=True):
+    """Configures `Funding`.
+
+    Parameters
+    ----------
+    rate : float
+        Of the notional, an hour.
+    """
+
+    rate: float
+
+
 class Funding(SimulationModule):  # type: ignore[misc]  # Nautilus's compiled base has no stubs
     """Charges each open position its rate at each full hour: longs pay where it is above 0, shorts receive.
 
@@ -18,8 +30,8 @@ class Funding(SimulationModule):  # type: ignore[misc]  # Nautilus's compiled ba
 
     Parameters
     ----------
-    rate : float
-        Of the notional, an hour.
+    config : FundingConfig
+        The rate.
 
     Attributes
     ----------
@@ -27,9 +39,9 @@ class Funding(SimulationModule):  # type: ignore[misc]  # Nautilus's compiled ba
         Received less paid, in the account's currency.
     """
 
-    def __init__(self, rate: float) -> None:
-        super().__init__(SimulationModuleConfig())
-        self._rate = Decimal(repr(rate))
+    def __init__(self, config: FundingConfig) -> None:
+        super().__init__(config)
+        self._rate = Decimal(repr(config.rate))
         self._hour = -1
         self.paid = 0.0
 
@@ -41,7 +53,8 @@ class Funding(SimulationModule):  # type: ignore[misc]  # Nautilus's compiled ba
         self._hour = hour
 
     def _charge(self, hours: int) -> None:
-        for position in self.exchange.cache.positions_open(venue=self.exchange.id):
+        held = self.exchange.cache.positions_open(venue=self.exchange.id)  # in no order
+        for position in sorted(held, key=lambda position: str(position.instrument_id)):
             instrument = self.exchange.cache.instrument(position.instrument_id)
             closes = [
                 bar.close

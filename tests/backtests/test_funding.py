@@ -2,7 +2,7 @@
 
 import pytest
 
-from backtests.funding import HOUR_NS, Funding
+from backtests.funding import HOUR_NS, Funding, FundingConfig
 from backtests.market import load_markets
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy.risk import RiskLimits
@@ -26,7 +26,7 @@ def balance(done) -> float:
 @pytest.mark.parametrize("rate", [0.0001, -0.0001])
 def test_each_full_hour_what_is_held_pays_by_its_side(side, rate, market):
     """Entered within the first hour, and left within the third: two are full in between."""
-    funding = Funding(rate)
+    funding = Funding(FundingConfig(rate=rate))
     signals = {10: side, 150: 0}
     done = run(market, signals, labels=LONG_HELD, modules=[funding])
     without = run(market, signals, labels=LONG_HELD)
@@ -39,7 +39,7 @@ def test_each_full_hour_what_is_held_pays_by_its_side(side, rate, market):
 
 
 def test_a_flat_account_pays_nothing(market):
-    funding = Funding(0.0001)
+    funding = Funding(FundingConfig(rate=0.0001))
     run(market, {}, modules=[funding])
     assert funding.paid == 0.0
 
@@ -51,14 +51,14 @@ def test_a_gap_in_the_data_costs_each_of_its_hours(market):
     ts = gapped.bars.ts_event.copy()
     ts[30:] += later - ts[30]
     object.__setattr__(gapped.bars, "ts_event", ts)
-    funding = Funding(0.0001)
+    funding = Funding(FundingConfig(rate=0.0001))
     done = run(gapped, {10: BUY}, labels=LONG_HELD, modules=[funding])
     assert funding.paid == pytest.approx(-5 * 0.0001 * done.fills[0].quantity * 100.0, rel=1e-6)
 
 
 def test_what_is_paid_counts_against_the_daily_loss(market):
     """2 % of the notional in an hour, and the whole equity held: at a limit of 3 % nothing is entered after two."""
-    funding = Funding(0.02)
+    funding = Funding(FundingConfig(rate=0.02))
     signals = {10: BUY, 130: 0, 140: BUY}
     limits = {"max_daily_loss": 0.03}
     done = run(market, signals, labels=LONG_HELD, modules=[funding], limits=RiskLimits(**limits))

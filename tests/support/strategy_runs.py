@@ -22,7 +22,9 @@ from nautilus_trader.model.objects import Money, Price, Quantity
 from nautilus_trader.trading.config import StrategyConfig
 from nautilus_trader.trading.strategy import Strategy
 
+from backtests.costs import TradingCosts
 from backtests.market import Market, nautilus_bars
+from backtests.venue import add_markets
 from ml4t_actor.market_data import Bars
 from ml4t_actor.messages import EnrichedSignal
 from ml4t_actor.settings import LabelSettings
@@ -172,6 +174,7 @@ def run(
     balance: Money | None = None,
     latency: LatencyModel | None = None,
     modules: Sequence[SimulationModule] = (),
+    costs: TradingCosts | None = None,
     built: Callable[[BacktestEngine], None] = lambda engine: None,
     **config,
 ) -> Run:
@@ -181,17 +184,20 @@ def run(
     engine = BacktestEngine(
         BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True), run_analysis=False)
     )
-    engine.add_venue(
-        markets[0].instrument.id.venue,
-        oms_type=OmsType.NETTING,
-        account_type=AccountType.MARGIN,
-        starting_balances=[balance or Money(EQUITY, USDT)],
-        latency_model=latency,
-        modules=list(modules),
-    )
-    for market in markets:
-        engine.add_instrument(market.instrument)
-        engine.add_data(nautilus_bars(market), sort=False)
+    if costs is not None:
+        add_markets(engine, markets, costs, EQUITY)
+    else:
+        engine.add_venue(
+            markets[0].instrument.id.venue,
+            oms_type=OmsType.NETTING,
+            account_type=AccountType.MARGIN,
+            starting_balances=[balance or Money(EQUITY, USDT)],
+            latency_model=latency,
+            modules=list(modules),
+        )
+        for market in markets:
+            engine.add_instrument(market.instrument)
+            engine.add_data(nautilus_bars(market), sort=False)
     engine.sort_data()
     bar_types = [market.bar_type for market in markets]
     if not after:
