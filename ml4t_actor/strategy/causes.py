@@ -1,7 +1,7 @@
 """What was decided about a signal, and what stopped it, in one word that can be counted."""
 
 from decimal import Decimal
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from ml4t_actor.nautilus.model import InstrumentId
 
@@ -35,8 +35,6 @@ account   nothing is known of the account, or of an earlier entry
 market    the quote is missing or too far from the close, or there is no room for stop and target
 ========  =========================================================================================================
 """
-
-CAUSES: tuple[str, ...] = tuple(name for name in get_args(Cause) if name)
 
 
 class SignalDecision(NamedTuple):

@@ -19,8 +19,9 @@ from ml4t_actor.strategy.account.live_equity import LiveEquity
 from ml4t_actor.strategy.account.reservations import Reservations
 from ml4t_actor.strategy.account.statements import StatementSource
 from ml4t_actor.strategy.bar_closes import BarCloses
-from ml4t_actor.strategy.causes import Cause, SignalDecision, cause_of
+from ml4t_actor.strategy.causes import Cause
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig, time_bars
+from ml4t_actor.strategy.decision_log import DecisionLog
 from ml4t_actor.strategy.entry_planner import EntryPlanner
 from ml4t_actor.strategy.execution.backtest_execution import BacktestExecution
 from ml4t_actor.strategy.execution.close_records import CloseRecords
@@ -33,7 +34,7 @@ from ml4t_actor.strategy.journal.order_status import OrderStatusSource
 from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 from ml4t_actor.strategy.orders.trade import Plan
 from ml4t_actor.strategy.requirements import check_requirements
-from ml4t_actor.strategy.risk import Action, RiskDecision, RiskStage
+from ml4t_actor.strategy.risk import RiskDecision, RiskStage
 from ml4t_actor.strategy.signal_policy import SignalPolicy
 from ml4t_actor.strategy.sizing import IntegratedSizer
 
@@ -87,6 +88,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
     def _reset_state(self) -> None:
         self.counts: Counter[str] = Counter()
         self.causes: Counter[Cause] = Counter()
+        self._decisions = DecisionLog(self, self.counts, self.causes)
         self._event_loop: asyncio.AbstractEventLoop | None = None  # a backtest has none
         self._event_thread = 0
         self._instruments: dict[InstrumentId, Instrument] = {}
@@ -359,47 +361,28 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._roll_day()
         instrument = self._instruments[enriched.instrument_id]
         if self._policy.leaves_open(enriched, self._execution.position(instrument.id)):
-            self.counts["left_open"] += 1
-            if enriched.signal:
-                self.causes["position"] += 1
+            self._decisions.leave_open(enriched)
             return
         price = self._closes.current(instrument.id)
         self._reservations.release_ended(self._may_enter)
         decision = self._planner.decide(
             self.stage, enriched, instrument, price, self._equity, self._exposure, self._execution
         )
-        action, reason, cause = decision.action, decision.reason, decision.cause
         plan: Plan | str | None = None
-        if action in ("open", "reverse"):
+        if decision.action in ("open", "reverse"):
             plan = self._why_not_open(enriched, instrument, durable) or self._planner.plan(
                 decision, enriched, instrument, price, self._execution
             )
         record_days(self._journal, self._equity, self._day)
-        if isinstance(plan, Plan) and action == "open" and durable is None:
+        if isinstance(plan, Plan) and decision.action == "open" and durable is None:
             if self._postpone(enriched):
                 return
             self._entries.begin(instrument.id, plan, partial(self._on_durable_entry, enriched))
             return
         if isinstance(plan, str):
-            self.counts[plan] += 1
-            action, reason, cause, plan = (
-                ("refuse" if action == "open" else "close"),
-                plan,
-                cause_of(plan),
-                None,
-            )
-        self.counts[action] += 1
-        if cause:
-            self.causes[cause] += 1
-        self.log.info(f"{enriched.signal_id} of {enriched.source} for {instrument.id}: {action}, {reason}")
-        self.msgbus.publish(
-            f"decisions.{self.id}",
-            SignalDecision(
-                instrument.id, enriched.source, enriched.signal_id, action == "open", cause, decision.target
-            ),
-            external_pub=False,
-        )
-        self._order(action, decision, plan, enriched, instrument)
+            decision, plan = self._decisions.refuse(decision, plan), None
+        self._decisions.record(enriched, decision)
+        self._order(decision, plan, enriched, instrument)
 
     def _postpone(self, enriched: EnrichedSignal) -> bool:
         """Return whether an entry has to wait for its turn; it is decided about again then."""
@@ -412,14 +395,10 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         return True
 
     def _order(
-        self,
-        action: Action,
-        decision: RiskDecision,
-        plan: Plan | None,
-        enriched: EnrichedSignal,
-        instrument: Instrument,
+        self, decision: RiskDecision, plan: Plan | None, enriched: EnrichedSignal, instrument: Instrument
     ) -> None:
-        """Have an action carried out."""
+        """Have a decision carried out."""
+        action = decision.action
         if action == "open":
             assert plan is not None
             self._enter(instrument, plan)

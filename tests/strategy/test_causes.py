@@ -2,12 +2,13 @@
 
 import math
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 
 from backtests.market import Market, load_markets
 from ml4t_actor.settings import LabelSettings
-from ml4t_actor.strategy.causes import CAUSES, cause_of
+from ml4t_actor.strategy.causes import Cause, cause_of
 from ml4t_actor.strategy.risk import RiskLimits
 from ml4t_actor.strategy.sizing import IntegratedSizer
 from tests.support.risk_decisions import account, decide, held, instrument
@@ -65,7 +66,7 @@ def test_what_is_not_opened_has_its_cause(cause, arguments):
     decision = decide(**arguments)
     assert decision.action not in ("open", "reverse")
     assert decision.cause == cause
-    assert cause in CAUSES
+    assert cause in get_args(Cause)
 
 
 @pytest.mark.parametrize(
