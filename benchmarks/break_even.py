@@ -45,6 +45,7 @@ class BreakEvenTask:
     exit_on_signal: bool
     recorded: SetTask | None = None
     seed: int = 0
+    n_bars: int = N_WALK_BARS
 
     @property
     def where(self) -> str:
@@ -105,7 +106,7 @@ def told_later(
 def _market(task: BreakEvenTask) -> tuple[Bars, Signals]:
     primary = PRIMARIES[task.primary]()
     if task.recorded is None:
-        market = planted_market("walk", primary, task.seed, nature=nature_of(task.seed, N_WALK_BARS))
+        market = planted_market("walk", primary, task.seed, nature=nature_of(task.seed, task.n_bars))
         return market.bars, market.signals
     import pyarrow.parquet  # slow to import
 
@@ -180,7 +181,7 @@ def report(results: Sequence[BreakEvenResult]) -> str:
     return "\n".join(lines)
 
 
-def tasks_of(recorded: Sequence[SetTask], n_seeds: int) -> list[BreakEvenTask]:
+def tasks_of(recorded: Sequence[SetTask], n_seeds: int, n_bars: int = N_WALK_BARS) -> list[BreakEvenTask]:
     """Return both kinds of label for each recorded set, and for walks with both primaries."""
     return [
         *(
@@ -189,7 +190,7 @@ def tasks_of(recorded: Sequence[SetTask], n_seeds: int) -> list[BreakEvenTask]:
             for exits in (True, False)
         ),
         *(
-            BreakEvenTask(primary=primary, exit_on_signal=exits, seed=seed)
+            BreakEvenTask(primary=primary, exit_on_signal=exits, seed=seed, n_bars=n_bars)
             for seed in range(n_seeds)
             for primary in PRIMARIES
             for exits in (True, False)
@@ -203,7 +204,7 @@ def main(*, quick: bool = False, n_seeds: int = 8, n_jobs: int | None = None) ->
     recorded = [] if root is None else set_tasks(root, 20_000)[:2] if quick else set_tasks(root)
     if root is None:
         print("no market data: set ML4T_DATA; walks only")
-    tasks = tasks_of(recorded, 1 if quick else n_seeds)
+    tasks = tasks_of(recorded, 1, 20_000) if quick else tasks_of(recorded, n_seeds)
     print(report(fan_out(tell, tasks, n_jobs=1 if quick else n_jobs, progress=show)))
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks import break_even
 from benchmarks.break_even import BreakEvenResult, BreakEvenTask, band_line, observed, report, tell
 
 
@@ -58,9 +57,11 @@ def test_a_line_tells_of_the_rows_of_its_band_alone():
 
 
 @pytest.mark.parametrize("primary", ["trend", "mean_reversion"])
-def test_what_is_told_of_walks_that_primaries_leave_by_signals_is_what_is_observed(monkeypatch, primary):
-    monkeypatch.setattr(break_even, "N_WALK_BARS", 40_000)
-    results = [tell(BreakEvenTask(primary=primary, exit_on_signal=True, seed=seed)) for seed in range(3)]
+def test_what_is_told_of_walks_that_primaries_leave_by_signals_is_what_is_observed(primary):
+    tasks = [
+        BreakEvenTask(primary=primary, exit_on_signal=True, seed=seed, n_bars=40_000) for seed in range(3)
+    ]
+    results = [tell(task) for task in tasks]
     low, high = 0.1, 0.4
     bands = [(r, (r.threshold >= low) & (r.threshold < high)) for r in results]
     seen, error = observed([r.net[rows] for r, rows in bands])
