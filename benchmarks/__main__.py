@@ -8,6 +8,7 @@ from benchmarks import (
     break_even,
     coverage,
     enrichment,
+    expected_return,
     positive_control,
     predict_one_row,
     redis_latency,
@@ -44,6 +45,7 @@ def main() -> None:
         walks,
         break_even,
         coverage,
+        expected_return,
     ]
     if data_root() is None:
         print("no market data (ML4T_DATA): synthetic bars stand in, and what needs recorded data is left out")
