@@ -17,7 +17,7 @@ from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.registry import ModelBundle, ModelStore
 from ml4t_actor.settings import LabelSettings
 from ml4t_actor.training.loop import TrainingLoop
-from tests.support.compiled_models import plain_arrays, random_arrays
+from tests.support.compiled_models import plain_arrays, random_arrays, without_return
 from tests.support.training_settings import SETTINGS
 
 MINUTE = 60_000_000_000
@@ -152,6 +152,7 @@ def test_without_a_model_the_plain_odds_are_told_once_volatility_is_known(market
         assert later.break_even == walk.of(later.volatility)[1]
         for e in (first, later):
             assert (e.meta_confidence, e.confidence_low, e.confidence_high) == (0.5, 0.0, 1.0)
+            assert math.isnan(e.expected_return)
 
 
 def test_a_model_of_format_1_is_served_with_the_plain_odds(market_bars_1m, trained):
@@ -164,6 +165,45 @@ def test_a_model_of_format_1_is_served_with_the_plain_odds(market_bars_1m, train
     assert (e.confidence_low, e.confidence_high) == (0.0, 1.0)
     assert e.base_odds == random_walk_odds([e.volatility], 1.0, 1.0, COST, trained.exit_times)[0] > 0.0
     assert 0.0 < e.meta_confidence < 1.0
+    assert math.isnan(e.expected_return)
+
+
+def test_an_expected_return_comes_and_goes_with_the_model_that_knows_of_it(market_bars_1m, trained):
+    bars = market_bars_1m[:2_000]
+    told = bundle_of(trained)
+    untold = dataclasses.replace(
+        told, model=CompiledModel.from_arrays(without_return(told.model.to_arrays()))
+    )
+    loop = loop_of(told)
+    given = Signals(bars.ts_event[-1:], np.ones(1, np.int8), np.ones(1))
+    [first] = answers(loop, bars, given).values()
+    signal = SignalData(
+        instrument_id=ID, signal=1, strength=1.0, source="t", signal_id="again",
+        ts_event=int(bars.ts_event[-1]), ts_init=int(bars.ts_event[-1]),
+    )  # fmt: skip
+    found = []
+    for bundle in (untold, told):
+        loop.swap(bundle)
+        found.append(loop.process_signal(signal))
+    assert {e.status for e in (first, *found)} == {"ok"}
+    assert math.isfinite(first.expected_return)
+    assert math.isnan(found[0].expected_return)
+    assert found[0].meta_confidence == found[1].meta_confidence
+    assert math.isfinite(found[1].expected_return)
+    loop.retire()
+    assert math.isnan(loop.process_signal(signal).expected_return)
+
+
+@pytest.mark.parametrize("coefficient", [1e308, -1e308])
+def test_an_expected_return_that_is_none_is_an_error(market_bars_1m, trained, coefficient):
+    bars = market_bars_1m[:2_000]
+    n = len(NAMES)
+    bundle = bundle_of(trained, return_coefficient=np.full(n, coefficient), return_mean=np.full(n, -1e3))
+    loop = loop_of(bundle)
+    [e] = answers(loop, bars, Signals(bars.ts_event[-1:], np.ones(1, np.int8), np.ones(1))).values()
+    assert (e.status, e.meta_confidence, e.confidence_high) == ("error", 0.5, 1.0)
+    assert math.isnan(e.expected_return)
+    assert isinstance(loop.last_error, ArithmeticError)
 
 
 def flat(n: int) -> Bars:
@@ -180,8 +220,10 @@ def test_a_market_that_stands_still_has_no_odds(trained):
     [e] = answers(loop_of(bundle_of(trained)), bars, signals).values()
     assert (e.status, e.volatility) == ("bad_features", 0.0)
     assert (e.meta_confidence, e.base_odds, e.confidence_low, e.confidence_high) == (0.5, 0.0, 0.0, 1.0)
+    assert math.isnan(e.expected_return)
     [e] = answers(loop_of(bundle_of(trained, uses_odds=np.bool_(False))), bars, signals).values()
     assert e.status == "ok"  # the user's own labels have no barriers
+    assert math.isnan(e.expected_return)  # but a return is one in volatilities
 
 
 def test_an_answer_that_is_none_is_an_error(market_bars_1m, trained):

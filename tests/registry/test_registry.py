@@ -31,6 +31,7 @@ from ml4t_actor.meta_model.compiled import CompiledModel
 from ml4t_actor.meta_model.estimator import MetaModel
 from ml4t_actor.registry import BundleError, ModelBundle, ModelStore
 from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
+from tests.support.compiled_models import random_arrays
 from tests.support.paths import ROOT
 from tests.support.waiting import FAR_S, join
 
@@ -875,3 +876,39 @@ class TestConcurrency:
         assert child.exitcode == 0
         assert [name[:7] for name in store.versions()] == ["v000001", "v000002", "v000003", "v000004"]
         store.load(store.versions()[0])
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {},
+            {"model__return_coefficient": np.array([0.0, np.inf, 0.0])},
+            {"model__return_mean": np.zeros(4)},
+            {"model__return_scale": np.array([1.0, 0.0, 1.0])},
+            {"model__return_intercept": np.zeros(1)},
+            {"model__return_extra": np.zeros(3)},
+        ],
+    )
+    def test_arrays_that_make_no_expected_return(
+        self, store: ModelStore, changed: dict[str, np.ndarray]
+    ) -> None:
+        arrays, _ = random_arrays(1, "logistic", "none", n_features=3)
+        told = make_bundle(model=CompiledModel.from_arrays(arrays))
+        version = forge(store, told, {"serving.npz": npz(told, **changed)}, lambda manifest: None)
+        if changed:
+            assert refusal(store, version).reason == "incompatible"
+        else:
+            assert store.load(version).model.knows_return
+
+
+def test_expected_returns_are_stored_and_adopted_to_the_last_bit(store: ModelStore, tmp_path: Path) -> None:
+    for kind in ("logistic", "trees"):
+        arrays, _ = random_arrays(2, kind, "sigmoid", n_features=3)
+        saved = store.save(make_bundle(model=CompiledModel.from_arrays(arrays)))
+        again = ModelStore(tmp_path / "other").adopt(store, saved.version)
+        row = np.array([0.3, -1.0, 2.0])
+        for bundle in (store.load(saved.version), again):
+            answer = bundle.model.answer(row, 0.4, 0.01)
+            assert answer == saved.model.answer(row, 0.4, 0.01)
+            told = bundle.model.expected_return(answer.learned, 0.01, 0.001)
+            assert told == saved.model.expected_return(answer.learned, 0.01, 0.001)
+            assert np.isfinite(told)
