@@ -67,6 +67,7 @@ def barrier_step(
     high: float,
     low: float,
     close: float,
+    opened: float,
     is_last: bool,
 ) -> tuple[int, float]:
     """Step one open triple barrier by one bar.
@@ -82,6 +83,8 @@ def barrier_step(
         disables.
     high, low, close : float
         `log_price` of the bar's prices. `close` must be finite on the last bar.
+    opened : float
+        `log_price` of its open, NaN where it is not known: a stop that the bar opens beyond is filled there.
     is_last : bool
         Whether this is bar number `horizon` after the entry, where the vertical barrier stands.
 
@@ -94,7 +97,8 @@ def barrier_step(
     """
     barrier = touched_barrier(side, entry, profit, stop, high, low)
     if barrier == STOP:
-        return STOP, -stop
+        beyond = entry - opened if side > 0.0 else opened - entry
+        return STOP, -(beyond if beyond > stop else stop)
     if barrier == PROFIT:
         return PROFIT, profit
     if is_last:
@@ -128,6 +132,7 @@ def resolve_barriers(
     pt: float,
     sl: float,
     exits: IntArray,
+    opened: FloatArray,
 ) -> tuple[FloatArray, IntArray, NDArray[np.int8]]:
     """Return return, end and barrier of each event, from log prices of all bars and one volatility per bar.
 
@@ -162,7 +167,7 @@ def resolve_barriers(
                 if touched_barrier(s, entry, profit, stop, fine_high[b], fine_low[b]) == UNRESOLVED:
                     i += FINE
                     continue
-            outcome, r = barrier_step(s, entry, profit, stop, high[i], low[i], close[i], i == last)
+            outcome, r = barrier_step(s, entry, profit, stop, high[i], low[i], close[i], opened[i], i == last)
             if outcome == VERTICAL and i < vertical:
                 outcome = SIGNAL
             if outcome != UNRESOLVED:

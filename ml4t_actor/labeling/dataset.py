@@ -194,6 +194,7 @@ def build_dataset(
             sl=settings.labels.stop_barrier,
             cost=settings.labels.cost,
             exits=exits[keep],
+            open=bars.open,
         )
         y[keep], ret[keep], end[keep] = outcome.label, outcome.ret, outcome.end
         by_signal[keep] = outcome.barrier == SIGNAL

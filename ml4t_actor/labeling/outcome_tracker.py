@@ -152,7 +152,7 @@ class OutcomeTracker:
         self._above: list[tuple[float, int]] = []
         self._below: list[tuple[float, int]] = []
         # Compile now, and not at the first touch on the event thread.
-        barrier_step(1.0, log_price(1.0), 1.0, 1.0, 0.0, 0.0, 0.0, False)
+        barrier_step(1.0, log_price(1.0), 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, False)
 
     @property
     def n_open(self) -> int:
@@ -292,7 +292,9 @@ class OutcomeTracker:
         self._drop_stale_levels()
         return resolved
 
-    def update(self, ts_event: int, high: float, low: float, close: float) -> list[Resolution]:
+    def update(
+        self, ts_event: int, high: float, low: float, close: float, open: float = math.nan
+    ) -> list[Resolution]:
         """Take a closed bar and return what it resolves, in order of entry.
 
         Parameters
@@ -301,6 +303,8 @@ class OutcomeTracker:
             Its close, UNIX nanoseconds, later than that of the bar before.
         high, low, close : float
             Prices. A bar whose high or low is not positive and finite touches nothing.
+        open : float, default nan
+            Price at which it opened: a stop that it lies beyond is filled there. Where it is not known, NaN.
 
         Raises
         ------
@@ -323,7 +327,7 @@ class OutcomeTracker:
         self._log_close = log_close
         self._share += 1.0 / max(len(self._open), 1)
         if self._open:
-            resolved += self._step(log_price(high), log_price(low))
+            resolved += self._step(log_price(high), log_price(low), log_price(open))
         self._ending.clear()
         self._drop_stale_levels()
         return resolved
@@ -398,7 +402,7 @@ class OutcomeTracker:
         heappush(self._above, (_lowest_touch(barrier.entry, up), number))
         heappush(self._below, (_lowest_touch(-barrier.entry, down), number))
 
-    def _step(self, high: float, low: float) -> list[Resolution]:
+    def _step(self, high: float, low: float, opened: float) -> list[Resolution]:
         """Resolve what the last bar, of these log prices, touches or ends."""
         above: list[tuple[float, int]] = []
         below: list[tuple[float, int]] = []
@@ -421,6 +425,7 @@ class OutcomeTracker:
                 high,
                 low,
                 self._log_close,
+                opened,
                 bars >= self.labels.horizon_bars or barrier.ending,
             )
             if outcome == VERTICAL and bars < self.labels.horizon_bars:

@@ -70,6 +70,7 @@ def triple_barrier_labels(
     sl: float,
     cost: float,
     exits: ArrayLike | None = None,
+    open: ArrayLike | None = None,
 ) -> BarrierLabels:
     """Label events by the barrier that price touches first (Lopez de Prado 2018, ch. 3), over log returns.
 
@@ -101,6 +102,9 @@ def triple_barrier_labels(
     exits : int (n,), optional
         Bar index, after that of the event, at whose close a later signal ends the trade (`exit_bars`); `NO_EXIT`, or
         any beyond the horizon, for none.
+    open : float (n_bars,), optional
+        Price at which each bar opened: a stop that it lies beyond is filled there, and returns what that gives. By
+        default, and where it is not positive and finite, stops return their distance.
 
     Returns
     -------
@@ -137,6 +141,7 @@ def triple_barrier_labels(
         name: _column(name, values)
         for name, values in (("high", high), ("low", low), ("close", close), ("volatility", volatility))
     }
+    columns["open"] = np.full_like(columns["close"], np.nan) if open is None else _column("open", open)
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"prices and volatility need one value per bar each, their lengths were {lengths}")
@@ -162,6 +167,7 @@ def triple_barrier_labels(
         float(pt),
         float(sl),
         ends,
+        log_prices(columns["open"]),
     )
     label = np.where(barrier == UNRESOLVED, -1, ret > cost).astype(np.int8)
     return BarrierLabels(label, ret, end, barrier)

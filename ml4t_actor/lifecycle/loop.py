@@ -1,5 +1,6 @@
 """The lifecycle loop: records outcomes, watches the model that serves, and brings both together."""
 
+import math
 from collections.abc import Mapping
 
 from ml4t_actor.inference import Answer, InferenceLoop
@@ -104,10 +105,16 @@ class LifecycleLoop:
         self._outcomes.record_outcome(source, signal_id, ret, ts_event)
 
     def on_bar(
-        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
+        self,
+        instrument_id: InstrumentId,
+        ts_event: int,
+        high: float,
+        low: float,
+        close: float,
+        open: float = math.nan,
     ) -> None:
         """Handle a bar that the inference loop has accepted, and report what it resolved."""
-        self._outcomes.on_bar(instrument_id, ts_event, high, low, close)
+        self._outcomes.on_bar(instrument_id, ts_event, high, low, close, open)
 
     def check(self) -> None:
         """Look after what no bar resolved, the ledger's troubles, and the model."""

@@ -172,12 +172,18 @@ class OutcomeRecorder:
         self._ledger.record_signal(self._row(enriched, None, None), snapshot)
 
     def on_bar(
-        self, instrument_id: InstrumentId, ts_event: int, high: float, low: float, close: float
+        self,
+        instrument_id: InstrumentId,
+        ts_event: int,
+        high: float,
+        low: float,
+        close: float,
+        open: float = math.nan,
     ) -> None:
         """Handle a bar that the inference loop has accepted, and report what it resolved."""
         tracker = self._trackers[instrument_id]
         # Features that started cold may be shown bars again that the barriers have counted.
-        resolved = tracker.update(ts_event, high, low, close) if ts_event > tracker.state[1] else []
+        resolved = tracker.update(ts_event, high, low, close, open) if ts_event > tracker.state[1] else []
         self._resolve(resolved, self._snapshot(instrument_id), ts_event)
 
     def record_outcome(self, source: str, signal_id: str, ret: float, ts_event: int) -> None:

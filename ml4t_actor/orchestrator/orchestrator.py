@@ -173,7 +173,7 @@ class ML4TOrchestrator:
             alive=alive,
         )
         if accepted and self._lifecycle is not None:
-            self._lifecycle.on_bar(instrument_id, ts_event, high, low, close)
+            self._lifecycle.on_bar(instrument_id, ts_event, high, low, close, open)
         return accepted
 
     def update_trade(

@@ -37,18 +37,26 @@ def label_settings(horizon, pt=1.0, sl=1.0, cost=0.0, max_gap=10):
     )
 
 
-def run(tracker, market, events, side, *, first=0, last=None, sources=None):
+def opens_of(market):
+    """Opens around each close, in steps of the volatility, where that is a number."""
+    *_, close, volatility = market
+    with np.errstate(all="ignore"):
+        return close * np.exp(volatility * (np.arange(len(close)) * 7 % 5 - 2))
+
+
+def run(tracker, market, events, side, *, first=0, last=None, sources=None, opens=None):
     """Give a tracker the bars from `first` to before `last`, opening each event after its bar.
 
     With `sources`, one of each event, it ends the open ones of its source before; those of side 0 do nothing else.
     """
     ts, high, low, close, volatility = (column.tolist() for column in market)
+    opens = (opens_of(market) if opens is None else opens).tolist()
     at = {}
     for k, event in enumerate(events):
         at.setdefault(int(event), []).append(k)
     resolved = []
     for i in range(first, len(ts) if last is None else last):
-        resolved += tracker.update(ts[i], high[i], low[i], close[i])
+        resolved += tracker.update(ts[i], high[i], low[i], close[i], opens[i])
         for k in at.get(i, ()):
             if sources is not None:
                 source = sources[k]
@@ -97,6 +105,7 @@ def _expected(market, events, side, labels, ends):
         sl=labels.stop_barrier,
         cost=labels.cost,
         exits=np.array([bar for bar, _ in ends], np.int64),
+        open=opens_of(market),
     )
     gaps = np.flatnonzero(np.diff(ts) > labels.max_gap_bars * MINUTE) + 1
     resolved, still_open, spans = {}, [], {}
@@ -277,7 +286,7 @@ def test_a_touch_that_only_rounding_makes_is_found(spread):
         for _ in range(abs(ulps)):
             volatility = math.nextafter(volatility, math.copysign(math.inf, ulps))
         side = 1.0 if price > entry else -1.0
-        touched = barrier_step(side, entry, volatility, 9.0, price, price, price, False)[0] == PROFIT
+        touched = barrier_step(side, entry, volatility, 9.0, price, price, price, price, False)[0] == PROFIT
         disagreements += touched != (side * price >= side * entry + volatility)
         column = np.array([here, there, there])
         market = (times(3), column, column, column, np.full(3, volatility))
@@ -525,7 +534,7 @@ def test_training_and_the_tracker_agree_on_data_with_gaps(market_bars_1m):
         feature_names=("volatility", "strength"),
     )  # fmt: skip
     tracker = OutcomeTracker(training.labels, MINUTE)
-    resolved = by_key(run(tracker, market, events, side, sources=["a"] * 1_500))
+    resolved = by_key(run(tracker, market, events, side, sources=["a"] * 1_500, opens=bars.open))
     kept = [k for k in range(1_500) if side[k] and resolved[k][0] != UNRESOLVED]
     assert len(dataset) == len(kept) > 500
     assert dataset.dropped["zero_signal"] == (side == 0).sum()

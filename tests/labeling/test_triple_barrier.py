@@ -23,7 +23,7 @@ from ml4t_actor.labeling.triple_barrier import (
 LN2 = log_price(2.0)
 
 
-def plain_outcome(market, event, side, *, horizon, pt, sl, cost, exits=NO_EXIT):
+def plain_outcome(market, event, side, *, horizon, pt, sl, cost, exits=NO_EXIT, open=None):
     """Restate the definition for one event: (label, ret, end, barrier)."""
     high, low, close, volatility = market
     unresolved = (-1, math.nan, -1, UNRESOLVED)
@@ -38,6 +38,8 @@ def plain_outcome(market, event, side, *, horizon, pt, sl, cost, exits=NO_EXIT):
             excursions = [side * (log_price(price) - entry) for price in (high[bar], low[bar])]
             if min(excursions) <= -(sl * v):
                 ret, barrier = -(sl * v), STOP
+                if open is not None and math.isfinite(log_price(open[bar])):
+                    ret = min(ret, side * (log_price(open[bar]) - entry))
                 return int(ret > cost), ret, bar, barrier
             if max(excursions) >= pt * v:
                 ret, barrier = pt * v, PROFIT
@@ -110,6 +112,10 @@ def labelled(draw, max_bars=60, max_horizon=70):
     if draw(st.booleans()):
         after = draw(st.lists(bars_to_an_exit(max_horizon), min_size=len(events), max_size=len(events)))
         barriers["exits"] = [min(event + bars, NO_EXIT) for event, bars in zip(events, after, strict=True)]
+    if draw(st.booleans()):
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        barriers["open"] = market[2] * 2.0 ** rng.integers(-2, 3, n_bars)
+        barriers["open"][rng.random(n_bars) < 0.1] = draw(st.sampled_from([np.nan, np.inf, 0.0]))
     return market, events, side, barriers
 
 
@@ -166,6 +172,9 @@ def test_a_mirrored_market_gives_mirrored_sides_the_same_labels(case):
     there = label((high, low, close, volatility), events, side, **barriers)
     mirror = (1.0 / low, 1.0 / high, 1.0 / close, volatility)
     # 1 / inf is 0, which cannot touch either: not positive.
+    if "open" in barriers:
+        with np.errstate(divide="ignore"):
+            barriers["open"] = 1.0 / barriers["open"]
     back = label(mirror, events, [-s for s in side], **barriers)
     assert rows(there) == rows(back)
 
@@ -191,9 +200,14 @@ def test_a_mirrored_market_of_ordinary_prices_gives_the_same_labels():
     np.testing.assert_allclose(there.ret, back.ret, rtol=0.0, atol=1e-13)
 
 
-def of_event(barriers, k):
-    """Return the arguments for one event alone."""
-    return barriers | {"exits": [barriers["exits"][k]]} if "exits" in barriers else barriers
+def of_event(barriers, k, n_bars=None):
+    """Return the arguments for one event alone, of the first bars."""
+    own = dict(barriers)
+    if "exits" in own:
+        own["exits"] = [own["exits"][k]]
+    if "open" in own:
+        own["open"] = own["open"][:n_bars]
+    return own
 
 
 @given(labelled(), st.integers(0, 2**32 - 1))
@@ -224,9 +238,11 @@ def test_a_label_exists_from_its_end_on_and_not_a_bar_sooner(case):
             continue
         known = tuple(column[: end + 1] for column in market)
         sooner = tuple(column[:end] for column in market)
-        own = of_event(barriers, k)
+        own = of_event(barriers, k, end + 1)
         assert rows(label(known, [event], [side[k]], **own)) == [rows(original)[k]]
-        assert rows(label(sooner, [event], [side[k]], **own)) == [(-1, None, -1, UNRESOLVED)]
+        assert rows(label(sooner, [event], [side[k]], **of_event(barriers, k, end))) == [
+            (-1, None, -1, UNRESOLVED)
+        ]
 
 
 @given(labelled())
@@ -272,6 +288,7 @@ def test_stepping_bar_by_bar_agrees_with_the_batch_bit_for_bit():
                 log_price(high[bar]),
                 log_price(low[bar]),
                 log_price(close[bar]),
+                math.nan,
                 bar == event + 40,
             )
             if barrier != UNRESOLVED:
@@ -319,6 +336,23 @@ def test_a_bar_that_touches_both_barriers_counts_as_the_stop(side):
 
 def test_a_gap_beyond_the_barrier_returns_the_barrier():
     assert rows(label(flat(9, high=(3, 16.0)), [1], [1], **ONE)) == [(1, LN2, 3, PROFIT)]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_stop_that_a_bar_opens_beyond_is_filled_at_the_open(side):
+    """And a target, a limit order, at its price."""
+    for opened, ret, barrier in (
+        (4.0, 2 * LN2, STOP),
+        (2.0, LN2, STOP),
+        (1.5, LN2, STOP),
+        (0.125, LN2, PROFIT),
+    ):
+        opens = np.ones(9)
+        opens[3] = opened**-side
+        reach = {"low": (3, 0.25)} if (side == 1) == (barrier == STOP) else {"high": (3, 4.0)}
+        found = label(flat(9, **reach), [1], [side], **ONE, open=opens)
+        assert found.barrier == barrier
+        assert found.ret == pytest.approx(barrier * ret, abs=1e-15)
 
 
 def test_the_event_bar_itself_touches_nothing_and_the_bar_at_the_horizon_does():
