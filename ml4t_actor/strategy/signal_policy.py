@@ -70,7 +70,7 @@ class SignalPolicy:
         return entry is None or entry.source == enriched.source
 
     def leaves_open(self, enriched: EnrichedSignal, position: PositionView | None) -> bool:
-        """Return whether a zero or opposite signal leaves the position to its barriers, as the labels have it."""
+        """Return whether a zero or opposite signal leaves the position to its barriers, as its labels do."""
         if self._exit_on_signal or position is None:
             return False
         held = position.signed_quantity

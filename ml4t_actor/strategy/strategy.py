@@ -98,7 +98,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         self._execution: OrderExecution = BacktestExecution(self, self.counts)
         self._reservations = Reservations()
         limits, labels = self.config.limits, self.config.labels
-        self._closes = BarCloses(self, self._bar_types, self.config.stamped_at, labels.horizon_bars)
+        self._closes = BarCloses(self, self._bar_types, self.config.stamped_at, labels)
         self._planner = EntryPlanner(self.config, self._closes)
         self._exposure = Exposure(
             self,
@@ -255,7 +255,7 @@ class EnrichedSignalStrategy(Strategy):  # type: ignore[misc]  # Nautilus's comp
         instrument_id, closed_ns = bar.bar_type.instrument_id, self._closes.closed_ns(bar)
         if not self._execution.accept_bar(instrument_id, closed_ns):
             return
-        price = self._closes.newest[instrument_id] = bar.close.as_double()
+        price = self._closes.take(bar, closed_ns, self._execution.trades.get(instrument_id))
         if self._execution.is_foreign(instrument_id):
             return
         self._entries.end_closed(instrument_id, self._execution.trades.get(instrument_id))
