@@ -70,7 +70,7 @@ def test_stop_and_target_are_sent_when_the_entry_is_filled_for_its_quantity(side
     filled = next(e for e in desk.venue.log("user", desk.begun) if e["body"]["channel"] == "user")
     posts = desk.venue.log("post", desk.begun)
     assert posts[0]["n"] < filled["n"] < posts[1]["n"]
-    price = desk.node.events("bar")[-1]["close"]
+    price = float(entry["p"]) / (1 + 0.005 * side)  # the quote, from which the adapter makes a limit
     trigger = float(stop["t"]["trigger"]["triggerPx"])
     assert trigger == pytest.approx(price * math.exp(-side * 0.01), rel=5e-4)
     assert float(stop["p"]) == pytest.approx(trigger * (1 - 0.05 * side), rel=1e-4)  # 0.5 % by the adapter
@@ -299,20 +299,22 @@ def test_without_quotes_nothing_is_opened_but_positions_are_left(other):
 @pytest.mark.parametrize("silent", [False, True], ids=["bars", "no bars"])
 def test_the_horizon_ends_by_bars_or_by_the_clock(silent, other):
     # A candle takes a second here, but three minutes by the clock would be too long for a test: so bars of a second.
-    settings = SETTINGS | {"labels": {"horizon_bars": 4, "cost": 0.0}}
+    horizon_bars = 12 if silent else 4  # by the clock long enough to enter and to silence the feed
+    settings = SETTINGS | {"labels": {"horizon_bars": horizon_bars, "cost": 0.0}}
     if silent:
         settings["bar_types"] = ["BTC-USD-PERP.HYPERLIQUID-1-SECOND-LAST-INTERNAL"]
     with Trader(other, strategy=settings, data_engine={"time_bars_build_with_no_updates": False}) as node:
         case = Case(node, other)
         case.until(lambda: len(node.events("bar")) > 1, "bars")
         case.enter()
-        entered = len(node.events("bar"))
         if silent:
             other.control("feed", paused=True)
         case.until_flat()
         assert case.counts["exit_horizon"] == 1
-        bars = len(node.events("bar")) - entered
-        assert bars < 4 if silent else 4 <= bars <= 5
+        kinds = [report["kind"] for report in node.reports if report["kind"] in ("bar", "OrderSubmitted")]
+        entry, exit_ = (kinds.index("OrderSubmitted"), len(kinds) - 1 - kinds[::-1].index("OrderSubmitted"))
+        bars = kinds[entry:exit_].count("bar")
+        assert bars < horizon_bars if silent else 4 <= bars <= 5
 
 
 @pytest.mark.parametrize("what", ["both", "no stop", "no position"])
