@@ -94,7 +94,8 @@ class LiveEquity(RecordedEquity):
 
     Where nothing can be asked, a report that fits, with no fill within 2 s and no order on its way, is compared with
     the expectation itself. What is missing is a loss, a withdrawal too: nobody can tell them apart. What is more by a
-    cent and 0.25 % of the notional is a deposit.
+    cent and 0.25 % of the notional is a deposit. A day that begins in doubt opens with the higher of the first look and
+    the first such report.
 
     An account whose balance Nautilus calculates itself, as in the sandbox, is always up to date, as in a backtest.
 
@@ -212,12 +213,12 @@ class LiveEquity(RecordedEquity):
             self._realized[key] = self._realized.get(key, _ZERO) + realized_profit(position)
 
     def _on_opening(self, key: AccountKey) -> None:
-        """Have the venue asked for its fills since now, where it is not known what was traded so far."""
-        now = self._now_ns()
-        is_known = (
-            key in self._stated and key not in self.unknown | self._inferred and self._is_quiet(key, now)
-        )
-        if self._statements.can_ask(key[0].value) and not is_known:
+        """Have the opening settled later, where it is not known what was traded so far."""
+        if key not in self._base:
+            return  # Nautilus calculates it
+        now, can_ask = self._now_ns(), self._statements.can_ask(key[0].value)
+        is_known = key not in self.unknown | self._inferred and self._is_quiet(key, now)
+        if not is_known or (can_ask and key not in self._stated):
             self.unsettled[key] = UnsettledOpening(now // MILLISECOND_NS, self._exposure.prices(key))
             self._request_statement(key)
 
@@ -338,8 +339,15 @@ class LiveEquity(RecordedEquity):
                 self._request_statement(key)
             return
         del self._pending[key]
-        if is_as_expected and key not in self.unknown:
-            return
+        if not is_as_expected or key in self.unknown:
+            self._count_difference(key, report, difference, is_as_expected=is_as_expected)
+        self._inferred.discard(key)
+        self._settle_by_report(key, report.equity)
+
+    def _count_difference(
+        self, key: AccountKey, report: _Report, difference: Decimal, *, is_as_expected: bool
+    ) -> None:
+        """Count what a report differs by, where nothing can be asked."""
         self._base[key] += difference
         self._notional[key] = self._reports.held(key).notional
         is_doubted = key in self.unknown

@@ -27,6 +27,14 @@ class RecordedEquity(Equity):
         else:
             self.opening[key] = opening
 
+    def _settle_by_report(self, key: AccountKey, equity: Decimal) -> None:
+        """Let the day have opened with no less than is reported, where nothing says what was traded by then.
+
+        Of what turns out to be there it can't be told whether it was gained today.
+        """
+        if self.unsettled.pop(key, None) is not None and key in self.opening:
+            self.opening[key] = max(self.opening[key], equity - self.transferred.get(key, _ZERO))
+
     def _count_records(
         self, key: AccountKey, transfers: list[Transfer], funded: Decimal, equity: Decimal
     ) -> None:

@@ -183,6 +183,29 @@ def test_so_it_is_by_another_life_of_the_same_day(desk):
     assert not other.equity.unsettled
 
 
+@pytest.mark.parametrize("sold", [50_300.0, 48_000.0])
+def test_where_nothing_can_be_asked_what_turns_out_to_be_there_is_no_gain_of_the_day(sold):
+    """The node still holds at midnight what the venue has closed better, or worse, than it seems."""
+    desk = Desk(is_asked=False).start()
+    desk.trade(BTC, "1.0", 50_000.0)
+    desk.settled()
+    desk.send_order(BTC)
+    desk.fill_at_venue(BTC, "-1.0", sold)
+    desk.price(BTC, 49_900.0)
+    opened = open_day(desk)
+    known = desk.day_open()
+    desk.wait(4)
+    desk.fill_here(BTC, "-1.0", 0.0, Decimal(0))
+    desk.wait(40)
+    desk.settled()
+    assert float(desk.marked()) == near(opened)
+    assert float(desk.day_open()) == near(max(opened, known))
+    assert not desk.equity.unsettled
+    desk.transfer(5_000)
+    desk.settled()
+    assert float(desk.day_open()) == near(max(opened, known) + 5_000)
+
+
 def test_where_all_is_known_it_is_not_asked_for(desk):
     desk.trade(BTC, "0.5", 50_000.0)
     desk.settled()

@@ -37,6 +37,7 @@ class TradingDay:
         self._before: deque[float] = deque(maxlen=int(_BAR_S / step_s) + 1)
         self._seen_s = self._below_s = 0.0
         self._lowest, self._highest = math.inf, -math.inf  # opening equity, less what was paid in before
+        self._gross = 0.0  # at the last step: what was held at midnight may be closed before the next one
         self.opening_gross, self.halted = 0.0, False
 
     def pay_in(self, amount: float) -> None:
@@ -46,7 +47,7 @@ class TradingDay:
     def roll(self, now_ns: int, gross: float) -> None:
         """Begin a day, if it is time to."""
         if now_ns // _DAY_NS != self._day:
-            self.opening_gross = gross if self._day >= 0 else 0.0
+            self.opening_gross = max(gross, self._gross) if self._day >= 0 else 0.0
             self._day = now_ns // _DAY_NS
             self._seen_s = self._below_s = 0.0
             self._lowest = min(self._before, default=math.inf)
@@ -56,6 +57,7 @@ class TradingDay:
     def step(self, now_ns: int, equity: float, gross: float, *, runs: bool, hears: bool) -> None:
         """Time has passed: a node that `runs` looks at the account, and `hears` of it while the venue answers."""
         self.roll(now_ns, gross)
+        self._gross = gross
         self._equities.append(equity)
         self._before.append(equity - self._flows)
         if self._seen_s <= _OPENING_S:
