@@ -12,6 +12,7 @@ SETTINGS: dict[str, Any] = {
     "bar_types": [BARS],
     "labels": {"horizon_bars": 100, "cost": 0.0},
     "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.5},
+    "risk_target": None,  # the limits are what tests run into
     "order_timeout": 4.0,
     "check_interval": 3.0,
     "cooldown_bars": 0,  # a bar is a minute by the clock, and a second at the stub

@@ -46,6 +46,7 @@ from ml4t_actor.node.run import _Runner
 from ml4t_actor.node.venues import order_statuses, statements
 from ml4t_actor.strategy import EnrichedSignalStrategy, EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.account.exposure import account_key
+from ml4t_actor.strategy.journal.sqlite_journal import SqliteJournal
 
 INSTRUMENT_ID = InstrumentId.from_str("BTC-USD-PERP.HYPERLIQUID")
 
@@ -144,6 +145,7 @@ class Remote(Actor):  # type: ignore[misc]  # Nautilus's compiled base has no st
             "is_stated": bool(strategy._equity._stated),
             "equity": None if instrument is None else float(strategy._equity.view(instrument).equity),
             "counts": dict(strategy.counts),
+            "durable_exits": _durable_exits(strategy),
             "busy": [str(i) for i, trade in strategy._execution.trades.items() if trade.in_flight],
             "balances": {} if account is None else {str(k): str(v) for k, v in account.balances().items()},
             "positions": {
@@ -161,6 +163,14 @@ def _day_result(strategy: EnrichedSignalStrategy) -> float | None:
         now, key = equity.mark(instrument), account_key(instrument)
         return float(now - equity.day_open(key)) if key in equity.opening else None
     return None
+
+
+def _durable_exits(strategy: EnrichedSignalStrategy) -> list[str]:
+    """Return in which instruments positions are to be closed, when all of the journal is in its file."""
+    journal = strategy._journal
+    if not isinstance(journal, SqliteJournal) or journal._n_durable < journal._n_recorded:
+        return []
+    return journal.exits_wanted()
 
 
 def _order_fields(order: Order) -> dict[str, object]:

@@ -100,7 +100,7 @@ def test_a_close_that_waits_for_an_order_in_flight_survives_a_kill(venue, settin
         case.enter(signal_id="a")
         venue.control("orders", lose=["reduce_only"])
         node.publish(0)  # its order is lost on the way
-        case.until(lambda: case.counts.get("exit_signal"), "the exit")
+        case.until(lambda: node.state()["durable_exits"], "the exit in the journal")
         node.stop(SIGKILL)
     assert case.position() > 0
     assert len(case.orders()) == 2

@@ -341,6 +341,7 @@ def _settings(plan: Plan, folder: str) -> dict[str, Any]:
     return {
         "strategy": {
             **plan.strategy,
+            "risk_target": None,  # as in `node.py`
             "bar_types": [f"{instrument_id(coin)}-1-MINUTE-LAST-EXTERNAL" for coin in COINS],
             "journal_path": f"{folder}/orders.sqlite",
             "order_timeout": ORDER_TIMEOUT_S,
