@@ -3,11 +3,15 @@
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from backtests.costs import TradingCosts
+from backtests.engine import NO_COSTS
 from backtests.market import UNIVERSES, load_markets
 from backtests.primaries import PRIMARIES
+from backtests.training import round_trip_cost
 from ml4t_actor.labeling.triple_barrier import PROFIT, SIGNAL, STOP, VERTICAL
 from ml4t_actor.settings import LabelSettings
 from tests.support.label_trades import Comparison, compare, cut, trade_all
@@ -20,11 +24,18 @@ UNTIL_BARRIERS = LabelSettings(
 
 
 def compared(
-    universe: str, primary: str, labels: LabelSettings, models: Path, n_bars: int, *, fees: bool = False
+    universe: str,
+    primary: str,
+    labels: LabelSettings,
+    models: Path,
+    n_bars: int,
+    *,
+    fees: bool = False,
+    costs: TradingCosts = NO_COSTS,
 ) -> Comparison:
     """Return the comparison of a universe's last market, the least liquid one."""
     market = cut(load_markets(universe)[-1], n_bars, fees=fees)
-    signals, positions = trade_all(market, primary, labels, models)
+    signals, positions = trade_all(market, primary, labels, models, costs)
     found = compare(market, labels, signals, positions)
     assert sum(found.aside.values()) + len(found.label) == sum(s.signal != 0 for s in signals)
     return found
@@ -65,12 +76,22 @@ def test_trades_return_what_labels_say_for_every_primary_and_universe(universe, 
     assert min(ways[way] for way in (PROFIT, STOP, VERTICAL, SIGNAL)) >= 5
 
 
-def test_with_fees_a_trade_returns_less_by_the_fees_that_are_modelled(tmp_path):
-    """Those of a taker both ways, and of a maker where the target, a limit order, was filled."""
+def test_with_frictions_trades_return_less_by_the_cost_that_is_modelled(tmp_path):
+    """By the cost that labels count, less what a target saves: a limit order pays a maker's fee and no spread."""
+    costs = TradingCosts(spread_bp=2.0, stop_slippage_bp=5.0, latency_ms=0.0, funding_rate=0.0, entry="close")
     market = load_markets("bitfinex_1m")[-1]
     taker, maker = float(market.instrument.taker_fee), float(market.instrument.maker_fee)
-    found = compared("bitfinex_1m", "trend", NEAR, tmp_path, 4_000, fees=True)
-    check(found, 100)
-    exits = np.where(np.array(found.barrier) == PROFIT, maker, taker)
-    modelled = taker + exits * np.exp(found.trade)  # as a share of the notional at the entry, long or short
-    assert np.mean(found.cost) == pytest.approx(np.mean(modelled), rel=0.02)
+    found = compared("bitfinex_1m", "trend", NEAR, tmp_path, 4_000, fees=True, costs=costs)
+    assert len(found.label) >= 100
+    stops, targets = (np.mean(np.array(found.barrier) == way) for way in (STOP, PROFIT))
+    assert stops > 0.2
+    assert targets > 0.2
+    told = round_trip_cost([market], msgspec.structs.replace(costs, stop_share=float(stops)))
+    saved = targets * (taker - maker + 1e-4 * costs.spread_bp / 2.0)
+    lost = np.array(found.label) - np.array(found.trade) + np.array(found.cost)
+    assert np.mean(lost) == pytest.approx(told - saved, rel=0.02)
+    # And each by what its own end costs, to the tick of the prices.
+    half, slip = 1e-4 * costs.spread_bp / 2.0, 1e-4 * costs.stop_slippage_bp
+    own = {STOP: taker + half + slip, PROFIT: maker, VERTICAL: taker + half, SIGNAL: taker + half}
+    expected = taker + half + np.array([own[way] for way in found.barrier])
+    np.testing.assert_allclose(lost, expected, rtol=0.0, atol=1e-4)

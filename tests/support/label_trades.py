@@ -10,12 +10,13 @@ import numpy as np
 from nautilus_trader.backtest.config import BacktestEngineConfig
 from nautilus_trader.backtest.engine import BacktestEngine
 from nautilus_trader.config import LoggingConfig
-from nautilus_trader.model.enums import AccountType, OmsType
 from nautilus_trader.model.events import OrderFilled, OrderRejected
-from nautilus_trader.model.objects import Money
 
-from backtests.market import Market, nautilus_bars
+from backtests.costs import TradingCosts
+from backtests.engine import NO_COSTS
+from backtests.market import Market
 from backtests.primaries import PRIMARIES, PrimaryActor, PrimaryConfig
+from backtests.venue import add_markets
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.config import ML4TActorConfig
 from ml4t_actor.kernels.barriers import log_price
@@ -29,7 +30,7 @@ from ml4t_actor.strategy.orders.order_ids import entry_id
 from ml4t_actor.strategy.orders.trade import barriers
 from ml4t_actor.strategy.risk import RiskLimits
 
-EQUITY = 1_000_000
+EQUITY = 1_000_000.0
 FRACTION = 0.001  # of the equity: what a single bar can fill
 VOLUME = 1e6
 
@@ -96,22 +97,15 @@ def cut(market: Market, n_bars: int, *, fees: bool = False) -> Market:
 
 
 def trade_all(
-    market: Market, primary: str, labels: LabelSettings, models: Path
+    market: Market, primary: str, labels: LabelSettings, models: Path, costs: TradingCosts = NO_COSTS
 ) -> tuple[list[EnrichedSignal], dict[int, Position]]:
     """Trade a primary's signals flat, through actor and strategy; return them and, by their number, the positions."""
-    instrument = market.instrument
     bar_types = [str(market.bar_type)]
     engine = BacktestEngine(
         BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True), run_analysis=False)
     )
-    engine.add_venue(
-        instrument.id.venue,
-        oms_type=OmsType.NETTING,
-        account_type=AccountType.MARGIN,
-        starting_balances=[Money(EQUITY, instrument.get_settlement_currency())],
-    )
-    engine.add_instrument(instrument)
-    engine.add_data(nautilus_bars(market))
+    add_markets(engine, [market], costs, EQUITY)
+    engine.sort_data()
     path = f"backtests.primaries:{PRIMARIES[primary].__name__}"
     engine.add_actor(PrimaryActor(PrimaryConfig(bar_types=[market.bar_type], primary=path)))
     actor = ML4TActorConfig(
