@@ -11,7 +11,6 @@ BARS = "BTC-USD-PERP.HYPERLIQUID-1-MINUTE-LAST-EXTERNAL"
 SETTINGS: dict[str, Any] = {
     "bar_types": [BARS],
     "labels": {"horizon_bars": 100, "cost": 0.0},
-    "risk_target": None,  # a size is a share of equity
     "limits": {"max_position_fraction": 0.5, "max_daily_loss": 0.5},
     "risk_target": None,  # the limits are what tests run into
     "order_timeout": 4.0,
