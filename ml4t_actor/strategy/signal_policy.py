@@ -22,6 +22,8 @@ class FullSizeSignal:
     meta_confidence: float = 1.0
     regime_weight: float = 1.0
     toxicity: float = 0.0
+    expected_return: float = 1e9  # beyond any ramp, of a volatility of one
+    volatility: float = 1.0
 
 
 class SignalPolicy:

@@ -411,8 +411,16 @@ def test_a_field_that_neither_has_is_named_and_a_status_may_be_missing():
 model_output = st.one_of(
     st.floats(), st.floats(-2.0, 2.0), st.sampled_from([0, 1, -1, None, 1e308, "0.9", 10**400])
 )
+told = {
+    "expected_return": st.one_of(st.just(math.nan), st.floats(-5.0, 50.0)),
+    "volatility": st.floats(1e-4, 0.1),
+}
 confident = st.builds(
-    enrich, st.sampled_from([-1, 1]), strength=st.floats(0.2, 1.0), meta_confidence=st.floats(0.7, 1e300)
+    enrich,
+    st.sampled_from([-1, 1]),
+    strength=st.floats(0.2, 1.0),
+    meta_confidence=st.floats(0.7, 1e300),
+    **told,
 )
 arbitrary = st.builds(
     enrich,
@@ -421,6 +429,8 @@ arbitrary = st.builds(
     meta_confidence=model_output,
     regime_weight=model_output,
     toxicity=model_output,
+    expected_return=model_output,
+    volatility=model_output,
     status=st.sampled_from(["ok", "no_model", None]),
 )
 enrichments = st.one_of(confident, arbitrary)
@@ -454,6 +464,7 @@ def situations(draw):
             maintenance_margin=draw(st.floats(0.001, 0.5)),
         ),
         draw(st.floats(0.0001, 1.0)),
+        draw(st.one_of(st.floats(0.001, 10.0), st.decimals("0.001", 10, places=3))),
     )
 
 
@@ -464,9 +475,9 @@ def exact(value):
 @given(enrichments, situations())
 @settings(deadline=None, max_examples=300)
 def test_no_model_output_gets_past_the_limits(enriched, situation):
-    acc, position, inst, limits, loss_at_stop = situation
+    acc, position, inst, limits, loss_at_stop, full_size = situation
     stage = RiskStage(limits, IntegratedSizer())
-    decision = stage.execute(enriched, acc, position, inst, loss_at_stop=loss_at_stop)
+    decision = stage.execute(enriched, acc, position, inst, loss_at_stop=loss_at_stop, full_size=full_size)
     before, after = exact(position.signed_quantity), exact(decision.target)
     unit, equity = exact(inst.price), exact(acc.equity)
 
@@ -484,6 +495,18 @@ def test_no_model_output_gets_past_the_limits(enriched, situation):
         assert (before == 0) == (decision.action == "open")
         assert after * before <= 0
         assert (after > 0) == (float(enriched.signal) > 0.0)
+        size = stage.sizer.calculate(
+            enriched,
+            enriched.meta_confidence,
+            enriched.regime_weight,
+            enriched.toxicity,
+            expected_return=enriched.expected_return,
+            volatility=enriched.volatility,
+        )
+        wanted = exact(abs(size)) * exact(full_size) * equity
+        assert abs(after) * unit <= wanted
+        if "capped" not in decision.reason:  # no whole step more would fit
+            assert (abs(after) + exact(inst.size_increment)) * unit > wanted
         assert abs(after) * unit <= exact(limits.max_position_fraction) * equity
         others = max(exact(acc.gross_notional) - abs(before) * unit, 0)
         assert others + abs(after) * unit <= exact(limits.max_leverage) * equity
