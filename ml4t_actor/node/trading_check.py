@@ -3,8 +3,11 @@
 import math
 from collections.abc import Iterator
 
+import msgspec
+
 from ml4t_actor.node.config import NodePlan, is_simulated
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
+from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy.config import EnrichedSignalStrategyConfig
 from ml4t_actor.strategy.requirements import reconciliation_faults
 from ml4t_actor.strategy.risk import RiskLimits
@@ -34,6 +37,7 @@ def check_trading(plan: NodePlan) -> list[Finding]:
     findings = [*_check_reconciliation(plan), *_check_simulation(plan), *_check_risk_engine(plan)]
     for strategy in plan.strategies:
         findings += [_risk_finding(strategy.config), *_check_limits(strategy.config.limits)]
+        findings += _check_labels(strategy.config.labels, plan)
     return findings
 
 
@@ -95,6 +99,23 @@ def _check_risk_engine(plan: NodePlan) -> Iterator[Finding]:
             "Hyperliquid's are",
             "set `limits.max_notional_per_order` of the strategy",
         )
+
+
+def _check_labels(labels: LabelSettings, plan: NodePlan) -> Iterator[Finding]:
+    """Check that a strategy trades what models are trained on: a bundle is held against the actor's labels only."""
+    for actor in plan.actors:
+        differing = {
+            name: f"`labels.{name}` is {getattr(labels, name)} for the strategy and {value} for the actor"
+            for name, value in msgspec.structs.asdict(actor.labels).items()
+            if getattr(labels, name) != value
+        }
+        if differing:
+            yield Finding(
+                WARN,
+                "labels",
+                f"{'; '.join(differing.values())}: what is traded is not what confidences are about",
+                "give both the labels that the model was trained with",
+            )
 
 
 def _risk_finding(config: EnrichedSignalStrategyConfig) -> Finding:

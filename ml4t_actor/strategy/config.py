@@ -42,7 +42,8 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         standard deviation is 1 %, a fifth of the default `limits.max_daily_loss`. None: a size of 1.0 is one time
         equity in notional.
     labels : LabelSettings
-        Stop, target and horizon; those that the model was trained on.
+        Stop, target, horizon, and whether a later signal ends a trade (`exit_on_signal`); those that the model was
+        trained on.
     limits : RiskLimits
         Hard limits.
     stamped_at : {'open', 'close'}, optional

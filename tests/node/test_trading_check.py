@@ -9,6 +9,7 @@ from ml4t_actor.node import read_plan
 from ml4t_actor.node.__main__ import main
 from ml4t_actor.node.findings import FAIL, PASS, WARN, Finding
 from ml4t_actor.node.trading_check import check_trading
+from ml4t_actor.settings import LabelSettings
 from ml4t_actor.strategy import EnrichedSignalStrategy
 from tests.support.node_files import KEY, changed, node_config, write
 
@@ -49,6 +50,19 @@ def test_a_limit_that_is_extreme_is_named(tmp_path, name, fine, extreme):
     assert of(WARN, findings(tmp_path, LIVE, (f"{LIMITS}.{name}", fine))) == []
     [message] = of(WARN, findings(tmp_path, LIVE, (f"{LIMITS}.{name}", extreme)))
     assert message.startswith(f"`limits.{name}` is {extreme:g}, more than {fine:g}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("exit_on_signal", False), ("horizon_bars", 61), ("stop_barrier", 2.0)]
+)
+def test_a_strategy_that_trades_other_labels_than_the_actor_learns_is_named(tmp_path, name, value):
+    path = f"strategies.0.config.labels.{name}"
+    [message] = of(WARN, findings(tmp_path, LIVE, (path, value)))
+    own = getattr(LabelSettings(), name)
+    assert message.startswith(
+        f"`labels.{name}` is {value} for the strategy and {own} for the actor: what is traded"
+    )
+    assert of(WARN, findings(tmp_path, LIVE, (path, value), (f"actors.0.config.labels.{name}", value))) == []
 
 
 @pytest.mark.parametrize(
