@@ -271,7 +271,8 @@ class Checks:
         """Return what stops were filled for beyond their triggers, as far as the node can't know of it.
 
         The day's limit is exceeded by slippage alone: it is no risk that could have been reserved. The node has no
-        report of a fill as long as its cache holds what the venue does not, and no bar's close for `BAR_S` at most.
+        report of a fill as long as its cache holds what the venue does not, and no bar's close for `BAR_S` at most. On
+        the stand-in, where its cache is not looked at meanwhile, the age of the fill says it alone.
         """
         node, books = self._node, self._venue.books
         if node is None or node.held(coin) == self._venue.held(coin):

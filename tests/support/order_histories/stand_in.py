@@ -82,8 +82,8 @@ class Life:
         self.kill()
 
     def held(self, coin: str) -> Decimal:
-        """Return what the cache held at the last look."""
-        position = self._state["positions"].get(str(instrument_id(coin)))
+        """Return what the cache held at the last look, nothing before the first."""
+        position = self._state.get("positions", {}).get(str(instrument_id(coin)))
         return Decimal(0) if position is None else Decimal(str(position[1]))
 
     def resting(self, coin: str) -> list[int]:
