@@ -38,7 +38,7 @@ class EnrichedSignalStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     risk_target : float or None, default 0.2
         Annual volatility that equity would have if all instruments of `bar_types` were held at a size of 1.0 all the
         time, and fully correlated; what that is in notional follows from each signal's volatility, see
-        `ml4t_actor.strategy.sizing.full_size`. The default is about that of shares as a whole; at it, a day's
+        `ml4t_actor.strategy.sizing.full_size`. The default is about that of a stock index; at it, a day's
         standard deviation is 1 %, a fifth of the default `limits.max_daily_loss`. None: a size of 1.0 is one time
         equity in notional.
     labels : LabelSettings
