@@ -1,12 +1,12 @@
-"""Is the told break-even the observed one? By cost over volatility, on later signals than were learned from.
+"""Is the served break-even the observed one? By cost over volatility, on later signals than were learned from.
 
 Observed is the mean net loss over the sum of mean net win and loss, in volatilities: the share of trades that must pay
-for nothing to be earned. Told is what a bundle tells that was made from the first 60 % of a market's bars. Each market
-of the data folder (those that are not the product's own count as unseen) with both primaries, and walks without an
-edge; labels that signals end, and labels that they do not. Named baselines: the formula of 0.1.0, (sl + c) / (pt + sl)
-for a cost of c volatilities, which knows neither horizon nor signals; and a random walk that knows both, but learns
-nothing. A primary's trades are of one kind: those of two together have another break-even than the mean of both, so
-that the line of both together says how far two kinds can be apart.
+for nothing to be earned. Served is what a bundle answers that was made from the first 60 % of a market's bars. Each
+market of the data folder (those that are not the product's own count as unseen) with both primaries, and walks without
+an edge; labels that signals end, and labels that they do not. Named baselines: the formula of 0.1.0,
+(sl + c) / (pt + sl) for a cost of c volatilities, which knows neither horizon nor signals; and a random walk that knows
+both, but learns nothing. A primary's trades are of one kind: those of two together have another break-even than the
+mean of both, so that the line of both together says how far two kinds can be apart.
 
     python -m benchmarks.break_even [--seeds 8] [--jobs 1]
 """
@@ -62,33 +62,33 @@ class BreakEvenResult:
     task : BreakEvenTask
     threshold, net : float64 (n,)
         Cost, and net return, over volatility.
-    told, walk, formula : float64 (n,)
+    served, walk, formula : float64 (n,)
         The break-even of the bundle, of a random walk alone, and of 0.1.0.
     """
 
     task: BreakEvenTask
     threshold: FloatArray
     net: FloatArray
-    told: FloatArray
+    served: FloatArray
     walk: FloatArray
     formula: FloatArray
 
 
-def tell(task: BreakEvenTask) -> BreakEvenResult:
-    """Learn from the earlier signals of a market, and tell the break-even of the later ones."""
+def measure(task: BreakEvenTask) -> BreakEvenResult:
+    """Learn from the earlier signals of a market, and compare with the later ones."""
     labels = LabelSettings(exit_on_signal=task.exit_on_signal)
     bars, signals = _market(task)
     rows = build_dataset(
         bars, signals, settings=TrainingSettings(labels=labels), feature_names=("volatility",)
     )
     split = int(bars.ts_event[int(TRAIN_SHARE * len(bars))])
-    return told_later(task, rows[rows.label_end < split], rows[rows.label_start >= split], labels)
+    return measure_later(task, rows[rows.label_end < split], rows[rows.label_start >= split], labels)
 
 
-def told_later(
+def measure_later(
     task: BreakEvenTask, before: LabelledRows, after: LabelledRows, labels: LabelSettings
 ) -> BreakEvenResult:
-    """Return what rows before tell of rows after them."""
+    """Learn from rows, and compare with those after them."""
     exit_times = exit_times_of(before.exit_time)
     shift = fit_break_even_shift(before, labels, exit_times)
     threshold = labels.cost / after.volatility
@@ -97,7 +97,7 @@ def told_later(
         task=task,
         threshold=threshold,
         net=after.ret / after.volatility - threshold,
-        told=TradeOdds(labels, exit_times, shift).of_rows(after.volatility)[1],
+        served=TradeOdds(labels, exit_times, shift).of_rows(after.volatility)[1],
         walk=TradeOdds(labels, exit_times).of_rows(after.volatility)[1],
         formula=np.minimum((sl + threshold) / (pt + sl), 1.0),
     )
@@ -141,7 +141,7 @@ def observed(nets: Sequence[FloatArray]) -> tuple[float, float]:
 
 
 def band_line(results: Sequence[BreakEvenResult], band: tuple[float, float]) -> str:
-    """Return what is told and observed in one band, of all trades together, and on average over the sets."""
+    """Return what is served and observed in one band, of all trades together, and on average over the sets."""
     chosen = [(r, (r.threshold >= band[0]) & (r.threshold < band[1])) for r in results]
     n = sum(int(rows.sum()) for _, rows in chosen)
     head = f"  {band[0]:.2f} to {band[1]:.2f}  {n:7,}"
@@ -150,11 +150,11 @@ def band_line(results: Sequence[BreakEvenResult], band: tuple[float, float]) -> 
     seen, error = observed([r.net[rows] for r, rows in chosen])
     means = [
         float(np.concatenate([getattr(r, name)[rows] for r, rows in chosen]).mean())
-        for name in ("told", "walk", "formula")
+        for name in ("served", "walk", "formula")
     ]
     differences = "  ".join(f"{100 * (seen - mean):+7.2f}" for mean in means)
     sets = [
-        (int(rows.sum()), observed([r.net[rows]])[0] - float(r.told[rows].mean()))
+        (int(rows.sum()), observed([r.net[rows]])[0] - float(r.served[rows].mean()))
         for r, rows in chosen
         if rows.sum() >= MIN_ROWS
     ]
@@ -166,7 +166,7 @@ def band_line(results: Sequence[BreakEvenResult], band: tuple[float, float]) -> 
 def report(results: Sequence[BreakEvenResult]) -> str:
     """Return the tables: kinds of market and label, primaries, bands."""
     lines = [
-        "  cost over v  signals  told    observed          less told, walk, formula, points   by set, less told"
+        "  cost over v  signals  served  observed        less served, walk, formula, points   by set, less served"
     ]
     for where in ("recorded", "walks"):
         for exit_on_signal in (True, False):
@@ -205,11 +205,11 @@ def main(*, quick: bool = False, n_seeds: int = 8, n_jobs: int | None = None) ->
     if root is None:
         print("no market data: set ML4T_DATA; walks only")
     tasks = tasks_of(recorded, 1, 20_000) if quick else tasks_of(recorded, n_seeds)
-    print(report(fan_out(tell, tasks, n_jobs=1 if quick else n_jobs, progress=show)))
+    print(report(fan_out(measure, tasks, n_jobs=1 if quick else n_jobs, progress=show)))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Is the told break-even the observed one?")
+    parser = argparse.ArgumentParser(description="Is the served break-even the observed one?")
     parser.add_argument("--seeds", type=int, default=8, help="walks for each primary")
     parser.add_argument("--jobs", type=int, help="worker processes; as many as CPUs by default")
     arguments = parser.parse_args()

@@ -236,11 +236,11 @@ def _exit_signals(
     times: IntArray,
 ) -> IntArray:
     """Return when the first later signal of another side came that has the same instrument and source."""
-    told: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    by_origin: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for instrument, source, time, side in signals:
-        told.setdefault((instrument, source), []).append((time, side))
+        by_origin.setdefault((instrument, source), []).append((time, side))
     exits = np.full(len(times), NO_SIGNAL, dtype=np.int64)
-    for (instrument, source), given in told.items():
+    for (instrument, source), given in by_origin.items():
         own = (instruments == instrument) & (sources == source)
         time, side = np.array(given, dtype=np.int64).T
         for one in (-1, 1):

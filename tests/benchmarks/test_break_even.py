@@ -1,9 +1,9 @@
-"""The observed break-even and its standard error, and that it is told of walks that primaries leave by signals."""
+"""The observed break-even and its standard error, and that it is served on walks that primaries leave by signals."""
 
 import numpy as np
 import pytest
 
-from benchmarks.break_even import BreakEvenResult, BreakEvenTask, band_line, observed, report, tell
+from benchmarks.break_even import BreakEvenResult, BreakEvenTask, band_line, measure, observed, report
 
 
 def trades(rng, n, sets=3, block=1):
@@ -34,7 +34,7 @@ def test_it_is_the_share_of_wins_at_which_nothing_is_earned():
         assert np.isnan(observed([only])).all()
 
 
-def test_a_line_tells_of_the_rows_of_its_band_alone():
+def test_a_line_is_about_the_rows_of_its_band_alone():
     rng = np.random.default_rng(1)
     n = 400
     [net] = trades(rng, n, sets=1)
@@ -43,7 +43,7 @@ def test_a_line_tells_of_the_rows_of_its_band_alone():
         task=BreakEvenTask(primary="trend", exit_on_signal=True),
         threshold=threshold,
         net=net,
-        told=np.where(threshold < 0.2, 0.5, np.nan),
+        served=np.where(threshold < 0.2, 0.5, np.nan),
         walk=np.full(n, 0.4),
         formula=np.full(n, 0.6),
     )
@@ -57,18 +57,18 @@ def test_a_line_tells_of_the_rows_of_its_band_alone():
 
 
 @pytest.mark.parametrize("primary", ["trend", "mean_reversion"])
-def test_what_is_told_of_walks_that_primaries_leave_by_signals_is_what_is_observed(primary):
+def test_what_is_served_on_walks_that_primaries_leave_by_signals_is_what_is_observed(primary):
     tasks = [
         BreakEvenTask(primary=primary, exit_on_signal=True, seed=seed, n_bars=40_000) for seed in range(3)
     ]
-    results = [tell(task) for task in tasks]
+    results = [measure(task) for task in tasks]
     low, high = 0.1, 0.4
     bands = [(r, (r.threshold >= low) & (r.threshold < high)) for r in results]
     seen, error = observed([r.net[rows] for r, rows in bands])
-    told, formula = (
-        np.concatenate([getattr(r, name)[rows] for r, rows in bands]).mean() for name in ("told", "formula")
+    served, formula = (
+        np.concatenate([getattr(r, name)[rows] for r, rows in bands]).mean() for name in ("served", "formula")
     )
     assert sum(int(rows.sum()) for _, rows in bands) > 1_000
-    assert told == pytest.approx(seen, abs=3.0 * error)
+    assert served == pytest.approx(seen, abs=3.0 * error)
     assert abs(formula - seen) > 0.08 > 3.0 * error
     assert f"walks, labels that signals end, {primary}: 3 sets" in report(results)
