@@ -45,7 +45,7 @@ Kind = tuple[Form, str, float]  # of a market: form, primary and drift
 EDGES: tuple[Edges, ...] = ("strong", "mixed")
 MIXED = (0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0)  # shares of the strong drift, in turns
 KINDS: tuple[tuple[Form, str], ...] = tuple((form, name) for form in ("regime", "flow") for name in PRIMARIES)
-POPULATION = 12  # markets that the attainable forecast and the oracle's are fitted to
+POPULATION = 12  # markets of each kind that the attainable forecast and the oracle's are fitted to
 OF_ATTAINABLE, OF_ORACLE, OF_FLAT_LOSS = 0.8, 0.4, 0.05  # what is asked for
 ACCOUNTS = (
     "flat",
@@ -224,6 +224,7 @@ class PopulationTask:
     form: Form
     primary: str
     mu: float
+    n_markets: int
     nature: Nature
     settings: TrainingSettings
 
@@ -231,7 +232,7 @@ class PopulationTask:
 def population(task: PopulationTask) -> dict[str, Forecast]:
     """Fit the attainable forecast and the oracle's to other markets of the same kind."""
     samples = []
-    for seed in range(FIRST_POPULATION_SEED, FIRST_POPULATION_SEED + POPULATION):
+    for seed in range(FIRST_POPULATION_SEED, FIRST_POPULATION_SEED + task.n_markets):
         primary: Primary = PRIMARIES[task.primary]()
         market = planted_market(task.form, primary, seed, mu=task.mu, nature=task.nature)
         samples.append(sample_of(market, task.form, labelled(market, task.settings), task.settings))
@@ -257,12 +258,14 @@ def kinds_of(edges: Edges, n_seeds: int) -> list[Kind]:
 
 
 def populations(
-    kinds: Sequence[Kind], nature: Nature, settings: TrainingSettings, n_jobs: int | None
+    kinds: Sequence[Kind], n_markets: int, nature: Nature, settings: TrainingSettings, n_jobs: int | None
 ) -> dict[Kind, dict[str, Forecast]]:
     """Return the best forecasts of each kind of market; where nothing is planted they are known to be none."""
     different = [kind for kind in dict.fromkeys(kinds) if kind[2] > 0.0]
     tasks = [
-        PopulationTask(form=form, primary=primary, mu=mu, nature=nature, settings=settings)
+        PopulationTask(
+            form=form, primary=primary, mu=mu, n_markets=n_markets, nature=nature, settings=settings
+        )
         for form, primary, mu in different
     ]
     fitted = dict(zip(different, fan_out(population, tasks, n_jobs=n_jobs, progress=show), strict=True))
@@ -342,18 +345,19 @@ def main(
     quick: bool = False,
     n_seeds: int = 20,
     n_walks: int = 50,
+    n_population: int = POPULATION,
     n_bars: int = 120_000,
     n_jobs: int | None = None,
 ) -> None:
     """Print the tables."""
     if quick:
-        n_seeds, n_walks, n_bars, n_jobs = 4, 4, 20_000, 1
+        n_seeds, n_walks, n_population, n_bars, n_jobs = 1, 2, 2, 20_000, 1
     # What validates a model does not change it, and takes most of the time of a training.
     settings = TrainingSettings(validation=ValidationSettings(n_folds=1, bootstrap_samples=10))
     nature = Nature(n_bars=n_bars)
     print(f"planted markets of {n_bars:,} bars, costs of {1e4 * settings.labels.cost:g} bp")
     kinds = [kind for edges in EDGES for kind in kinds_of(edges, n_seeds)]
-    forecasts = populations(kinds, nature, settings, n_jobs)
+    forecasts = populations(kinds, n_population, nature, settings, n_jobs)
     for edges in EDGES:
         tasks = planted_tasks(edges, n_seeds, nature, settings, forecasts)
         print(
