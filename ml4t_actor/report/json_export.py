@@ -42,7 +42,7 @@ def result_json(result: BacktestResult) -> dict[str, object]:
                 for regime, n, weight in regime_table(result)
             ],
             "break_even": result.break_even,
-            "passed_break_even": result.passed,
+            "above_break_even": result.passed,
             "model_version": result.model_version,
             "model_kind": result.model_kind,
             "feature_importance": result.feature_importance,
