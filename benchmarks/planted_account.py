@@ -7,7 +7,7 @@ model's features can know, learned from a population of other markets; and the *
 besides. Markets are scaled to the same realised volatility (the root of the sum of squared trade returns) before their
 PnL is summed up; one in which nothing is traded counts as zero.
 
-    python -m benchmarks.planted_account [--seeds 20] [--walks 50] [--bars 120000] [--jobs 1]
+    python -m benchmarks.planted_account [--edges strong mixed] [--seeds 20] [--walks 50] [--population 12] [--jobs 1]
 """
 
 import argparse
@@ -39,11 +39,15 @@ from ml4t_actor.settings import TrainingSettings, ValidationSettings
 from ml4t_actor.strategy.sizing import IntegratedSizer, break_even_probability
 from ml4t_actor.training.loop import TrainingLoop
 
-Edges = Literal["strong", "mixed"]
+Edges = Literal["moderate", "strong", "mixed"]
 Kind = tuple[Form, str, float]  # of a market: form, primary and drift
 
-EDGES: tuple[Edges, ...] = ("strong", "mixed")
-MIXED = (0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0)  # shares of the strong drift, in turns
+# Drift in multiples of `MU`, in turns; at 1 the truth ranks signals with an AUC of about 0.61, at 2 of 0.70.
+EDGES: dict[Edges, tuple[float, ...]] = {
+    "moderate": (1.0,),
+    "strong": (2.0,),
+    "mixed": (0.0, 2.0 / 3.0, 4.0 / 3.0, 2.0),
+}
 KINDS: tuple[tuple[Form, str], ...] = tuple((form, name) for form in ("regime", "flow") for name in PRIMARIES)
 POPULATION = 12  # markets of each kind that the attainable forecast and the oracle's are fitted to
 OF_ATTAINABLE, OF_ORACLE, OF_FLAT_LOSS = 0.8, 0.4, 0.05  # what is asked for
@@ -90,26 +94,43 @@ class Traded:
     volatility : float
         Root of the sum of their squares.
     trades : int
+    expected : float
+        What the oracle expects of these trades: the PnL without its luck.
     """
 
     pnl: float
     volatility: float
     trades: int
+    expected: float
 
     @property
     def scaled(self) -> float:
         """PnL at a realised volatility of one; zero where nothing was traded."""
         return self.pnl / self.volatility if self.volatility > 0.0 else 0.0
 
+    @property
+    def scaled_expected(self) -> float:
+        """What the oracle expects at a realised volatility of one."""
+        return self.expected / self.volatility if self.volatility > 0.0 else 0.0
+
 
 Result = dict[str, Traded]
 
 
-def traded(rows: LabelledRows, size: FloatArray, cost: float) -> Traded:
-    """Return what signals of these sizes (fractions of equity) earn, one trade at a time."""
+def traded(rows: LabelledRows, size: FloatArray, cost: float, oracle_net: FloatArray) -> Traded:
+    """Return what signals of these sizes (fractions of equity) earn, one trade at a time.
+
+    `oracle_net` is the oracle's expected net return of each, over volatility.
+    """
     taken = entered(rows.label_start, rows.label_end, np.zeros(len(rows), np.int64), size > 0.0)
     returns = size[taken] * (rows.ret[taken] - cost)
-    return Traded(float(returns.sum()), float(np.sqrt(np.square(returns).sum())), int(taken.sum()))
+    expected = size[taken] * rows.volatility[taken] * oracle_net[taken]
+    return Traded(
+        float(returns.sum()),
+        float(np.sqrt(np.square(returns).sum())),
+        int(taken.sum()),
+        float(expected.sum()),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +235,8 @@ def account(task: AccountTask) -> Result:
     sizes = {"flat": at_risk, "seed": seed_size(found, task.settings)}
     sizes |= {name: shipped_size(found, m) for name, m in net.items()}
     sizes |= {f"{name}, all or nothing": np.where(m > 0.0, at_risk, 0.0) for name, m in net.items()}
-    return {name: traded(rows, size, cost) for name, size in sizes.items()}
+    truth = net.get("oracle", -cost / rows.volatility)
+    return {name: traded(rows, size, cost, truth) for name, size in sizes.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,8 +266,8 @@ def population(task: PopulationTask) -> dict[str, Forecast]:
 
 
 def strength_of(edges: Edges, seed: int) -> float:
-    """Return the share of the strong drift that a market has."""
-    return 1.0 if edges == "strong" else MIXED[seed // len(KINDS) % len(MIXED)]
+    """Return the drift that a market has, in multiples of `MU`."""
+    return EDGES[edges][seed // len(KINDS) % len(EDGES[edges])]
 
 
 def kinds_of(edges: Edges, n_seeds: int) -> list[Kind]:
@@ -304,10 +326,16 @@ def walk_tasks(n_seeds: int, nature: Nature, settings: TrainingSettings) -> list
     ]  # fmt: skip
 
 
-def share(results: Sequence[Result], account: str, of: str) -> float:
-    """Return one account's PnL as a share of another's, each market at the same realised volatility."""
-    whole = sum(result[of].scaled for result in results)
-    return sum(result[account].scaled for result in results) / whole if whole else float("nan")
+def share(results: Sequence[Result], account: str, of: str, *, expected: bool = False) -> float:
+    """Return one account's PnL as a share of another's, each market at the same realised volatility.
+
+    With `expected` what the oracle expects of the trades stands in for what they made.
+    """
+    own, whole = (
+        sum(result[name].scaled_expected if expected else result[name].scaled for result in results)
+        for name in (account, of)
+    )
+    return own / whole if whole else float("nan")
 
 
 def loss_share(results: Sequence[Result]) -> float:
@@ -317,13 +345,17 @@ def loss_share(results: Sequence[Result]) -> float:
 
 def report(edges: str, results: Sequence[Result]) -> str:
     """Return the table of one kind of markets."""
-    lines = [f"{edges:24}  trades   PnL at equal volatility   of attainable   of oracle"]
+    lines = [
+        f"{edges:24}  trades   PnL at equal volatility   of attainable   of oracle   expected by the oracle: "
+        "of attainable   of oracle"
+    ]
     for name in ACCOUNTS:
         trades = np.mean([result[name].trades for result in results])
         scaled = sum(result[name].scaled for result in results)
         lines.append(
             f"  {name:22}  {trades:6.0f}   {scaled:23.1f}   {share(results, name, 'attainable'):13.2f}   "
-            f"{share(results, name, 'oracle'):9.2f}"
+            f"{share(results, name, 'oracle'):9.2f}   {share(results, name, 'attainable', expected=True):38.2f}   "
+            f"{share(results, name, 'oracle', expected=True):9.2f}"
         )
     return "\n".join(lines)
 
@@ -341,6 +373,7 @@ def walk_report(results: Sequence[Result]) -> str:
 
 
 def main(
+    edges_of: Sequence[Edges] = tuple(EDGES),
     *,
     quick: bool = False,
     n_seeds: int = 20,
@@ -356,25 +389,36 @@ def main(
     settings = TrainingSettings(validation=ValidationSettings(n_folds=1, bootstrap_samples=10))
     nature = Nature(n_bars=n_bars)
     print(f"planted markets of {n_bars:,} bars, costs of {1e4 * settings.labels.cost:g} bp")
-    kinds = [kind for edges in EDGES for kind in kinds_of(edges, n_seeds)]
+    kinds = [kind for edges in edges_of for kind in kinds_of(edges, n_seeds)]
     forecasts = populations(kinds, n_population, nature, settings, n_jobs)
-    for edges in EDGES:
+    for edges in edges_of:
         tasks = planted_tasks(edges, n_seeds, nature, settings, forecasts)
         print(
             report(f"{edges} edges, {n_seeds} markets", fan_out(account, tasks, n_jobs=n_jobs, progress=show))
         )
     print(f"asked of the model: {OF_ATTAINABLE} of the attainable, {OF_ORACLE} of the oracle's")
+    if not n_walks:
+        return
     walks = walk_tasks(n_walks, nature, settings)
     print(walk_report(fan_out(account, walks, n_jobs=n_jobs, progress=show)))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What the size keeps of an edge.")
+    parser.add_argument("--edges", nargs="+", choices=list(EDGES), default=list(EDGES))
+    parser.add_argument("--seeds", type=int, default=20, help="markets of each kind of edges")
     parser.add_argument(
-        "--seeds", type=int, default=20, help="markets with strong edges, and with mixed ones"
+        "--population", type=int, default=POPULATION, help="markets to fit the best forecasts to"
     )
     parser.add_argument("--walks", type=int, default=50, help="markets without an edge")
     parser.add_argument("--bars", type=int, default=120_000)
     parser.add_argument("--jobs", type=int, help="worker processes; as many as CPUs by default")
     given = parser.parse_args()
-    main(n_seeds=given.seeds, n_walks=given.walks, n_bars=given.bars, n_jobs=given.jobs)
+    main(
+        given.edges,
+        n_seeds=given.seeds,
+        n_walks=given.walks,
+        n_population=given.population,
+        n_bars=given.bars,
+        n_jobs=given.jobs,
+    )

@@ -26,23 +26,26 @@ def rows_of(start, end, ret, volatility=0.01) -> LabelledRows:
 
 def test_trades_are_taken_one_at_a_time_and_pay_their_costs():
     rows = rows_of([0, 1, 5, 9], [5, 3, 12, 10], [0.01, 0.5, -0.02, 0.7])
-    found = traded(rows, np.array([2.0, 1.0, 1.0, 1.0]), 0.001)
+    found = traded(rows, np.array([2.0, 1.0, 1.0, 1.0]), 0.001, np.array([0.5, 9.0, -0.1, 9.0]))
     assert found.trades == 2  # the second and the last come while another is open
     assert found.pnl == pytest.approx(2.0 * 0.009 - 0.021)
     assert found.volatility == pytest.approx(np.hypot(0.018, 0.021))
     assert found.scaled == pytest.approx(found.pnl / found.volatility)
-    refused = traded(rows, np.array([0.0, 1.0, 1.0, 1.0]), 0.001)
+    # in volatilities of 1 %
+    assert found.expected == pytest.approx(2.0 * 0.01 * 0.5 - 0.01 * 0.1)
+    refused = traded(rows, np.array([0.0, 1.0, 1.0, 1.0]), 0.001, np.zeros(4))
     assert refused.pnl == pytest.approx(0.499 - 0.021)
 
 
 def test_a_market_in_which_nothing_is_traded_counts_as_nothing():
-    idle = traded(rows_of([0], [1], [0.3]), np.zeros(1), 0.001)
+    idle = traded(rows_of([0], [1], [0.3]), np.zeros(1), 0.001, np.zeros(1))
     assert (idle.pnl, idle.trades, idle.scaled) == (0.0, 0, 0.0)
     results = [
-        {"model": idle, "oracle": Traded(4.0, 2.0, 3)},
-        {"model": Traded(10.0, 10.0, 5), "oracle": Traded(1.0, 1.0, 1)},
+        {"model": idle, "oracle": Traded(4.0, 2.0, 3, 2.0)},
+        {"model": Traded(10.0, 10.0, 5, 5.0), "oracle": Traded(1.0, 1.0, 1, 1.0)},
     ]
     assert share(results, "model", "oracle") == pytest.approx(1.0 / 3.0)
+    assert share(results, "model", "oracle", expected=True) == pytest.approx(0.5 / 2.0)
 
 
 def test_sizes_are_those_of_the_shipped_rule():
@@ -58,10 +61,10 @@ def test_sizes_are_those_of_the_shipped_rule():
 
 
 def test_kinds_take_turns_and_mixed_edges_have_markets_without_one():
-    strong, mixed = (planted_account.kinds_of(edges, 16) for edges in planted_account.EDGES)
+    strong, mixed = planted_account.kinds_of("strong", 16), planted_account.kinds_of("mixed", 16)
     assert {(form, primary) for form, primary, _ in strong[:4]} == set(planted_account.KINDS)
     assert {mu for form, primary, mu in strong if (form, primary) == ("flow", "trend")} == {
-        MU["flow", "trend_follower"]
+        2.0 * MU["flow", "trend_follower"]
     }
     assert sum(mu == 0.0 for *_, mu in mixed) == 4
 
