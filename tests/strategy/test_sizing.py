@@ -130,6 +130,18 @@ def test_a_size_by_hand():
     assert size(signal, 0.57, 0.4, 0.9, sizer=wide) == pytest.approx(-0.7)
 
 
+def test_the_factors_of_a_size_are_told():
+    signal = SimpleNamespace(signal=-3, strength=0.25)
+    told = {"expected_return": 4.0, "volatility": 0.01}
+    factors = IntegratedSizer(fraction=0.5).factors(signal, 0.5, 0.02, 0.9998, **told)
+    assert factors._asdict() == pytest.approx(
+        {
+            "side": -1.0, "strength": 0.5, "edge": 0.04, "ramp": 0.4, "regime": 0.4, "toxicity": 0.2, "fraction": 0.5,
+        }
+    )  # fmt: skip
+    assert factors.size == pytest.approx(-0.5 * 0.4 * 0.4 * 0.2 * 0.5)
+
+
 @given(st.floats(0.1, 3.0), st.floats(0.1, 3.0), st.floats(0.0, 0.01), st.floats(0.001, 0.1), unit)
 @settings(deadline=None)
 def test_without_an_expected_return_the_edge_is_that_of_a_trade_that_ends_at_a_barrier(pt, sl, cost, v, p):
@@ -309,6 +321,7 @@ def test_a_full_size_by_hand():
     # A volatility of 1 % in five hours is 1 % * sqrt(1752) a year, 41.9 %: a quarter of 20 % is 0.119 of equity.
     assert full_size(0.2, 4, 0.01, 5 * HOUR_NS) == pytest.approx(0.05 / 0.418569)
     assert full_size(0.2, 1, 5e-324, HOUR_NS) == math.inf
+    assert full_size(0.2, 1, 1.0, 1) == pytest.approx(0.2 * (1 / (365 * 24 * HOUR_NS)) ** 0.5)
     for bad in (
         (0.0, 1, 0.1, 1),
         (0.1, 0, 0.1, 1),
