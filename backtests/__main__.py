@@ -6,9 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
-from backtests.costs import BASE_FUNDING_RATE, TradingCosts
+from backtests.costs import add_cost_options, costs_of
 from backtests.market import UNIVERSES, load_markets
 from backtests.primaries import PRIMARIES
 from backtests.run import run_backtest
@@ -25,16 +23,11 @@ def main() -> None:
     parser.add_argument(
         "--synthetic", action="store_true", help="use the synthetic market even with real data"
     )
-    parser.add_argument(
-        "--funding-rate",
-        type=float,
-        default=0.0,
-        help=f"of a perpetual's notional, paid by longs each hour (default: 0; the venues' is {BASE_FUNDING_RATE:.7f})",
-    )
+    add_cost_options(parser)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results and models")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    costs = msgspec.structs.replace(TradingCosts.none(), funding_rate=arguments.funding_rate)
+    costs = costs_of(arguments)
     results = []
     for universe in arguments.universe:
         markets = load_markets(universe, synthetic=arguments.synthetic)

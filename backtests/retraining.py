@@ -12,10 +12,10 @@ from backtests.engine import FROZEN, run_engine
 from backtests.market import UNIVERSES, Market, load_markets
 from backtests.primaries import PRIMARIES
 from backtests.run import data_label
-from backtests.training import round_trip_cost, span, train_before
+from backtests.training import choose_labels, span, train_before
 from ml4t_actor.market_data import DAY_NS
 from ml4t_actor.report import Timeline, read_timeline, timeline_text, write_timeline
-from ml4t_actor.settings import GateSettings, LabelSettings, TrainingSettings
+from ml4t_actor.settings import GateSettings, TrainingSettings
 from ml4t_actor.training.gate import compare_models
 from ml4t_actor.validation import block_length
 
@@ -27,8 +27,8 @@ def run(
     name: str, markets: list[Market], primary: str, out: Path, *, retrain_days: float = RETRAIN_DAYS
 ) -> tuple[Timeline, Timeline]:
     """Train on the first 30 %, then run the engine twice: learning, and frozen. Return both timelines."""
-    settings = TrainingSettings(labels=LabelSettings(cost=round_trip_cost(markets, TradingCosts())))
     _, split, _ = span(markets, TRAIN_SHARE)
+    settings = TrainingSettings(labels=choose_labels(split, markets, primary, TradingCosts()))
     model_path = out / "models" / f"{name}-{primary}-retraining"
     train_before(split, markets, primary, settings, model_path)
     interval_ns = markets[0].bars.interval_ns()

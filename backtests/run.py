@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from backtests.costs import TradingCosts
-from backtests.engine import NO_COSTS, STARTING_EQUITY, EngineRun, run_engine
+from backtests.engine import STARTING_EQUITY, EngineRun, run_engine
 from backtests.fates import labelled_signals, signal_fates, unit_risk_of
 from backtests.market import Market
 from backtests.out_of_sample import out_of_sample
-from backtests.training import TRAIN_SHARE, round_trip_cost, span, train_before, training_loop
+from backtests.training import TRAIN_SHARE, choose_labels, span, train_before, training_loop
 from ml4t_actor.messages import EnrichedSignal, Status
 from ml4t_actor.report import BacktestResult, TradedRun
-from ml4t_actor.settings import LabelSettings, ModelSettings, TrainingSettings
+from ml4t_actor.settings import ModelSettings, TrainingSettings
 from ml4t_actor.training.comparisons import purged_path_skills
 from ml4t_actor.training.loop import Progress
+
+DEFAULT_COSTS = TradingCosts()
 
 
 def run_backtest(
@@ -25,22 +27,20 @@ def run_backtest(
     out: Path,
     *,
     estimator: str = "logistic",
-    costs: TradingCosts = NO_COSTS,
+    costs: TradingCosts = DEFAULT_COSTS,
     progress: Progress | None = None,
 ) -> BacktestResult:
     """Train, backtest flat and enriched, and return the result, under the universe's `name`.
 
-    `costs` are those beside the instruments' fees.
+    `costs` are those beside the instruments' fees; horizon and cost of the labels follow from them (`choose_labels`).
 
     The first 60 % of the bars train; the engine sees only the later ones, so that features warm up out of sample and
     no label of the training part reaches past the split.
     """
     report = progress or (lambda _what, _share: None)
-    settings = TrainingSettings(
-        labels=LabelSettings(cost=round_trip_cost(markets, costs)), model=_model(estimator)
-    )
     model_path = out / "models" / f"{name}-{primary}"
     first, split, last = span(markets, TRAIN_SHARE)
+    settings = TrainingSettings(labels=choose_labels(split, markets, primary, costs), model=_model(estimator))
     training = train_before(split, markets, primary, settings, model_path, progress)
     runs: dict[str, EngineRun] = {}
     for sizing in ("flat", "enriched"):
