@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
+from backtests.frictions import opening_quotes
 from backtests.market import UNIVERSES, Market, load_markets, nautilus_bars
 from backtests.primaries import PRIMARIES, Primary, batch_signals
 from ml4t_actor.messages import SignalData
@@ -37,7 +38,7 @@ def primary_signals(market: Market, primary: Primary) -> list[SignalData]:
 def write_catalog(
     markets: Sequence[Market], folder: Path, *, primary: Callable[[], Primary] | None = None
 ) -> ParquetDataCatalog:
-    """Write instruments, bars and, with a `primary`, its signals into a new catalog.
+    """Write instruments, bars, quotes at their opens and, with a `primary`, its signals into a new catalog.
 
     The folder appears when everything is written, never half.
 
@@ -63,7 +64,9 @@ def write_catalog(
     catalog = ParquetDataCatalog(partial)
     for market in markets:
         catalog.write_data([market.instrument])
-        catalog.write_data(nautilus_bars(market))
+        bars = nautilus_bars(market)
+        catalog.write_data(bars)
+        catalog.write_data(opening_quotes(bars, market.instrument, market.bars.interval_ns()))
         signals = [] if primary is None else primary_signals(market, primary())
         if signals:
             catalog.write_data(signals)

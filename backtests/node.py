@@ -32,6 +32,7 @@ from nautilus_trader.backtest.results import BacktestResult
 from nautilus_trader.core.datetime import unix_nanos_to_iso8601
 from nautilus_trader.model.data import Bar
 
+from backtests.closed_positions import ClosedPositions
 from ml4t_actor.actor import ML4TActor
 from ml4t_actor.messages import EnrichedSignal, SignalData
 
@@ -48,13 +49,17 @@ class NodeRun:
         What came in and what went out.
     trained_until_ns : int
         Where the last label ends that the serving model learned from, UNIX nanoseconds; 0 without a model.
+    trades : int
+        Positions that were opened.
     result : BacktestResult or None
-        Nautilus's own result; None if the run failed and the config does not raise.
+        Nautilus's own result; None if the run failed and the config does not raise. Its positions are those that are
+        open at the end: past ones are purged (`ClosedPositions`).
     """
 
     signals: list[SignalData] = field(default_factory=list)
     enriched: list[EnrichedSignal] = field(default_factory=list)
     trained_until_ns: int = 0
+    trades: int = 0
     result: BacktestResult | None = None
 
     def text(self) -> str:
@@ -66,7 +71,7 @@ class NodeRun:
             p50, p99 = np.percentile([e.latency_ns for e in self.enriched], [50, 99]) / 1e3
             lines.append(f"latency   p50 {p50:.1f} us, p99 {p99:.1f} us")
         if self.result is not None:
-            lines.append(f"orders    {self.result.total_orders:,}, positions {self.result.total_positions:,}")
+            lines.append(f"orders    {self.result.total_orders:,}, positions {self.trades:,}")
         if in_sample := sum(e.ts_event < self.trained_until_ns for e in self.enriched):
             lines.append(
                 f"{in_sample:,} of them are of the time that the model learned from: they prove nothing about it "
@@ -129,7 +134,10 @@ def run_node(config: BacktestRunConfig) -> NodeRun:
             bus = engine.kernel.msgbus
             bus.subscribe(topic=f"data.{SignalData.__name__}*", handler=run.signals.append)
             bus.subscribe(topic=f"data.{EnrichedSignal.__name__}*", handler=run.enriched.append)
+        closed = None if engine is None else ClosedPositions(engine.kernel)
         run.result = next(iter(node.run()), None)
+        if engine is not None and closed is not None:
+            run.trades = closed.count + len(engine.cache.positions_open())
         for actor in actors:
             if (bundle := actor.inference.bundle) is not None:
                 run.trained_until_ns = max(run.trained_until_ns, bundle.provenance.last_label_end_ns or 0)

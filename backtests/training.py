@@ -6,12 +6,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from backtests.costs import Exits, TradingCosts
+from backtests.costs import TradingCosts
 from backtests.market import Market
 from backtests.primaries import PRIMARIES, batch_signals
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.labeling.dataset import build_dataset
-from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.registry import ModelStore
 from ml4t_actor.settings import LabelSettings, TrainingSettings
 from ml4t_actor.training.loop import Progress, TrainingLoop
@@ -59,52 +58,25 @@ def training_loop(
 
 
 def choose_labels(split: int, markets: list[Market], primary: str, costs: TradingCosts) -> LabelSettings:
-    """Return labels with a horizon at which a trade can pay and with what it costs, by the bars before `split` alone.
+    """Return labels with what a trade costs and with a horizon at which it can pay, by the bars before `split` alone.
 
-    The default horizon is doubled until the cost is no more than `COST_SHARE` of the calmest market's median volatility
-    over it, or `MAX_DOUBLINGS` times. The cost is that of the dearest market, by where the primary's trades end.
+    The cost is that of the dearest market. The default horizon is doubled until the cost is no more than `COST_SHARE`
+    of the calmest market's median volatility over it, or `MAX_DOUBLINGS` times.
     """
-    given = LabelSettings()
-    ended = _labelled_before(split, markets, primary, given)
-    cost, calmest = _dearest(markets, ended, given, costs), min(float(np.median(r.volatility)) for r in ended)
-    doublings = 0 if cost == 0.0 else math.ceil(2.0 * math.log2(cost / (COST_SHARE * calmest)))
-    horizon = given.horizon_bars * 2 ** min(max(doublings, 0), MAX_DOUBLINGS)
-    chosen = msgspec.structs.replace(given, horizon_bars=horizon)
-    if chosen != given:
-        cost = _dearest(markets, _labelled_before(split, markets, primary, chosen), chosen, costs)
-    return msgspec.structs.replace(chosen, cost=cost)
-
-
-def exits_of(rows: LabelledRows, labels: LabelSettings) -> Exits:
-    """Return at which barriers these trades ended."""
-    reached = rows.ret / rows.volatility
-    return Exits(
-        target=float((reached >= labels.profit_barrier * (1.0 - 1e-9)).mean()),
-        stop=float((reached <= -labels.stop_barrier * (1.0 - 1e-9)).mean()),
+    cost = max(
+        costs.round_trip(float(m.instrument.taker_fee), float(m.instrument.maker_fee)) for m in markets
     )
+    labels = LabelSettings(cost=round(cost, 9))  # as a configuration would have it
+    calmest = min(_median_volatility(market, split, primary, labels) for market in markets)
+    doublings = math.ceil(2.0 * math.log2(cost / (COST_SHARE * calmest))) if cost > 0.0 else 0
+    horizon_bars = labels.horizon_bars * 2 ** min(max(doublings, 0), MAX_DOUBLINGS)
+    return msgspec.structs.replace(labels, horizon_bars=horizon_bars)
 
 
-def _labelled_before(
-    split: int, markets: list[Market], primary: str, labels: LabelSettings
-) -> list[LabelledRows]:
-    histories = [market.bars[market.bars.ts_event < split] for market in markets]
-    return [
-        build_dataset(
-            bars,
-            batch_signals(PRIMARIES[primary](), bars),
-            settings=TrainingSettings(labels=labels),
-            feature_names=("volatility",),
-        )
-        for bars in histories
-    ]
-
-
-def _dearest(
-    markets: list[Market], ended: list[LabelledRows], labels: LabelSettings, costs: TradingCosts
-) -> float:
-    return max(
-        costs.round_trip(
-            float(market.instrument.taker_fee), float(market.instrument.maker_fee), exits_of(rows, labels)
-        )
-        for market, rows in zip(markets, ended, strict=True)
-    )
+def _median_volatility(market: Market, split: int, primary: str, labels: LabelSettings) -> float:
+    """Return the middle one of the volatilities over the horizon at which signals were given before `split`."""
+    bars = market.bars[market.bars.ts_event < split]
+    signals = batch_signals(PRIMARIES[primary](), bars)
+    settings = TrainingSettings(labels=labels)
+    rows = build_dataset(bars, signals, settings=settings, feature_names=("volatility",))
+    return float(np.median(rows.volatility))
