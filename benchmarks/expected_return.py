@@ -1,9 +1,9 @@
-"""Is what is told of expected returns true? Learned on the earlier part of each market, told on the later one.
+"""Are expected returns true? Learned on the earlier part of each market, held against the later one.
 
 What the features add to the expected gross return of each trade, in volatilities, is held against what it returned, in
 volatilities too: where it is true the slope of the latter on the former is 1, all trades pooled. On planted markets the
-truth is known; where nothing is planted, next to nothing may be told. Then every recorded market with both primaries,
-as in `benchmarks.unseen_sets`; and these again out of fold, told by models that are trained anew five times.
+truth is known; where nothing is planted, next to nothing may be learned. Then every recorded market with both
+primaries, as in `benchmarks.unseen_sets`; and these again out of fold, by models that are trained anew five times.
 
     python -m benchmarks.expected_return [--seeds 10] [--jobs 1]
 """
@@ -41,8 +41,8 @@ PLANTED: tuple[tuple[Form, float | None], ...] = (
 )
 
 
-class Told(NamedTuple):
-    """What was told of the later part of a set, and what came.
+class Predicted(NamedTuple):
+    """What was expected of the later part of a set, and what came.
 
     Attributes
     ----------
@@ -79,54 +79,58 @@ class PlantedTask:
     nature: Nature
 
 
-def tell(rows: LabelledRows) -> Told:
-    """Learn from the first `TRAIN_SHARE` of the time, less labels that end later, and tell the rest."""
+def predict_later(rows: LabelledRows) -> Predicted:
+    """Learn from the first `TRAIN_SHARE` of the time, less labels that end later, and predict the rest."""
     first, last = int(rows.label_start[0]), int(rows.label_start[-1])
     split = first + int(TRAIN_SHARE * (last - first))
-    return _told(rows, [(np.flatnonzero(rows.label_end < split), np.flatnonzero(rows.label_start >= split))])
+    return _predicted(
+        rows, [(np.flatnonzero(rows.label_end < split), np.flatnonzero(rows.label_start >= split))]
+    )
 
 
-def tell_out_of_fold(rows: LabelledRows, interval_ns: int) -> Told:
-    """Tell each fold of the walk-forward validation by what the rows before it teach."""
+def predict_out_of_fold(rows: LabelledRows, interval_ns: int) -> Predicted:
+    """Predict each fold of the walk-forward validation by what the rows before it teach."""
     splits = walk_forward_folds(rows, TrainingSettings(), interval_ns)
-    return _told(rows, [(split.train, split.test) for split in splits])
+    return _predicted(rows, [(split.train, split.test) for split in splits])
 
 
-def _told(rows: LabelledRows, splits: Sequence[tuple[IntArray, IntArray]]) -> Told:
+def _predicted(rows: LabelledRows, splits: Sequence[tuple[IntArray, IntArray]]) -> Predicted:
     loop, learned = TrainingLoop(TrainingSettings(), feature_names=META_FEATURE_NAMES), []
     for train, test in splits:
         later = rows[test]
         model = loop.fit(rows, train).serving
         learned.append(model.answer_rows(later.X, later.odds, later.volatility).learned)
     tested = rows[np.concatenate([test for _, test in splits])]
-    return Told(np.concatenate(learned), tested.ret / tested.volatility, tested.label_start, tested.label_end)
+    return Predicted(
+        np.concatenate(learned), tested.ret / tested.volatility, tested.label_start, tested.label_end
+    )
 
 
-def tell_planted(task: PlantedTask) -> Told:
-    """Return what is told of a planted market's later part."""
+def predict_planted(task: PlantedTask) -> Predicted:
+    """Return what is expected of a planted market's later part."""
     primary = PRIMARIES[task.primary]()
     market = planted_market(task.form, primary, task.seed, mu=task.mu, nature=task.nature)
-    return tell(_rows(market.bars, market.signals))
+    return predict_later(_rows(market.bars, market.signals))
 
 
-def tell_recorded(task: SetTask) -> tuple[Told, Told]:
-    """Return what is told of a recorded market's later part, and out of fold."""
+def predict_recorded(task: SetTask) -> tuple[Predicted, Predicted]:
+    """Return what is expected of a recorded market's later part, and out of fold."""
     import pyarrow.parquet  # slow to import
 
     bars = Bars.coerce(pyarrow.parquet.read_table(task.path))[: task.max_bars]
     rows = _rows(bars, batch_signals(PRIMARIES[task.primary](), bars))
-    return tell(rows), tell_out_of_fold(rows, bars.interval_ns())
+    return predict_later(rows), predict_out_of_fold(rows, bars.interval_ns())
 
 
 def _rows(bars: Bars, signals: Signals) -> LabelledRows:
     return build_dataset(bars, signals, settings=TrainingSettings(), feature_names=META_FEATURE_NAMES)
 
 
-def pooled(parts: Sequence[Told], *, within: bool = False) -> Told:
+def pooled(parts: Sequence[Predicted], *, within: bool = False) -> Predicted:
     """Return all trades in order of time; with `within`, each set's means are taken off both columns."""
     centre: Callable[[FloatArray], FloatArray] = (lambda x: x - x.mean()) if within else (lambda x: x)
     order = np.argsort(np.concatenate([part.start for part in parts]), kind="stable")
-    return Told(
+    return Predicted(
         np.concatenate([centre(part.learned) for part in parts])[order],
         np.concatenate([centre(part.realised) for part in parts])[order],
         np.concatenate([part.start for part in parts])[order],
@@ -134,7 +138,7 @@ def pooled(parts: Sequence[Told], *, within: bool = False) -> Told:
     )
 
 
-def independent(parts: Sequence[Told]) -> tuple[float, float]:
+def independent(parts: Sequence[Predicted]) -> tuple[float, float]:
     """Return the slope of all, and its error, of sets that have nothing to do with each other; means are taken off."""
     products = np.array([float((part.learned - part.learned.mean()) @ part.realised) for part in parts])
     squares = np.array([len(part.learned) * float(np.var(part.learned)) for part in parts])
@@ -145,24 +149,24 @@ def independent(parts: Sequence[Told]) -> tuple[float, float]:
     return slope, error
 
 
-def line(name: str, told: Told) -> str:
+def line(name: str, predicted: Predicted) -> str:
     """Return what is found of one set, or of all."""
-    found = told.slope
+    found = predicted.slope
     low, high = found.interval
     return (
-        f"{name:48} {found.n:8,} trades  learned part {told.spread:.4f} volatilities  slope {found.slope:+6.2f} "
+        f"{name:48} {found.n:8,} trades  learned part {predicted.spread:.4f} volatilities  slope {found.slope:+6.2f} "
         f"({found.standard_error:.2f})  [{low:+.2f}, {high:+.2f}]"
     )
 
 
 def report_planted(n_seeds: int, n_jobs: int | None, nature: Nature) -> None:
-    """Print the slopes of planted markets, and how much is told where there is nothing."""
+    """Print the slopes of planted markets, and how much is learned where there is nothing."""
     for form, mu in PLANTED:
         tasks = [
             PlantedTask(form=form, primary=primary, seed=seed, mu=mu, nature=nature)
             for primary, seed in itertools.product(PRIMARIES, range(n_seeds))
         ]
-        parts = fan_out(tell_planted, tasks, n_jobs=n_jobs)
+        parts = fan_out(predict_planted, tasks, n_jobs=n_jobs)
         slope, error = independent(parts)
         spread = np.sqrt(np.mean([part.spread**2 for part in parts]))
         name = f"{form}, {'nothing planted' if form == 'walk' or mu == 0.0 else 'planted'}"
@@ -174,10 +178,13 @@ def report_planted(n_seeds: int, n_jobs: int | None, nature: Nature) -> None:
 
 def report_recorded(tasks: Sequence[SetTask], n_jobs: int | None) -> None:
     """Print the slope of each recorded set, and of all."""
-    told = fan_out(tell_recorded, tasks, n_jobs=n_jobs, progress=show)
-    for task, (part, _) in zip(tasks, told, strict=True):
+    predicted = fan_out(predict_recorded, tasks, n_jobs=n_jobs, progress=show)
+    for task, (part, _) in zip(tasks, predicted, strict=True):
         print(line(f"{task.market}{'' if task.seen else ' UNSEEN'} {task.primary}", part))
-    for what, parts in (("the later part", [a for a, _ in told]), ("out of fold", [b for _, b in told])):
+    for what, parts in (
+        ("the later part", [a for a, _ in predicted]),
+        ("out of fold", [b for _, b in predicted]),
+    ):
         print(line(f"{len(parts)} sets, pooled, {what}", pooled(parts)))
         print(line("  each set's means taken off", pooled(parts, within=True)))
         for primary in PRIMARIES:

@@ -150,8 +150,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     bias, bias_interval : float, Interval
         Mean predicted probability less the share of positive rows.
     return_slope, return_slope_error, return_slope_interval : float, float, Interval
-        Slope of realised on told returns, its long-run standard error and its interval (`return_slope`): 1 where what
-        is told of returns is true. NaN where nothing was told.
+        Slope of realised on expected returns, its long-run standard error and its interval (`return_slope`): 1 where
+        these are true. NaN where none were given.
     """
 
     n: int
@@ -245,8 +245,7 @@ def evaluate(
         Start and end of each label, whose overlap the simulated null of AUC keeps; by default the label of a row lasts
         for half of a `block`.
     returns : pair of (n,), optional
-        The learned part of what was told of each return, and the gross return, both in volatilities; NaN where not
-        known.
+        The learned part of each expected return, and the gross return, both in volatilities; NaN where not known.
     block : int
         Rows in a block of the bootstrap: see `block_length`.
     settings : ValidationSettings
@@ -305,7 +304,7 @@ def evaluate(
             skill(log_model, log_baseline),
             by_side.within - null.mean,
         )
-    told = None if returns is None else return_slope(*returns, block=block)
+    slope = None if returns is None else return_slope(*returns, block=block)
     gap = weights * (probabilities - labels) / weights.mean()
     return Scores(
         n=len(labels),
@@ -333,9 +332,9 @@ def evaluate(
         verdict=verdict(intervals.auc_within_side, intervals.log_loss_skill, comparison),
         bias=float(gap.mean()),
         bias_interval=mean_interval(gap, block=block, samples=settings.bootstrap_samples, seed=settings.seed),
-        return_slope=math.nan if told is None else told.slope,
-        return_slope_error=math.nan if told is None else told.standard_error,
-        return_slope_interval=_NO_INTERVAL if told is None else told.interval,
+        return_slope=math.nan if slope is None else slope.slope,
+        return_slope_error=math.nan if slope is None else slope.standard_error,
+        return_slope_interval=_NO_INTERVAL if slope is None else slope.interval,
         **against_odds,
     )
 

@@ -1,4 +1,4 @@
-"""Is what was told of returns true? The slope of realised on told returns, with an error that dependence is part of."""
+"""Are expected returns true? The slope of realised on expected returns, with an error that dependence is part of."""
 
 import math
 from statistics import NormalDist
@@ -15,14 +15,14 @@ _Z975 = NormalDist().inv_cdf(0.975)
 
 
 class ReturnSlope(NamedTuple):
-    """What `return_slope` finds; NaN in all but `n` where there is nothing to tell it from.
+    """What `return_slope` finds; NaN in all but `n` where there is nothing to estimate it from.
 
     Attributes
     ----------
     n : int
         Rows of which both are known.
     slope : float
-        1 where what was told is true on average, 0 where it says nothing.
+        1 where what was expected is true on average, 0 where it says nothing.
     standard_error : float
         Long-run.
     interval : Interval
@@ -35,15 +35,15 @@ class ReturnSlope(NamedTuple):
     interval: Interval
 
 
-def return_slope(told: ArrayLike, realised: ArrayLike, *, block: int) -> ReturnSlope:
-    """Regress realised on told returns by least squares, with an intercept.
+def return_slope(expected: ArrayLike, realised: ArrayLike, *, block: int) -> ReturnSlope:
+    """Regress realised on expected returns by least squares, with an intercept.
 
     The error is that of the mean of the rows' influences on the slope, by their long-run variance: labels overlap, and
     features change slowly.
 
     Parameters
     ----------
-    told, realised : (n,)
+    expected, realised : (n,)
         In order of time, both in volatilities: the learned part of the expected return, say, and the gross return.
         Rows of which either is NaN are left out.
     block : int
@@ -63,15 +63,15 @@ def return_slope(told: ArrayLike, realised: ArrayLike, *, block: int) -> ReturnS
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> told = 0.1 * rng.normal(size=20_000)
-    >>> found = return_slope(told, 0.5 * told + rng.normal(size=20_000), block=1)
+    >>> expected = 0.1 * rng.normal(size=20_000)
+    >>> found = return_slope(expected, 0.5 * expected + rng.normal(size=20_000), block=1)
     >>> round(found.slope, 1), found.interval.low < 0.5 < found.interval.high
     (0.5, True)
     """
-    x, y = np.asarray(told, np.float64), np.asarray(realised, np.float64)
+    x, y = np.asarray(expected, np.float64), np.asarray(realised, np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(
-            f"`told` and `realised` must have one value per row each, have {x.shape} and {y.shape}"
+            f"`expected` and `realised` must have one value per row each, have {x.shape} and {y.shape}"
         )
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]

@@ -7,13 +7,13 @@ from backtests.primaries import PRIMARIES
 from benchmarks.expected_return import (
     TRAIN_SHARE,
     PlantedTask,
-    Told,
+    Predicted,
     independent,
     main,
     pooled,
-    tell,
-    tell_out_of_fold,
-    tell_planted,
+    predict_later,
+    predict_out_of_fold,
+    predict_planted,
 )
 from benchmarks.planted import Nature
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
@@ -23,7 +23,7 @@ MINUTE = 60_000_000_000
 
 
 def rows_of(seed: int, slope: float, n: int = 6_000, later: float | None = None) -> LabelledRows:
-    """Rows whose returns follow the first feature; in the part that is told, by `later`."""
+    """Rows whose returns follow the first feature; in the part that is predicted, by `later`."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, len(META_FEATURE_NAMES)))
     start = np.arange(n, dtype=np.int64) * MINUTE
@@ -46,9 +46,9 @@ def rows_of(seed: int, slope: float, n: int = 6_000, later: float | None = None)
 
 
 def test_the_slope_is_one_where_the_truth_holds_and_what_becomes_of_it_elsewhere() -> None:
-    true = [tell(rows_of(seed, 0.15)) for seed in range(3)]
-    half = [tell(rows_of(seed, 0.15, later=0.075)) for seed in range(3)]
-    gone = [tell(rows_of(seed, 0.15, later=0.0)) for seed in range(3)]
+    true = [predict_later(rows_of(seed, 0.15)) for seed in range(3)]
+    half = [predict_later(rows_of(seed, 0.15, later=0.075)) for seed in range(3)]
+    gone = [predict_later(rows_of(seed, 0.15, later=0.0)) for seed in range(3)]
     for parts, expected in ((true, 1.0), (half, 0.5), (gone, 0.0)):
         found = pooled(parts).slope
         assert found.slope == pytest.approx(expected, abs=3.5 * found.standard_error)
@@ -59,7 +59,7 @@ def test_the_slope_is_one_where_the_truth_holds_and_what_becomes_of_it_elsewhere
 
 
 def test_out_of_fold_the_slope_is_one_as_well() -> None:
-    parts = [tell_out_of_fold(rows_of(seed, 0.15), MINUTE) for seed in range(3)]
+    parts = [predict_out_of_fold(rows_of(seed, 0.15), MINUTE) for seed in range(3)]
     found = pooled(parts).slope
     assert found.interval.low < 1.0 < found.interval.high
     assert found.standard_error < 0.1
@@ -70,14 +70,14 @@ def test_nothing_of_the_later_part_is_learned() -> None:
     one, other = rows_of(1, 0.15), rows_of(1, 0.15)
     split = int(one.label_start[-1] * TRAIN_SHARE)
     changed = np.where(other.label_end >= split, 0.0, other.ret)
-    told = tell(other.replace(ret=changed, y=(changed > 0.0).astype(np.int8)))
-    assert told.learned.tobytes() == tell(one).learned.tobytes()
-    assert told.start[0] >= split
+    predicted = predict_later(other.replace(ret=changed, y=(changed > 0.0).astype(np.int8)))
+    assert predicted.learned.tobytes() == predict_later(one).learned.tobytes()
+    assert predicted.start[0] >= split
 
 
 def test_pooled_trades_are_in_order_of_time_and_sets_may_lose_their_means() -> None:
-    a = Told(np.array([1.0, 3.0]), np.array([0.0, 4.0]), np.array([0, 20]), np.array([5, 25]))
-    b = Told(np.array([7.0, 5.0]), np.array([2.0, 2.0]), np.array([10, 30]), np.array([15, 35]))
+    a = Predicted(np.array([1.0, 3.0]), np.array([0.0, 4.0]), np.array([0, 20]), np.array([5, 25]))
+    b = Predicted(np.array([7.0, 5.0]), np.array([2.0, 2.0]), np.array([10, 30]), np.array([15, 35]))
     assert pooled([a, b]).learned.tolist() == [1.0, 7.0, 3.0, 5.0]
     assert pooled([a, b]).end.tolist() == [5, 15, 25, 35]
     within = pooled([a, b], within=True)
@@ -85,12 +85,14 @@ def test_pooled_trades_are_in_order_of_time_and_sets_may_lose_their_means() -> N
     assert within.realised.tolist() == [-2.0, 0.0, 2.0, 0.0]
 
 
-def test_a_planted_market_is_told_of() -> None:
+def test_a_planted_market_is_predicted() -> None:
     name = next(iter(PRIMARIES))
-    told = tell_planted(PlantedTask(form="flow", primary=name, seed=0, mu=0.2, nature=Nature(n_bars=12_000)))
-    assert len(told.learned) > 50
-    assert told.spread > 0.02
-    assert np.isfinite(told.realised).all()
+    predicted = predict_planted(
+        PlantedTask(form="flow", primary=name, seed=0, mu=0.2, nature=Nature(n_bars=12_000))
+    )
+    assert len(predicted.learned) > 50
+    assert predicted.spread > 0.02
+    assert np.isfinite(predicted.realised).all()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The slope of realised on told returns: least squares written out, and intervals that cover as often as they say."""
+"""The slope of realised on expected returns: least squares written out, and intervals that cover as they say."""
 
 import math
 
@@ -17,10 +17,10 @@ from ml4t_actor.validation.long_run import long_run_variance
 @given(st.integers(0, 2**32 - 1), st.integers(30, 300), st.integers(1, 8), st.floats(-3.0, 3.0))
 def test_is_least_squares_with_the_sandwich_of_the_long_run_variance_of_its_scores(seed, n, block, true):
     rng = np.random.default_rng(seed)
-    told = 0.2 * rng.normal(size=n) + 0.1
-    realised = 0.3 + true * told + rng.normal(size=n)
-    found = return_slope(told, realised, block=block)
-    D = np.column_stack([np.ones(n), told])
+    expected = 0.2 * rng.normal(size=n) + 0.1
+    realised = 0.3 + true * expected + rng.normal(size=n)
+    found = return_slope(expected, realised, block=block)
+    D = np.column_stack([np.ones(n), expected])
     coefficients, *_ = np.linalg.lstsq(D, realised, rcond=None)
     # The sandwich of White and Newey & West, with this house's long-run variance for the meat: of both score series'
     # combination that the bread makes of them.
@@ -34,7 +34,7 @@ def test_is_least_squares_with_the_sandwich_of_the_long_run_variance_of_its_scor
     low, high = found.interval
     assert low < found.slope < high
     assert (low + high) / 2.0 == pytest.approx(found.slope, rel=1e-9, abs=1e-9)
-    holed = np.insert(told, [3, 7], [np.nan, 1.0]), np.insert(realised, [3, 7], [1.0, np.nan])
+    holed = np.insert(expected, [3, 7], [np.nan, 1.0]), np.insert(realised, [3, 7], [1.0, np.nan])
     assert return_slope(*holed, block=block) == found
 
 
@@ -44,19 +44,19 @@ def test_intervals_cover_the_truth_where_returns_overlap_and_forecasts_are_slow(
     rng = np.random.default_rng(4)
     covered, outside_naive = [], []
     for _ in range(300):
-        told = 0.1 * lfilter([math.sqrt(1.0 - 0.97**2)], [1.0, -0.97], rng.normal(size=3_000))[1_000:]
+        expected = 0.1 * lfilter([math.sqrt(1.0 - 0.97**2)], [1.0, -0.97], rng.normal(size=3_000))[1_000:]
         noise = np.convolve(rng.normal(size=2_019), np.ones(20), "valid") / math.sqrt(20.0)
-        found = return_slope(told, true * told + noise, block=40)
+        found = return_slope(expected, true * expected + noise, block=40)
         covered.append(found.interval.low <= true <= found.interval.high)
-        naive = 1.96 / math.sqrt(2_000.0) / np.std(told)
+        naive = 1.96 / math.sqrt(2_000.0) / np.std(expected)
         outside_naive.append(abs(found.slope - true) > naive)
     assert 0.91 <= np.mean(covered) <= 0.99
     assert np.mean(outside_naive) > 0.4  # what ignores the dependence does not cover
 
 
-def test_without_anything_told_there_is_no_slope():
+def test_without_anything_expected_there_is_no_slope():
     y = np.random.default_rng(0).normal(size=100)
-    for told, realised in (
+    for expected, realised in (
         (np.full(100, 0.3), y),
         (np.zeros(100), y),
         (np.full(100, np.nan), y),
@@ -64,7 +64,7 @@ def test_without_anything_told_there_is_no_slope():
         (y[:19], y[:19]),
         ([], []),
     ):
-        found = return_slope(told, realised, block=3)
+        found = return_slope(expected, realised, block=3)
         assert math.isnan(found.slope)
         assert math.isnan(found.standard_error)
         assert all(math.isnan(bound) for bound in found.interval)
@@ -74,15 +74,15 @@ def test_without_anything_told_there_is_no_slope():
         return_slope(y, y[1:], block=3)
 
 
-def test_scores_have_it_where_returns_were_told():
+def test_scores_have_it_where_returns_were_expected():
     rng = np.random.default_rng(1)
     n = 2_000
     p, side = rng.uniform(0.3, 0.7, n), rng.choice([-1, 1], n)
-    y, told = rng.random(n) < p, 0.1 * rng.normal(size=n)
-    realised = told + rng.normal(size=n)
+    y, expected = rng.random(n) < p, 0.1 * rng.normal(size=n)
+    realised = expected + rng.normal(size=n)
     rule = ValidationSettings(bootstrap_samples=20)
-    scores = evaluate(y, p, side, np.full(n, 0.5), returns=(told, realised), block=4, settings=rule)
-    found = return_slope(told, realised, block=4)
+    scores = evaluate(y, p, side, np.full(n, 0.5), returns=(expected, realised), block=4, settings=rule)
+    found = return_slope(expected, realised, block=4)
     assert (scores.return_slope, scores.return_slope_error) == (found.slope, found.standard_error)
     assert scores.return_slope_interval == found.interval
     without = evaluate(y, p, side, np.full(n, 0.5), block=4, settings=rule)
