@@ -151,7 +151,7 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
         (
             "return slope",
             _with_interval(scores.return_slope, scores.return_slope_interval, "+.2f"),
-            "realised on expected returns, 1 is true",
+            f"realised on expected, 1 is true; error {number(scores.return_slope_error, '.2f')}",
         ),
         ("calibration", number(scores.expected_calibration_error, ".3f"), "mean gap of 10 bins, 0 is best"),
         (
