@@ -3,15 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from backtests.costs import TradingCosts
+from backtests.costs import Exits, TradingCosts
 from backtests.engine import NO_COSTS
 from backtests.market import UNIVERSES, load_markets
 from backtests.primaries import PRIMARIES
-from backtests.training import round_trip_cost
 from ml4t_actor.labeling.triple_barrier import PROFIT, SIGNAL, STOP, VERTICAL
 from ml4t_actor.settings import LabelSettings
 from tests.support.label_trades import Comparison, compare, cut, trade_all
@@ -77,7 +75,7 @@ def test_trades_return_what_labels_say_for_every_primary_and_universe(universe, 
 
 
 def test_with_frictions_trades_return_less_by_the_cost_that_is_modelled(tmp_path):
-    """By the cost that labels count, less what a target saves: a limit order pays a maker's fee and no spread."""
+    """A target is a limit order, which pays a maker's fee and no spread."""
     costs = TradingCosts(spread_bp=2.0, stop_slippage_bp=5.0, latency_ms=0.0, funding_rate=0.0, entry="close")
     market = load_markets("bitfinex_1m")[-1]
     taker, maker = float(market.instrument.taker_fee), float(market.instrument.maker_fee)
@@ -86,10 +84,13 @@ def test_with_frictions_trades_return_less_by_the_cost_that_is_modelled(tmp_path
     stops, targets = (np.mean(np.array(found.barrier) == way) for way in (STOP, PROFIT))
     assert stops > 0.2
     assert targets > 0.2
-    told = round_trip_cost([market], msgspec.structs.replace(costs, stop_share=float(stops)))
-    saved = targets * (taker - maker + 1e-4 * costs.spread_bp / 2.0)
+    told = costs.round_trip(taker, maker, Exits(float(targets), float(stops)))
     lost = np.array(found.label) - np.array(found.trade) + np.array(found.cost)
-    assert np.mean(lost) == pytest.approx(told - saved, rel=0.02)
+    assert np.mean(lost) == pytest.approx(told, rel=0.02)
+    # What labels count assumes that nothing is saved at targets, and a share of stops.
+    assert costs.round_trip(taker, maker) == pytest.approx(
+        told + targets * (taker - maker + 1e-4 * costs.spread_bp / 2.0) + (0.25 - stops) * 5e-4
+    )
     # And each by what its own end costs, to the tick of the prices.
     half, slip = 1e-4 * costs.spread_bp / 2.0, 1e-4 * costs.stop_slippage_bp
     own = {STOP: taker + half + slip, PROFIT: maker, VERTICAL: taker + half, SIGNAL: taker + half}
