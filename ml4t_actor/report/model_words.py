@@ -125,7 +125,7 @@ def selection_sentences(selection: Selection) -> list[str]:
         return [chosen, f"No confidence was above its signal's own break-even, of {selection.n} signals."]
     return [
         chosen,
-        f"Above their own break-even were {selection.above_break_even} of {selection.n} signals: "
+        f"By confidence, above their own break-even were {selection.above_break_even} of {selection.n} signals: "
         f"{selection.precision:.1%} of them paid, {number(100.0 * selection.recall, '.1f')} % of all that paid; "
         f"profit factor {number(selection.profit_factor, '.2f')}, of all {number(selection.profit_factor_all, '.2f')}.",
     ]

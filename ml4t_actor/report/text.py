@@ -115,8 +115,8 @@ def _signals(result: BacktestResult) -> list[str]:
         *lines,
         *_named(
             "confidence",
-            f"{result.passed} of {n} signals with status ok passed break-even ({result.break_even:.3f} in the middle); "
-            f"highest confidence {number(result.highest_confidence, '.3f')}",
+            f"{result.passed} of {n} signals with status ok passed break-even; "
+            f"highest confidence {number(result.highest_confidence, '.3f')}, middle break-even {result.break_even:.3f}",
         ),
         *_named(
             "regimes",
@@ -281,8 +281,8 @@ def fate_notes(fates: SignalFates) -> tuple[str, ...]:
         else f"a trade risked {fates.mean_risk:.3%} of equity"
     )
     return (
-        f"{int(fates.passed.sum()):,} of {len(fates):,} signals passed break-even; {risked}, a full size "
-        f"{fates.unit_risk:.3%} (a standard deviation over the horizon)",
+        f"{int(fates.passed.sum()):,} of {len(fates):,} signals passed break-even (by expected return); {risked}, a "
+        f"full size {fates.unit_risk:.3%} (a standard deviation over the horizon)",
         "paid and PnL by the signals' own labels, each entered alone at full size and after costs: what a reason cost, "
         "where it is positive, or saved; the sums count what could not have been traded at the same time",
     )
