@@ -294,17 +294,18 @@ def test_the_sizer_is_immutable_and_checks_its_settings():
     with pytest.raises(AttributeError):
         IntegratedSizer().fraction = 5.0
     bounds = {
-        "break_even": (-0.1, 1.1),
-        "fraction": (-0.1, 1.1),
-        "barrier_span": (0.0, math.inf),
-        "ramp": (0.0, math.inf),
-        "toxicity_limit": (-0.1, 1.0),
-        "regime_limit": (0.0, 1.1),
+        "break_even": (-0.1, 1.1, "in [0, 1]"),
+        "fraction": (-0.1, 1.1, "in [0, 1]"),
+        "barrier_span": (0.0, math.inf, "positive and finite"),
+        "ramp": (0.0, math.inf, "positive and finite"),
+        "toxicity_limit": (-0.1, 1.0, "in [0, 1)"),
+        "regime_limit": (0.0, 1.1, "in (0, 1]"),
     }
-    for name, values in bounds.items():
+    for name, (*values, rule) in bounds.items():
         for value in (*values, math.nan):
-            with pytest.raises(ValueError, match=rf"IntegratedSizer\.{name}` was {value}, must be "):
+            with pytest.raises(ValueError, match="must be") as raised:
                 IntegratedSizer(**{name: value})
+            assert str(raised.value) == f"`IntegratedSizer.{name}` was {value}, must be {rule}"
 
 
 HOUR_NS = 3_600_000_000_000
