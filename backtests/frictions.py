@@ -67,6 +67,7 @@ class FrictionFillModel(FillModel):  # type: ignore[misc]  # Nautilus's compiled
         self._half_spread = 0.5e-4 * config.spread_bp
         self._slippage = 1e-4 * config.stop_slippage_bp
         self.opens: dict[InstrumentId, float] = {}
+        self.closes: dict[InstrumentId, float] = {}
 
     def get_orderbook_for_fill_simulation(
         self, instrument: Instrument, order: Order, best_bid: Price, best_ask: Price
@@ -77,7 +78,11 @@ class FrictionFillModel(FillModel):  # type: ignore[misc]  # Nautilus's compiled
         buys = order.side == OrderSide.BUY
         price, worse = (best_ask.as_double(), 1.0) if buys else (best_bid.as_double(), -1.0)
         share = self._half_spread
-        if order.order_type == OrderType.STOP_MARKET:
+        if (
+            order.order_type == OrderType.MARKET
+        ):  # after a target is filled Nautilus's quote may stay there for a while
+            price = self.closes.get(instrument.id, price)
+        else:
             furthest = max if buys else min
             opened = self.opens.get(instrument.id, price)
             price = furthest(order.trigger_price.as_double(), opened)
@@ -90,17 +95,22 @@ class FrictionFillModel(FillModel):  # type: ignore[misc]  # Nautilus's compiled
 
 
 class Opens(SimulationModule):  # type: ignore[misc]
-    """Tells the venue's `FrictionFillModel` each bar's open, and each quote, before the venue handles it."""
+    """Tells the venue's `FrictionFillModel` each bar's open and close, and each quote, before the venue handles it."""
 
     def __init__(self, config: SimulationModuleConfig | None = None) -> None:
         super().__init__(config or SimulationModuleConfig())
 
     def pre_process(self, data: Data) -> None:
-        """Keep what a stop is filled at that price jumps over."""
+        """Keep what a stop is filled at that price jumps over, and what a market order is that comes afterwards."""
+        model = self.exchange.fill_model
         if isinstance(data, Bar):
-            self.exchange.fill_model.opens[data.bar_type.instrument_id] = data.open.as_double()
+            instrument_id = data.bar_type.instrument_id
+            model.opens[instrument_id], model.closes[instrument_id] = (
+                data.open.as_double(),
+                data.close.as_double(),
+            )
         elif isinstance(data, QuoteTick):
-            self.exchange.fill_model.opens[data.instrument_id] = data.bid_price.as_double()
+            model.opens[data.instrument_id] = model.closes[data.instrument_id] = data.bid_price.as_double()
 
     def process(self, ts_now: int) -> None:
         """Do nothing: fills are made by the venue."""
@@ -111,6 +121,7 @@ class Opens(SimulationModule):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget all prices."""
         self.exchange.fill_model.opens.clear()
+        self.exchange.fill_model.closes.clear()
 
 
 class Arrivals(Actor):  # type: ignore[misc]
