@@ -95,11 +95,12 @@ class Live:
         self.inference.update_bar(self.instrument_id, *row)
         self.lifecycle.on_bar(self.instrument_id, self.now_ns, row[2], row[3], row[4])
 
-    def signal(self) -> SignalData:
+    def signal(self, side: int = 0) -> SignalData:
+        """Return a signal of this side, by default of any."""
         self.n += 1
         return SignalData(
             instrument_id=self.instrument_id,
-            signal=1 if self._rng.random() < 0.5 else -1,
+            signal=side or (1 if self._rng.random() < 0.5 else -1),
             strength=1.0,
             source="benchmark",
             signal_id=f"{self.n}",
@@ -107,8 +108,8 @@ class Live:
             ts_init=self.now_ns,
         )
 
-    def answer(self) -> EnrichedSignal:
-        answer = self.inference.answer(self.signal(), now_ns=self.now_ns)
+    def answer(self, side: int = 0) -> EnrichedSignal:
+        answer = self.inference.answer(self.signal(side), now_ns=self.now_ns)
         self.lifecycle.record(answer)
         return answer.enriched
 
@@ -163,7 +164,7 @@ def _flat_bars(live: Live, n_open: int) -> list[int]:
     taken: list[int] = []
     for _ in range(10):
         for _ in range(n_open):
-            live.answer()
+            live.answer(side=1)  # one of the other side would end those before it
         for _ in range(horizon - 1):
             live.now_ns += step_ns
             live.inference.update_bar(live.instrument_id, live.now_ns, close, close, close, close, 1.0)

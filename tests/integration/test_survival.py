@@ -71,8 +71,11 @@ N_SIGNAL = SIGNAL.count(",") + 1
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-def feed_of(start_ns: int, n: int, *, gaps: bool = True, prefix: str = "") -> Feed:
-    """Return bars of two markets from `start_ns` on, with signals of either side and of none."""
+def feed_of(start_ns: int, n: int, *, gaps: bool = True, prefix: str = "", source_bars: int = 1) -> Feed:
+    """Return bars of two markets from `start_ns` on, with signals of either side and of none.
+
+    A source that has spoken does so again after `source_bars`, and may end its own trades then.
+    """
     rng = np.random.default_rng(0)
     streams, signals = [], []
     for market in load_markets("binance_1m")[:2]:
@@ -95,10 +98,10 @@ def feed_of(start_ns: int, n: int, *, gaps: bool = True, prefix: str = "") -> Fe
         signals.append(
             [
                 [
-                    (int(rng.integers(-1, 2)), float(rng.random()), f"source {k}")
+                    (int(rng.integers(-1, 2)), float(rng.random()), f"source {k + 3 * (bar % source_bars)}")
                     for k in range(rng.choice(3, p=[0.6, 0.3, 0.1]))
                 ]
-                for _ in kept
+                for bar in kept
             ]
         )
     return Feed(streams, signals, prefix)
@@ -444,7 +447,7 @@ def session(
 def short_events(age_bars: int = 0, prefix: str = "") -> list[Event]:
     """Return the events of 800 bars of each market, the first of which closed `age_bars` ago."""
     start_ns = (time.time_ns() // MINUTE_NS - age_bars) * MINUTE_NS
-    return events_of(feed_of(start_ns, N_SHORT, gaps=False, prefix=prefix))
+    return events_of(feed_of(start_ns, N_SHORT, gaps=False, prefix=prefix, source_bars=30))
 
 
 def cut_at(events: Sequence[Event], bar: int) -> int:

@@ -38,7 +38,7 @@ def opening_equity(
     >>> fill = Fill(2_000, "BTC", Decimal("0.5"), Decimal(50_000), Decimal(10))
     >>> statement = AccountStatement("USDC", 9_000, Decimal(24_990), held, fills=(fill,))
     >>> opening_equity(UnsettledOpening(1_000, {"BTC": Decimal(49_000)}), statement, Decimal(0))
-    Decimal('99000')
+    Decimal('99000.0')
     """
     if any(t.amount is None and t.ts_ms > opening.ts_ms for t in statement.transfers):
         return None
