@@ -29,7 +29,7 @@ from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import Bars, FloatArray, IntArray, Signals
 from ml4t_actor.settings import TrainingSettings
 from ml4t_actor.training.loop import TrainingLoop
-from ml4t_actor.validation import ReturnSlope, block_length, return_slope
+from ml4t_actor.validation import ReturnSlope, block_length, return_slope, shrunk_slope
 
 TRAIN_SHARE = 0.6
 PLANTED: tuple[tuple[Form, float | None], ...] = (
@@ -79,13 +79,17 @@ class PlantedTask:
     nature: Nature
 
 
-def predict_later(rows: LabelledRows) -> Predicted:
-    """Learn from the first `TRAIN_SHARE` of the time, less labels that end later, and predict the rest."""
+def predict_later(rows: LabelledRows, interval_ns: int) -> Predicted:
+    """Learn from the first `TRAIN_SHARE` of the time, less labels that end later, and predict the rest as served.
+
+    What is served is multiplied with the slope that it had out of fold within the first part, see `shrunk_slope`.
+    """
     first, last = int(rows.label_start[0]), int(rows.label_start[-1])
     split = first + int(TRAIN_SHARE * (last - first))
-    return _predicted(
-        rows, [(np.flatnonzero(rows.label_end < split), np.flatnonzero(rows.label_start >= split))]
-    )
+    earlier = np.flatnonzero(rows.label_end < split)
+    later = _predicted(rows, [(earlier, np.flatnonzero(rows.label_start >= split))])
+    found = predict_out_of_fold(rows[earlier], interval_ns).slope
+    return later._replace(learned=shrunk_slope(found.slope, found.standard_error) * later.learned)
 
 
 def predict_out_of_fold(rows: LabelledRows, interval_ns: int) -> Predicted:
@@ -110,7 +114,7 @@ def predict_planted(task: PlantedTask) -> Predicted:
     """Return what is expected of a planted market's later part."""
     primary = PRIMARIES[task.primary]()
     market = planted_market(task.form, primary, task.seed, mu=task.mu, nature=task.nature)
-    return predict_later(_rows(market.bars, market.signals))
+    return predict_later(_rows(market.bars, market.signals), market.bars.interval_ns())
 
 
 def predict_recorded(task: SetTask) -> tuple[Predicted, Predicted]:
@@ -119,7 +123,8 @@ def predict_recorded(task: SetTask) -> tuple[Predicted, Predicted]:
 
     bars = Bars.coerce(pyarrow.parquet.read_table(task.path))[: task.max_bars]
     rows = _rows(bars, batch_signals(PRIMARIES[task.primary](), bars))
-    return predict_later(rows), predict_out_of_fold(rows, bars.interval_ns())
+    interval_ns = bars.interval_ns()
+    return predict_later(rows, interval_ns), predict_out_of_fold(rows, interval_ns)
 
 
 def _rows(bars: Bars, signals: Signals) -> LabelledRows:

@@ -165,7 +165,8 @@ def tested(market: PlantedMarket, settings: TrainingSettings) -> LaterSignals:
     assert bundle.regime is not None
     regimes = bundle.regime.filter(dataset.regime_inputs[0])[dataset.regime_rows[later, 1]]
     answers = bundle.model.answer_rows(rows.X, rows.odds, rows.volatility)
-    expected = bundle.model.expected_return(answers.learned, rows.volatility, settings.labels.cost)
+    cost, slope = settings.labels.cost, bundle.return_slope
+    expected = bundle.model.expected_return(answers.learned, rows.volatility, cost, slope)
     known = ((bundle.feature_low <= rows.X) & (bundle.feature_high >= rows.X)).all(
         axis=1
     )  # else `novel_input`

@@ -119,7 +119,8 @@ def predict(
     if not (0.0 <= low <= confidence <= high <= 1.0 and 0.0 <= base_odds <= 1.0):
         raise ArithmeticError(f"model {bundle.version} answered {answer}; train it again")
     if model.knows_return and volatility > 0.0:
-        expected = model.expected_return(learned, volatility, bundle.settings.labels.cost)
+        cost = bundle.settings.labels.cost
+        expected = model.expected_return(learned, volatility, cost, bundle.return_slope)
         if not -_LARGEST <= expected <= _LARGEST:
             raise ArithmeticError(f"model {bundle.version} expects a return of {expected} bp; train it again")
         enrichment.expected_return = expected

@@ -71,6 +71,8 @@ class ModelBundle:
         the odds that the model was fitted with know of them. By default all last until the horizon.
     break_even_shift : float64 (n,), optional
         What the training rows' returns add to the break-even of a random walk, see `TradeOdds`; by default nothing.
+    return_slope : float, default 1.0
+        What the learned part of expected returns is multiplied with, in [0, 1]: see `shrunk_slope`.
     metrics : dict
         Scores with their baselines. Reduced to plain JSON values here, so that a loaded bundle equals the saved one:
         numpy scalars and arrays become numbers and lists, and **numbers that are not finite become None**, since JSON
@@ -101,6 +103,7 @@ class ModelBundle:
     feature_high: FloatArray
     exit_times: FloatArray = field(default_factory=lambda: np.ones(1))
     break_even_shift: FloatArray = field(default_factory=lambda: np.zeros(1))
+    return_slope: float = 1.0
     metrics: dict[str, object] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     estimator: object | None = None
@@ -114,12 +117,15 @@ class ModelBundle:
         _set(self, "feature_high", _frozen_row(self.feature_high))
         _set(self, "exit_times", checked_exit_times(self.exit_times))
         _set(self, "break_even_shift", checked_break_even_shift(self.break_even_shift))
+        _set(self, "return_slope", float(self.return_slope))
         _set(self, "metrics", plain_mapping(self.metrics, "metrics"))
         _set(self, "provenance", Provenance.from_dict(self.provenance))
         self._check_names()
         self._check_ranges()
         if self.bar_interval_ns <= 0:
             raise ValueError(f"`bar_interval_ns` must be positive, was {self.bar_interval_ns}")
+        if not 0.0 <= self.return_slope <= 1.0:
+            raise ValueError(f"`return_slope` was {self.return_slope}, must be in [0, 1]")
 
     def __reduce__(self) -> tuple["functools.partial[Self]", tuple[()]]:
         # Pickled arrays come back writable: rebuild through the constructor.

@@ -262,6 +262,7 @@ def _arrays_of(bundle: ModelBundle) -> dict[str, AnyArray]:
         _RANGE + "high": bundle.feature_high,
         _ODDS + "exit_times": bundle.exit_times,
         _ODDS + "break_even_shift": bundle.break_even_shift,
+        _ODDS + "return_slope": np.array([bundle.return_slope]),
     }
 
 
@@ -284,9 +285,10 @@ def _decode_bundle(version: str, manifest: Manifest, serving: bytes) -> ModelBun
             feature_high=np.asarray(groups[_RANGE]["high"], np.float64),
             metrics=manifest.metrics,
             provenance=Provenance.from_dict(manifest.provenance),
-            # Bundles of 0.1.0 have neither: their trades last until the horizon.
+            # Bundles of 0.1.0 have none of these: their trades last until the horizon.
             exit_times=np.asarray(groups[_ODDS].get("exit_times", np.ones(1)), np.float64),
             break_even_shift=np.asarray(groups[_ODDS].get("break_even_shift", np.zeros(1)), np.float64),
+            return_slope=float(np.asarray(groups[_ODDS].get("return_slope", np.ones(1)), np.float64).item()),
         )
     except Exception as e:  # arrays that fit no model must never stop the caller from trying an older version
         detail = f"{SERVING_FILE} does not decode: {type(e).__name__}: {e}"

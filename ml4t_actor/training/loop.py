@@ -25,6 +25,7 @@ from ml4t_actor.training.walk_forward import Fitting, OutOfFold, walk_forward, w
 from ml4t_actor.validation import (
     block_length,
     evaluate,
+    shrunk_slope,
     walk_forward_splits,
 )
 from ml4t_actor.validation.scores import SCORING_FLOOR
@@ -271,6 +272,7 @@ class TrainingLoop:
             feature_high=high,
             exit_times=exit_times,
             break_even_shift=fit_break_even_shift(rows, self.settings.labels, exit_times),
+            return_slope=shrunk_slope(scores.return_slope, scores.return_slope_error),
             metrics={
                 "out_of_fold": scores.to_dict(),
                 "feature_importance": importance,

@@ -11,7 +11,7 @@ from ml4t_actor.validation.overfitting import (
     deflated_sharpe,
     purged_paths,
 )
-from ml4t_actor.validation.return_slope import ReturnSlope, return_slope
+from ml4t_actor.validation.return_slope import ReturnSlope, return_slope, shrunk_slope
 from ml4t_actor.validation.returns import SharpeInterval, max_drawdown, probabilistic_sharpe, sharpe_interval
 from ml4t_actor.validation.scores import (
     SCORING_FLOOR,
@@ -75,6 +75,7 @@ __all__ = [
     "return_slope",
     "select",
     "sharpe_interval",
+    "shrunk_slope",
     "skill",
     "verdict",
     "walk_forward_splits",

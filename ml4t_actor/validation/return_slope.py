@@ -11,6 +11,8 @@ from ml4t_actor.validation.long_run import long_run_variance, student_quantile
 from ml4t_actor.validation.scores import Interval
 
 _MIN_ROWS = 20
+# Of a slope around 1, the prior's: markets change, and what was learned of them then claims too much.
+_PRIOR_SD = 0.25
 _Z975 = NormalDist().inv_cdf(0.975)
 
 
@@ -87,3 +89,26 @@ def return_slope(expected: ArrayLike, realised: ArrayLike, *, block: int) -> Ret
     error = math.sqrt(long_run.variance / n)
     half = student_quantile(_Z975, long_run.df) * error
     return ReturnSlope(n, slope, error, Interval(slope - half, slope + half))
+
+
+def shrunk_slope(slope: float, standard_error: float) -> float:
+    """Return what to multiply the learned part of expected returns with, by the slope that it had out of fold.
+
+    The mean of a normal posterior, with a prior around 1 of standard deviation 0.25, at least 0 and at most 1. In a
+    market that stays what it is a ridge's slope is 1; in one that changes, less of what was learned comes true, and out
+    of fold some of that shows. It is never raised: that would be a bet on chance.
+
+    Parameters
+    ----------
+    slope, standard_error : float
+        Of `return_slope`; NaN where there are none, which gives 1.
+
+    Examples
+    --------
+    >>> shrunk_slope(0.5, 0.25), round(shrunk_slope(-2.0, 2.0), 2), shrunk_slope(1.4, 0.1)
+    (0.75, 0.95, 1.0)
+    """
+    if not (math.isfinite(slope) and standard_error > 0.0):
+        return 1.0
+    trust = _PRIOR_SD**2 / (_PRIOR_SD**2 + standard_error**2)
+    return min(max(1.0 + trust * (slope - 1.0), 0.0), 1.0)

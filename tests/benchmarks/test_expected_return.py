@@ -46,9 +46,9 @@ def rows_of(seed: int, slope: float, n: int = 6_000, later: float | None = None)
 
 
 def test_the_slope_is_one_where_the_truth_holds_and_what_becomes_of_it_elsewhere() -> None:
-    true = [predict_later(rows_of(seed, 0.15)) for seed in range(3)]
-    half = [predict_later(rows_of(seed, 0.15, later=0.075)) for seed in range(3)]
-    gone = [predict_later(rows_of(seed, 0.15, later=0.0)) for seed in range(3)]
+    true = [predict_later(rows_of(seed, 0.15), MINUTE) for seed in range(3)]
+    half = [predict_later(rows_of(seed, 0.15, later=0.075), MINUTE) for seed in range(3)]
+    gone = [predict_later(rows_of(seed, 0.15, later=0.0), MINUTE) for seed in range(3)]
     for parts, expected in ((true, 1.0), (half, 0.5), (gone, 0.0)):
         found = pooled(parts).slope
         assert found.slope == pytest.approx(expected, abs=3.5 * found.standard_error)
@@ -70,8 +70,8 @@ def test_nothing_of_the_later_part_is_learned() -> None:
     one, other = rows_of(1, 0.15), rows_of(1, 0.15)
     split = int(one.label_start[-1] * TRAIN_SHARE)
     changed = np.where(other.label_end >= split, 0.0, other.ret)
-    predicted = predict_later(other.replace(ret=changed, y=(changed > 0.0).astype(np.int8)))
-    assert predicted.learned.tobytes() == predict_later(one).learned.tobytes()
+    predicted = predict_later(other.replace(ret=changed, y=(changed > 0.0).astype(np.int8)), MINUTE)
+    assert predicted.learned.tobytes() == predict_later(one, MINUTE).learned.tobytes()
     assert predicted.start[0] >= split
 
 

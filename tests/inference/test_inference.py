@@ -84,7 +84,7 @@ def test_ok_values_are_those_of_the_batch_path(market_bars_1m, training):
                 assert enriched.break_even == break_even
                 answer = bundle.model.answer(matrix.rows[j], odds, volatility)
                 assert enriched.expected_return == bundle.model.expected_return(
-                    answer.learned, volatility, labels.cost
+                    answer.learned, volatility, labels.cost, bundle.return_slope
                 )
                 assert answer[:4] == (
                     enriched.meta_confidence,

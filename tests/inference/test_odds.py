@@ -107,7 +107,8 @@ def test_answers_are_those_of_the_training_rows_to_the_last_bit(market_bars_1m, 
     assert found.tobytes() == np.column_stack(expected[:4]).tobytes()
     told = np.array([e.expected_return for e in rows])
     assert np.isfinite(told).all()
-    assert told.tobytes() == bundle.model.expected_return(expected.learned, volatility, labels.cost).tobytes()
+    again = bundle.model.expected_return(expected.learned, volatility, labels.cost, bundle.return_slope)
+    assert told.tobytes() == again.tobytes()
     assert len(np.unique(told)) > 100
     break_even = np.array([e.break_even for e in rows])
     assert break_even.tobytes() == bundle.trade_odds().of_rows(volatility)[1].tobytes()

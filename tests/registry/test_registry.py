@@ -79,6 +79,7 @@ def make_bundle(**changes: Any) -> ModelBundle:
         "settings": TrainingSettings(labels=LabelSettings(horizon_bars=7)),
         "exit_times": [0.1, 0.25, 1.0],
         "break_even_shift": [-0.5, 1.0 / 3.0],
+        "return_slope": 2.0 / 3.0,
         "feature_low": X.min(axis=0),
         "feature_high": X.max(axis=0),
         "metrics": {"auc": 0.1 + 0.2, "folds": [{"n": 3}, {"n": 4}]},
@@ -118,7 +119,7 @@ def every_array(bundle: ModelBundle) -> dict[str, np.ndarray]:
 
 
 def assert_same(one: ModelBundle, other: ModelBundle) -> None:
-    for name in ("feature_names", "bar_interval_ns", "settings", "metrics", "provenance"):
+    for name in ("feature_names", "bar_interval_ns", "settings", "return_slope", "metrics", "provenance"):
         assert getattr(one, name) == getattr(other, name), name
     ours, theirs = every_array(one), every_array(other)
     assert ours.keys() == theirs.keys()
@@ -279,6 +280,8 @@ class TestBundle:
             ({"bar_interval_ns": 0}, "must be positive, was 0"),
             ({"exit_times": [0.5, 0.0]}, r"shares of the horizon in \(0, 1\], one was 0.0"),
             ({"exit_times": [1.5]}, r"shares of the horizon in \(0, 1\], one was 1.5"),
+            ({"return_slope": 1.5}, r"`return_slope` was 1.5, must be in \[0, 1\]"),
+            ({"return_slope": float("nan")}, r"`return_slope` was nan, must be in \[0, 1\]"),
             ({"exit_times": []}, "`exit_times` must be a row of at least one number"),
             ({"break_even_shift": [0.0, float("nan")]}, "`break_even_shift` must be finite, one was nan"),
             ({"break_even_shift": [[0.0]]}, r"`break_even_shift` must be a row .*shape \(1, 1\)"),

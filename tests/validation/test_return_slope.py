@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from ml4t_actor.settings import ValidationSettings
-from ml4t_actor.validation import evaluate, return_slope
+from ml4t_actor.validation import evaluate, return_slope, shrunk_slope
 from ml4t_actor.validation.long_run import long_run_variance
 
 
@@ -88,3 +88,33 @@ def test_scores_have_it_where_returns_were_expected():
     without = evaluate(y, p, side, np.full(n, 0.5), block=4, settings=rule)
     assert without.to_dict()["return_slope"] is None
     assert without.log_loss == scores.log_loss
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(-3.0, 3.0), st.floats(0.02, 5.0))
+def test_the_shrunk_slope_is_the_mean_of_the_posterior_within_its_bounds(slope, error):
+    """By quadrature: a normal prior around 1 of standard deviation 0.25 times the likelihood of the estimate."""
+    b = np.linspace(-12.0, 12.0, 480_001)
+    log_density = -0.5 * ((b - 1.0) / 0.25) ** 2 - 0.5 * ((slope - b) / error) ** 2
+    density = np.exp(log_density - log_density.max())
+    mean = float((b * density).sum() / density.sum())
+    assert shrunk_slope(slope, error) == pytest.approx(min(max(mean, 0.0), 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("slope", "error"), [(math.nan, math.nan), (0.5, math.nan), (0.5, 0.0), (math.inf, 0.1)]
+)
+def test_without_an_estimate_the_slope_is_left_alone(slope, error):
+    assert shrunk_slope(slope, error) == 1.0
+
+
+def test_where_slopes_differ_as_the_prior_says_the_shrunk_ones_are_right_on_average():
+    rng = np.random.default_rng(7)
+    true = rng.normal(1.0, 0.25, 40_000)
+    error = rng.uniform(0.05, 0.6, len(true))
+    told = np.array(
+        [shrunk_slope(b + e * z, e) for b, e, z in zip(true, error, rng.normal(size=len(true)), strict=True)]
+    )
+    within = told < 1.0  # at 1 they are bounded
+    assert np.mean(true[within] - told[within]) == pytest.approx(0.0, abs=0.01)
+    assert np.mean((true - told) ** 2) < np.mean((true - 1.0) ** 2)
