@@ -62,9 +62,8 @@ def signal_exits(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> 
     """
     n = len(signals)
     at = np.searchsorted(bars.ts_event, signals.ts_event, side="right") - 1
-    age_ns = (
-        signals.ts_event - bars.ts_event[at]
-    )  # of a signal before all bars negative, and it ends nothing anyway
+    # Of a signal before all bars it is negative, and that ends nothing anyway.
+    age_ns = signals.ts_event - bars.ts_event[at]
     ending = np.flatnonzero((at >= 0) & (age_ns <= max_age_ns))
     exits = SignalExits(np.full(n, NO_EXIT, dtype=np.int64), np.zeros(n, dtype=np.int64))
     if not len(ending):
@@ -72,9 +71,8 @@ def signal_exits(signals: Signals, bars: Bars, *, max_age_ns: int = NO_EXIT) -> 
     side = signals.signal[ending]
     # Of equal signals in a row each is ended by the first one after them all.
     first_of_run = np.flatnonzero(np.diff(side)) + 1
-    following = np.searchsorted(
-        ending, np.arange(n), side="right"
-    )  # in `ending`, the first one after each row
+    # In `ending`, the first one after each row.
+    following = np.searchsorted(ending, np.arange(n), side="right")
     run_end = np.append(first_of_run, len(ending))[np.searchsorted(first_of_run, following, side="right")]
     same = (following < len(ending)) & (side[np.minimum(following, len(ending) - 1)] == signals.signal)
     ended_by = np.where(same, run_end, following)
