@@ -55,12 +55,16 @@ def fan_out[Task, Result](
     n_jobs = min(n_jobs, len(tasks))
     if n_jobs <= 1 or _IN_TASK.get():
         parallel = "sequential"
+    from threadpoolctl import threadpool_limits
+
     workers = joblib.Parallel(n_jobs=max(1, n_jobs), backend=parallel, return_as="generator")
     results = []
-    for result in workers(joblib.delayed(_on_one_thread)(function, task) for task in tasks):
-        results.append(result)
-        if progress is not None:
-            progress(len(results), len(tasks))
+    # Here as well: of tasks in threads of one process, the first to end gives back what it found, to all of them.
+    with threadpool_limits(limits=1):
+        for result in workers(joblib.delayed(_on_one_thread)(function, task) for task in tasks):
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(tasks))
     return results
 
 

@@ -1,6 +1,7 @@
 """Whatever the number of workers and the backend: the results of a plain loop, in its order."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +22,15 @@ def worker(_task: int) -> int:
 
 def most_threads(_task: int) -> int:
     return max((pool["num_threads"] for pool in threadpool_info()), default=1)
+
+
+def most_threads_after(pause_s: float) -> int:
+    time.sleep(pause_s)
+    return most_threads(0)
+
+
+def test_a_task_in_a_thread_stays_on_one_thread_when_another_ends():
+    assert fan_out(most_threads_after, [0.2, 0.6], parallel="threading", n_jobs=2) == [1, 1]
 
 
 @pytest.mark.slow
