@@ -18,31 +18,15 @@ from benchmarks.expected_return import (
 from benchmarks.planted import Nature
 from ml4t_actor.indicators.features import META_FEATURE_NAMES
 from ml4t_actor.labeling.rows import LabelledRows
+from tests.support.effects import rows_with_effects
 
 MINUTE = 60_000_000_000
 
 
 def rows_of(seed: int, slope: float, n: int = 6_000, later: float | None = None) -> LabelledRows:
     """Rows whose returns follow the first feature; in the part that is predicted, by `later`."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, len(META_FEATURE_NAMES)))
-    start = np.arange(n, dtype=np.int64) * MINUTE
     effect = np.where(np.arange(n) < TRAIN_SHARE * n, slope, slope if later is None else later)
-    volatility = np.exp(rng.normal(-5.0, 0.3, n))
-    ret = volatility * (effect * np.clip(X[:, 0], -3.0, 3.0) + 0.8 * rng.normal(size=n))
-    return LabelledRows(
-        X=X,
-        y=ret > 0.0,
-        side=rng.choice([-1, 1], n),
-        ret=ret,
-        weight=np.full(n, 0.7),
-        odds=np.full(n, 0.45),
-        volatility=volatility,
-        exit_time=np.ones(n),
-        label_start=start,
-        label_end=start + 5 * MINUTE,
-        regime=np.empty((n, 0)),
-    )
+    return rows_with_effects(effect, len(META_FEATURE_NAMES), seed)
 
 
 def test_the_slope_is_one_where_the_truth_holds_and_what_becomes_of_it_elsewhere() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from ml4t_actor.labeling.dataset import build_dataset
 from ml4t_actor.labeling.odds import TradeOdds
-from ml4t_actor.labeling.rows import LabelledRows
 from ml4t_actor.market_data import Signals
 from ml4t_actor.meta_model.calibration import expit
 from ml4t_actor.meta_model.estimator import MetaModel
@@ -31,6 +30,7 @@ from ml4t_actor.validation import (
     return_slope,
     walk_forward_splits,
 )
+from tests.support.effects import rows_with_effects
 from tests.support.mirror import mirror
 
 MINUTE = 60_000_000_000
@@ -557,33 +557,11 @@ def test_regime_weights_are_learned_where_signals_fare_differently(bars):
     assert np.corrcoef(weight, p)[0, 1] > 0.3
 
 
-def rows_with_effects(effect, seed=0):
-    """Return rows a minute apart whose gross returns over volatility follow the first feature, each by its effect."""
-    rng, n = np.random.default_rng(seed), len(effect)
-    X = rng.normal(size=(n, len(NAMES)))
-    volatility = np.exp(rng.normal(-5.0, 0.3, n))
-    ret = volatility * (effect * np.clip(X[:, 0], -3.0, 3.0) + 0.8 * rng.normal(size=n))
-    start = np.arange(n, dtype=np.int64) * MINUTE
-    return LabelledRows(
-        X=X,
-        y=ret > 0.0,
-        side=rng.choice([-1, 1], n),
-        ret=ret,
-        weight=np.full(n, 0.7),
-        odds=np.full(n, 0.45),
-        volatility=volatility,
-        exit_time=np.ones(n),
-        label_start=start,
-        label_end=start + 5 * MINUTE,
-        regime=np.empty((n, 0)),
-    )
-
-
 def test_what_did_not_come_true_out_of_fold_is_promised_no_more():
     n = 6_000
     fading = np.linspace(0.5, 0.0, n)  # each part of the rows sees less of it than those before
     found = {
-        name: LOOP.train_rows(rows_with_effects(effect), None, interval_ns=MINUTE)
+        name: LOOP.train_rows(rows_with_effects(effect, len(NAMES)), None, interval_ns=MINUTE)
         for name, effect in (("stays", np.full(n, 0.25)), ("fades", fading))
     }
     for result in found.values():
