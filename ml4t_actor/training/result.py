@@ -62,7 +62,8 @@ class TrainingResult:
     base_odds : float64 (n_tested,)
         What the same models say without features: the odds, recalibrated on earlier rows.
     expected_return : float64 (n_tested,)
-        What the same models expect of the trades after costs, basis points; NaN where returns are not known.
+        What the same models expect of the trades after costs, basis points, before it is scaled by the bundle's
+        `return_slope`, which these teach; NaN where returns are not known.
     dataset : LabelledRows
         What was learned from; a `Dataset` where it was made from bars.
     selection : Selection, optional
